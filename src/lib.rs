@@ -1,0 +1,4 @@
+//! Keytoll: an API-key gateway that bills every request exactly once.
+
+pub mod config;
+pub mod model;
