@@ -1,0 +1,109 @@
+//! What a configuration means, in words, for `keytoll check`.
+
+use std::fmt::Write as _;
+
+use http::StatusCode;
+
+use super::{ApiConfig, ChargeOn, Config, CredentialSource, Durability, EncodedSlash, KeyStorage, RouteConfig};
+use crate::model::Cents;
+
+impl Config {
+    /// A short summary for people, some lines of text; no secrets.
+    pub fn explain(&self) -> String {
+        let mut text = String::new();
+        self.write_summary(&mut text).expect("writing to a String cannot fail");
+        text
+    }
+
+    fn write_summary(&self, out: &mut String) -> std::fmt::Result {
+        let (server, admin, database) = (&self.server, &self.admin, &self.database);
+        writeln!(out, "clients   {}, {}", server.listen, plural(server.workers, "worker"))?;
+        let token = if admin.token.is_some() { "with a token" } else { "without a token: /v1/* is closed" };
+        writeln!(out, "admin     {}, {token}", admin.listen)?;
+        let missing = if database.create { "made when missing" } else { "refused when missing" };
+        let survives = match database.durability {
+            Durability::Full => "captures survive a power cut (durability full)",
+            Durability::Normal => "captures survive the process, not a power cut (durability normal)",
+        };
+        writeln!(out, "database  {}, {missing}; {survives}", database.path.display())?;
+        let sources: Vec<String> = self.keys.sources.iter().map(source).collect();
+        let storage = match self.keys.storage {
+            KeyStorage::Sha256 => "as SHA-256",
+            KeyStorage::Plain => "as they are (plain)",
+        };
+        writeln!(out, "keys      looked for in {}; stored {storage}", sources.join(", then "))?;
+        for api in &self.apis {
+            write_api(out, api)?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "warning   {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_api(out: &mut String, api: &ApiConfig) -> std::fmt::Result {
+    let upstreams: Vec<String> =
+        api.upstreams.iter().map(|upstream| format!("http://{}{}", upstream.authority, upstream.base_path)).collect();
+    let host = api.host.as_deref().unwrap_or("");
+    writeln!(out, "api       {:?}: {host}{} -> {}", api.name, api.path, upstreams.join(", "))?;
+    let path = if api.strip_path && &*api.path != "/" { "taken off" } else { "kept" };
+    let host = if api.preserve_host { "the client's" } else { "the upstream's" };
+    let slash = match api.encoded_slash {
+        EncodedSlash::Refuse => "refused",
+        EncodedSlash::Pass => "passed on",
+    };
+    writeln!(out, "          goes upstream with the path {path} and {host} Host; %2F is {slash}")?;
+    writeln!(out, "          a request is {}", price(api.price))?;
+    if !api.price.is_zero() || api.routes.iter().any(|route| !route.price.is_zero()) {
+        writeln!(out, "          charged on {}", statuses(&api.charge_on))?;
+    }
+    api.routes.iter().try_for_each(|route| write_route(out, api, route))
+}
+
+fn write_route(out: &mut String, api: &ApiConfig, route: &RouteConfig) -> std::fmt::Result {
+    let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
+    let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(", ") };
+    let path = match (&*api.path, &*route.path) {
+        ("/", path) | (path, "/") => path.to_owned(),
+        (base, path) => format!("{base}{path}"),
+    };
+    let price = if route.public { "public: no key, free".to_owned() } else { price(route.price) };
+    writeln!(out, "  route   {methods} {path}: {price}")
+}
+
+fn price(price: Cents) -> String {
+    if price.is_zero() { "free, with a key".to_owned() } else { price.to_string() }
+}
+
+fn source(source: &CredentialSource) -> String {
+    match source {
+        CredentialSource::Header(name) => format!("header {name}"),
+        CredentialSource::AuthorizationBearer => "Authorization: Bearer".to_owned(),
+        CredentialSource::Query(name) => format!("query parameter {name}"),
+    }
+}
+
+/// The codes as ranges: `101, 200-407, 409-428, 430-499`.
+fn statuses(charged: &ChargeOn) -> String {
+    let is_charged = |code: u16| StatusCode::from_u16(code).is_ok_and(|status| charged.contains(status));
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for code in (100..600).filter(|code| is_charged(*code)) {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == code => *last = code,
+            Some(_) | None => ranges.push((code, code)),
+        }
+    }
+    if ranges.is_empty() {
+        return "nothing".to_owned();
+    }
+    let words = ranges.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
