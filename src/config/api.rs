@@ -1,9 +1,10 @@
 //! `[[api]]`, or the one API that flags and environment describe: its keys, and what several must not share.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::fault::Fault;
+use super::fault::{Fault, UrlFault};
 use super::given::{Raw, set};
 use super::keys::{Draft, Key};
 use super::mistake::{Mistakes, Place};
@@ -101,6 +102,22 @@ pub(super) fn refuse_missing<T>(section: &Draft<T>, keys: &[Key<T>], mistakes: &
         if let (Some(remedy), None) = (key.required, section.places.get(key.name)) {
             mistakes.add(section.at.clone(), key.name, Fault::Missing { remedy });
         }
+    }
+}
+
+/// Adds a mistake for each API with an upstream that is plainly one of the gateway's own listeners.
+pub(super) fn refuse_loops(apis: &[Draft<ApiParts>], listeners: [SocketAddr; 2], mistakes: &mut Mistakes) {
+    let is_own = |upstream: &UpstreamConfig| {
+        let port = upstream.authority.port_u16().unwrap_or(80);
+        let host = upstream.authority.host().trim_matches(['[', ']']);
+        let address = if host == "localhost" { Ok(Ipv4Addr::LOCALHOST.into()) } else { host.parse::<IpAddr>() };
+        address.is_ok_and(|ip| {
+            let meets = |own: IpAddr| own == ip || (own.is_unspecified() && ip.is_loopback());
+            listeners.iter().any(|own| own.port() == port && meets(own.ip()))
+        })
+    };
+    for api in apis.iter().filter(|api| api.parts.upstreams.iter().any(is_own)) {
+        mistakes.add(api.place("api.upstreams"), "api.upstreams", Fault::Url(UrlFault::OwnListener));
     }
 }
 

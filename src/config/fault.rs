@@ -85,6 +85,7 @@ pub enum UrlFault {
     Fragment,
     BadAuthority,
     BadPort,
+    OwnListener,
     Path(PathFault),
 }
 
@@ -236,6 +237,9 @@ impl fmt::Display for UrlFault {
             }
             UrlFault::BadPort => {
                 "has no valid port; write a number from 1 to 65535 after \":\", or neither for port 80"
+            }
+            UrlFault::OwnListener => {
+                "is this gateway's own address, so that requests would go round; write where the API is served"
             }
             UrlFault::Path(fault) => {
                 f.write_str("the URL's path ")?;

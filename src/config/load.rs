@@ -52,15 +52,16 @@ pub struct Listeners {
 /// Every mistake in it.
 pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, ConfigErrors> {
     let mut read = Reading::of(flags, environment);
-    if read.apis.is_empty() {
+    if read.apis.is_empty() && !read.hides_apis {
         let place = read.file.as_deref().map_or(Place::Nowhere, |file| Place::File(file.into()));
         read.mistakes.add(place, "api", Fault::NoApi);
     }
+    let listeners = [read.settings.parts.server.listen, read.settings.parts.admin_listen];
+    api::refuse_loops(&read.apis, listeners, &mut read.mistakes);
     let apis = api::finish(&read.apis, &mut read.mistakes);
     refuse_one_address_twice(&read.settings, &mut read.mistakes);
     let token = admin_token(&read.settings, environment, &mut read.mistakes);
-    let syntax = read.is_broken;
-    read.mistakes.into_result(|mistake| !(syntax && mistake.fault == Fault::NoApi))?;
+    read.mistakes.into_result(|_| true)?;
 
     let Settings { mut server, admin_listen, database, keys, limits, log, token_file: _ } = read.settings.parts;
     if server.workers == 0 {
@@ -108,8 +109,8 @@ struct Reading {
     mistakes: Mistakes,
     warnings: Vec<String>,
     file: Option<PathBuf>,
-    /// Whether there is a file that could not be read, so that nothing can be said about what it lacks.
-    is_broken: bool,
+    /// Whether there is a file, or an `api` in it, that could not be read: then nothing can be said about APIs that lack.
+    hides_apis: bool,
 }
 
 impl Reading {
@@ -121,7 +122,7 @@ impl Reading {
         if let Some(source) = &source {
             file::read_sections(source, &mut settings, &mut apis, &mut mistakes);
         }
-        let is_broken = mistakes.are_about_the_file();
+        let hides_apis = mistakes.hide_apis();
         for key in KEYS {
             for (place, text) in key.around(flags, environment) {
                 settings.apply(key, place, Raw::Text(text), &mut mistakes);
@@ -130,7 +131,7 @@ impl Reading {
         api::from_around(flags, environment, &mut apis, &mut mistakes);
         let warnings = variable_warnings(environment);
         let file = source.map(|source| source.path.to_path_buf());
-        Reading { settings, apis, mistakes, warnings, file, is_broken }
+        Reading { settings, apis, mistakes, warnings, file, hides_apis }
     }
 }
 

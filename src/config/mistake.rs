@@ -94,9 +94,9 @@ impl Mistakes {
         self.0.push(Mistake { place, key: key.into(), fault });
     }
 
-    /// Whether a file is unreadable or no TOML.
-    pub(super) fn are_about_the_file(&self) -> bool {
-        self.0.iter().any(|mistake| mistake.key.is_empty())
+    /// Whether a file is unreadable or no TOML, or its `api` is no list of sections.
+    pub(super) fn hide_apis(&self) -> bool {
+        self.0.iter().any(|mistake| mistake.key.is_empty() || mistake.key == "api")
     }
 
     /// Nothing when there are none that `matters` to the caller.

@@ -1,5 +1,6 @@
 //! The loader as a whole, on real files: what it refuses, which source wins, the sample file.
 
+mod apis;
 mod mistakes;
 mod sample;
 mod sources;
@@ -38,5 +39,18 @@ fn mistakes(text: &str, variables: &[(&str, &str)], flags: &Overrides) -> Vec<St
     match load(flags, &environment) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.to_string().lines().map(|line| line.replace(&directory, "")).collect(),
+    }
+}
+
+/// The only mistake of a file, without the file's name.
+fn only(text: &str) -> String {
+    let found = mistakes(text, &[], &Overrides::default());
+    assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+    found[0].strip_prefix("keytoll.toml:").unwrap_or(&found[0]).to_owned()
+}
+
+fn assert_each(cases: &[(&str, &str)], file_of: impl Fn(&str) -> String) {
+    for (text, expected) in cases {
+        assert_eq!(only(&file_of(text)), *expected, "{text}");
     }
 }
