@@ -4,6 +4,7 @@
 //! so each goes over its input once and allocates only where a request is out of the ordinary.
 
 pub mod credential;
+pub mod headers;
 pub mod path;
 mod percent;
 
