@@ -9,12 +9,14 @@
 //! not public, in path parameters (`reports;x`): upstreams that read them as one resource must not make the price a
 //! matter of spelling.
 
+mod pattern;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
 
-use super::percent;
+use self::pattern::{Pattern, Spelling, patterns, prefix_bytes};
 use crate::config::{ApiConfig, ChargeOn, EncodedSlash, RouteConfig};
 use crate::model::Cents;
 
@@ -180,24 +182,6 @@ struct Candidate {
     route: usize,
 }
 
-/// One segment of a pattern.
-#[derive(Clone, Debug)]
-enum Pattern {
-    /// The segment as it is written, and decoded.
-    Literal { text: Box<str>, decoded: Box<[u8]> },
-    /// `{x}`: any one segment that is not empty.
-    Any,
-}
-
-/// How far a segment may differ from a literal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spelling {
-    /// In percent-encoding.
-    Strict,
-    /// In percent-encoding and path parameters.
-    Loose,
-}
-
 impl Candidate {
     fn new(config: &RouteConfig, route: usize) -> Candidate {
         let spelling = if config.public { Spelling::Strict } else { Spelling::Loose };
@@ -222,60 +206,6 @@ impl Candidate {
         let rank = |candidate: &Candidate| (candidate.methods.is_empty(), !candidate.methods.contains(&Method::HEAD));
         other.segments.len().cmp(&self.segments.len()).then_with(|| rank(self).cmp(&rank(other)))
     }
-}
-
-impl Pattern {
-    fn new(segment: &str) -> Pattern {
-        if segment.starts_with('{') && segment.ends_with('}') { Pattern::Any } else { Pattern::literal(segment) }
-    }
-
-    fn literal(segment: &str) -> Pattern {
-        Pattern::Literal { text: segment.into(), decoded: percent::decode(segment.as_bytes()).collect() }
-    }
-
-    /// Literals before `{x}`. Among literals the longer text first, so that `/a;v=1` is tried before `/a`, which would
-    /// match it too.
-    fn precedence(&self, other: &Pattern) -> Ordering {
-        match (self, other) {
-            (Pattern::Literal { text: mine, .. }, Pattern::Literal { text: theirs, .. }) => theirs.cmp(mine),
-            (Pattern::Literal { .. }, Pattern::Any) => Ordering::Less,
-            (Pattern::Any, Pattern::Literal { .. }) => Ordering::Greater,
-            (Pattern::Any, Pattern::Any) => Ordering::Equal,
-        }
-    }
-
-    fn matches(&self, segment: &str, spelling: Spelling) -> bool {
-        let Pattern::Literal { text, decoded } = self else { return !segment.is_empty() };
-        if segment == &**text {
-            return true;
-        }
-        if !segment.bytes().any(|byte| matches!(byte, b'%' | b';')) {
-            return false;
-        }
-        if percent::decode(segment.as_bytes()).eq(decoded.iter().copied()) {
-            return true;
-        }
-        spelling == Spelling::Loose
-            && percent::decode(segment.as_bytes()).take_while(|byte| *byte != b';').eq(decoded.iter().copied())
-    }
-}
-
-fn patterns(path: &str, pattern: fn(&str) -> Pattern) -> Vec<Pattern> {
-    path.split('/').filter(|segment| !segment.is_empty()).map(pattern).collect()
-}
-
-/// How many bytes of `path` (`""` or `/a/b`) the segments take, when it begins with them.
-fn prefix_bytes(segments: &[Pattern], path: &str, spelling: Spelling) -> Option<usize> {
-    let mut at = 0;
-    for pattern in segments {
-        let rest = path.get(at..)?.strip_prefix('/')?;
-        let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
-        if !pattern.matches(&rest[..end], spelling) {
-            return None;
-        }
-        at += 1 + end;
-    }
-    Some(at)
 }
 
 /// A host without port and without the dot that may end a full name. `[::1]:80` gives `[::1]`.
