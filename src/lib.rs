@@ -1,4 +1,6 @@
 //! Keytoll: an API-key gateway that bills every request exactly once.
 
 pub mod config;
+pub mod gateway;
 pub mod model;
+pub mod telemetry;

@@ -1,0 +1,45 @@
+//! The header rules of both directions.
+//!
+//! Towards the upstream: what belongs to the client's connection, what could show the upstream another method, URL,
+//! client or identity than Keytoll saw, goes; what Keytoll knows is set after that, so that nothing a client lists in
+//! `Connection` can take it away. Towards the client: the upstream's connection fields and anything under `keytoll-`
+//! go, the request id and the receipt are set.
+//!
+//! Names are compared as lax upstreams (CGI, WSGI, PHP) read them: every character but letters and digits is a dash.
+
+mod client;
+mod hop;
+mod request_id;
+mod spelling;
+mod trace;
+mod upstream;
+
+pub use client::{Receipt, to_client};
+pub use hop::{clean_trailers, upgrade_requested};
+pub use request_id::RequestId;
+pub use upstream::{ForUpstream, Identity, Peer, to_upstream};
+
+use http::HeaderName;
+
+/// `Keytoll-User-Id`, to the upstream: whose wallet pays.
+pub const KEYTOLL_USER_ID: HeaderName = HeaderName::from_static("keytoll-user-id");
+/// `Keytoll-Key-Id`, to the upstream.
+pub const KEYTOLL_KEY_ID: HeaderName = HeaderName::from_static("keytoll-key-id");
+/// `Keytoll-Api`, to the upstream: the API's name.
+pub const KEYTOLL_API: HeaderName = HeaderName::from_static("keytoll-api");
+/// `Keytoll-Charge-Id`, to the upstream and, in the receipt, to the client.
+pub const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytoll-charge-id");
+/// `Keytoll-Cost-Cents`, to the client.
+pub const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
+/// `Keytoll-Balance-Cents`, to the client.
+pub const KEYTOLL_BALANCE_CENTS: HeaderName = HeaderName::from_static("keytoll-balance-cents");
+/// `X-Request-Id`, both ways.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+#[cfg(test)]
+mod tests;

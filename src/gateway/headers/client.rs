@@ -1,0 +1,54 @@
+//! What a client is told.
+
+use http::{HeaderMap, HeaderValue};
+
+use super::request_id::RequestId;
+use super::{KEYTOLL_BALANCE_CENTS, KEYTOLL_CHARGE_ID, KEYTOLL_COST_CENTS, X_REQUEST_ID, hop, spelling};
+use crate::model::{Cents, ChargeId};
+
+/// What a request cost, on every reply after a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The charge.
+    pub charge_id: ChargeId,
+    /// Its price, or nothing when it is released.
+    pub cost: Cents,
+    /// The balance as committed with the hold, or with that release.
+    pub balance: Cents,
+}
+
+impl Receipt {
+    /// Sets the fields of the receipt.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(KEYTOLL_CHARGE_ID, HeaderValue::from(self.charge_id.0));
+        headers.insert(KEYTOLL_COST_CENTS, HeaderValue::from(self.cost.0));
+        headers.insert(KEYTOLL_BALANCE_CENTS, HeaderValue::from(self.balance.0));
+    }
+}
+
+/// Turns an upstream's header section into the one that goes to the client. `upgrade`: the upstream's `Upgrade`, for a
+/// 101 that is passed on.
+pub fn to_client(
+    headers: &mut HeaderMap,
+    request_id: &RequestId,
+    receipt: Option<&Receipt>,
+    upgrade: Option<HeaderValue>,
+) {
+    let mut doomed = Vec::new();
+    hop::collect_listed(headers, &mut doomed);
+    doomed.extend(headers.keys().filter(|name| must_go(name.as_str())).cloned());
+    hop::remove_all(headers, &doomed);
+
+    headers.insert(X_REQUEST_ID, request_id.header().clone());
+    if let Some(receipt) = receipt {
+        receipt.write(headers);
+    }
+    hop::restore_upgrade(headers, upgrade);
+}
+
+fn must_go(name: &str) -> bool {
+    if !matches!(name.as_bytes().first(), Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u')) {
+        return false;
+    }
+    spelling::canonical(name, |canonical, _| spelling::is_ours(canonical) || hop::is_hop_by_hop(canonical))
+}

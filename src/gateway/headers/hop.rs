@@ -1,0 +1,145 @@
+//! Fields of one connection (RFC 9110 §7.6.1), which a proxy does not pass on.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::spelling;
+
+/// Whether a field, by its canonical name, belongs to the connection whatever `Connection` says.
+///
+/// `Trailer` is not among them: it is end to end, and without it trailers could not be passed on.
+pub(super) fn is_hop_by_hop(canonical: &str) -> bool {
+    matches!(
+        canonical,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Adds the fields that `Connection` lists to `doomed`. Those that say what a message is, who sent it or what may be
+/// done with it are not the connection's, whoever lists them.
+pub(super) fn collect_listed(headers: &HeaderMap, doomed: &mut Vec<HeaderName>) {
+    for token in listed(headers) {
+        if matches!(token, b"close" | b"keep-alive" | b"upgrade") {
+            continue; // no fields, or removed anyway
+        }
+        let Ok(name) = HeaderName::from_bytes(token) else { continue };
+        if headers.contains_key(&name) && !is_end_to_end(name.as_str()) {
+            doomed.push(name);
+        }
+    }
+}
+
+fn is_end_to_end(name: &str) -> bool {
+    let protected = matches!(
+        name,
+        "access-control-allow-origin"
+            | "authorization"
+            | "cache-control"
+            | "cookie"
+            | "date"
+            | "etag"
+            | "expect"
+            | "forwarded"
+            | "host"
+            | "location"
+            | "origin"
+            | "range"
+            | "referer"
+            | "retry-after"
+            | "set-cookie"
+            | "strict-transport-security"
+            | "traceparent"
+            | "tracestate"
+            | "trailer"
+            | "vary"
+            | "via"
+            | "www-authenticate"
+            | "x-real-ip"
+            | "x-request-id"
+    );
+    protected || name.starts_with("content-") || name.starts_with("if-") || name.starts_with("x-forwarded-")
+}
+
+/// Takes out what [`collect_listed`] and the pass over the names found. A message that came with `Transfer-Encoding` has
+/// its length from there; a `Content-Length` beside it is false (RFC 9112 §6.3).
+pub(super) fn remove_all(headers: &mut HeaderMap, doomed: &[HeaderName]) {
+    for name in doomed {
+        if headers.remove(name).is_some() && *name == TRANSFER_ENCODING {
+            headers.remove(CONTENT_LENGTH);
+        }
+    }
+}
+
+/// What a request asks to upgrade to: its `Upgrade`, when `Connection` lists it (RFC 9110 §7.8).
+///
+/// `None` also for other versions of HTTP and for TLS: behind such an upgrade one paid request would carry any number of
+/// unpaid ones. The request is then forwarded as if it had not asked, as a server may do.
+pub fn upgrade_requested(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(UPGRADE).iter();
+    let protocols = lines.next().filter(|_| lines.next().is_none())?;
+    let carries_requests = tokens(protocols.as_bytes()).any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
+    });
+    let is_asked_for = listed(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    (is_asked_for && !carries_requests).then(|| protocols.clone())
+}
+
+/// Puts an upgrade back that the cleaning took out.
+pub(super) fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+/// Takes out of a trailer section, of either direction, what its header section could not have carried past Keytoll
+/// either, and what frames, routes or authenticates a message (RFC 9110 §6.5.1).
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    let is_forbidden = |canonical: &str, _| {
+        spelling::is_ours(canonical)
+            || is_hop_by_hop(canonical)
+            || super::upstream::shows_another_request(canonical)
+            || super::upstream::shows_another_client(canonical)
+            || is_head_only(canonical)
+    };
+    let doomed: Vec<HeaderName> =
+        trailers.keys().filter(|name| spelling::canonical(name.as_str(), is_forbidden)).cloned().collect();
+    remove_all(trailers, &doomed);
+}
+
+fn is_head_only(canonical: &str) -> bool {
+    matches!(
+        canonical,
+        "authorization"
+            | "cache-control"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "cookie"
+            | "expect"
+            | "host"
+            | "max-forwards"
+            | "set-cookie"
+            | "traceparent"
+            | "trailer"
+            | "x-request-id"
+    )
+}
+
+fn listed(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(CONNECTION).iter().flat_map(|line| tokens(line.as_bytes()))
+}
+
+fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}

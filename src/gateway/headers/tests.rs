@@ -1,0 +1,300 @@
+mod ids;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::*;
+use crate::model::{Cents, ChargeId, KeyId, UserId};
+
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in lines {
+        map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+    }
+    map
+}
+
+fn id() -> RequestId {
+    RequestId::of(&headers(&[("x-request-id", "id-1")]))
+}
+
+/// What goes upstream of a paid request with these lines, without what every request gets.
+fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
+    let mut map = headers(lines);
+    let upgrade = upgrade_requested(&map);
+    let identity = Identity { user_id: UserId(7), key_id: KeyId(8), charge_id: Some(ChargeId(9)) };
+    let about = ForUpstream {
+        request_id: &id(),
+        api: &HeaderValue::from_static("weather"),
+        identity: Some(identity),
+        peer: &Peer::new(PEER, trusted),
+        stripped_prefix: Some(&HeaderValue::from_static("/weather")),
+        upgrade,
+    };
+    to_upstream(&mut map, about);
+    map
+}
+
+fn sent(lines: &[(&str, &str)]) -> HeaderMap {
+    sent_by(lines, false)
+}
+
+fn values<'m>(map: &'m HeaderMap, name: &str) -> Vec<&'m str> {
+    map.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+const SET_ALWAYS: [&str; 10] = [
+    "keytoll-api",
+    "keytoll-charge-id",
+    "keytoll-key-id",
+    "keytoll-user-id",
+    "traceparent",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+#[test]
+fn the_upstream_is_told_who_pays_and_who_asks() {
+    let map = sent(&[("host", "api.example:80"), ("accept", "x"), ("content-length", "3")]);
+    for (name, value) in [
+        ("keytoll-user-id", "7"),
+        ("keytoll-key-id", "8"),
+        ("keytoll-charge-id", "9"),
+        ("keytoll-api", "weather"),
+        ("x-request-id", "id-1"),
+        ("x-forwarded-for", "10.0.0.9"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "api.example:80"),
+        ("x-forwarded-prefix", "/weather"),
+        ("host", "api.example:80"),
+        ("accept", "x"),
+        ("content-length", "3"),
+    ] {
+        assert_eq!(values(&map, name), [value], "{name}");
+    }
+    assert_eq!(map.len(), 3 + SET_ALWAYS.len());
+}
+
+#[test]
+fn a_public_request_has_no_identity() {
+    let mut map = headers(&[("keytoll-user-id", "1"), ("keytoll-charge-id", "1")]);
+    let (id, api, peer) = (id(), HeaderValue::from_static("a"), Peer::new(PEER, false));
+    let about =
+        ForUpstream { request_id: &id, api: &api, identity: None, peer: &peer, stripped_prefix: None, upgrade: None };
+    to_upstream(&mut map, about);
+    let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["keytoll-api", "traceparent", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
+}
+
+#[test]
+fn nothing_that_shows_another_identity_method_url_or_connection_gets_through() {
+    for name in [
+        "Keytoll-User-Id",
+        "keytoll_user_id",
+        "KEYTOLL-whatever",
+        "keytoll.user.id",
+        "keytoll_User-id",
+        "X-HTTP-Method-Override",
+        "x_http_method_override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Original-URL",
+        "X_Original_URL",
+        "X-Rewrite-URL",
+        "X-Original-URI",
+        "X-Original-Method",
+        "X-Forwarded-Uri",
+        "X-Forwarded-Method",
+        "X-Forwarded-Path",
+        "x_forwarded_for",
+        "x_forwarded-proto",
+        "x_request_id",
+        "x_real_ip",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Proxy-Authorization",
+        "Proxy",
+        "TE",
+        "Transfer-Encoding",
+        "transfer_encoding",
+        "content_length",
+        "Expect",
+        "Upgrade",
+        "HTTP2-Settings",
+        "Connection",
+    ] {
+        for trusted in [false, true] {
+            let map = sent_by(&[(name, "evil"), ("host", "h")], trusted);
+            assert!(map.values().all(|value| value != "evil"), "{name}");
+            assert_eq!(map.len(), 1 + SET_ALWAYS.len(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_field_is_left_as_it_is() {
+    for name in [
+        "accept",
+        "x-custom",
+        "x_custom",
+        "keytollish",
+        "x-forward",
+        "trailer",
+        "cookie",
+        "authorization",
+        "x-http-version",
+    ] {
+        assert_eq!(values(&sent(&[(name, "a"), (name, "b")]), name), ["a", "b"], "{name}");
+    }
+}
+
+#[test]
+fn connection_lists_what_it_may_and_nothing_else() {
+    let map = sent(&[
+        ("connection", "close, X-Hop , keytoll-user-id,host,content-length, authorization"),
+        ("connection", "x-forwarded-for,x-request-id,not a name"),
+        ("x-hop", "1"),
+        ("host", "h"),
+        ("content-length", "3"),
+        ("authorization", "Basic x"),
+    ]);
+    for name in SET_ALWAYS.iter().chain(&["host", "content-length", "authorization"]) {
+        assert!(map.contains_key(*name), "{name}");
+    }
+    assert_eq!(map.len(), 3 + SET_ALWAYS.len());
+}
+
+#[test]
+fn a_length_beside_transfer_encoding_is_not_passed_on() {
+    assert!(!sent(&[("transfer-encoding", "chunked"), ("content-length", "3")]).contains_key("content-length"));
+}
+
+#[test]
+fn only_a_trusted_proxy_says_who_its_client_is() {
+    let lines = [
+        ("host", "inner"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "outer"),
+        ("x-forwarded-prefix", "/outer"),
+        ("x-forwarded-port", "443"),
+        ("x-real-ip", "1.1.1.1"),
+        ("forwarded", "for=1.1.1.1"),
+    ];
+    let believed = sent_by(&lines, true);
+    let replaced = sent_by(&lines, false);
+    for (name, kept, anew) in [
+        ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.9", Some("10.0.0.9")),
+        ("x-forwarded-proto", "https", Some("http")),
+        ("x-forwarded-host", "outer", Some("inner")),
+        ("x-forwarded-prefix", "/outer/weather", Some("/weather")),
+        ("x-forwarded-port", "443", None),
+        ("x-real-ip", "1.1.1.1", None),
+        ("forwarded", "for=1.1.1.1", None),
+    ] {
+        assert_eq!(values(&believed, name), [kept], "{name}");
+        assert_eq!(values(&replaced, name), Vec::from_iter(anew), "{name}");
+    }
+}
+
+#[test]
+fn a_peer_is_named_by_its_own_family() {
+    let mapped: IpAddr = "::ffff:10.0.0.9".parse().unwrap();
+    let mut map = HeaderMap::new();
+    let about = ForUpstream {
+        request_id: &id(),
+        api: &HeaderValue::from_static("a"),
+        identity: None,
+        peer: &Peer::new(mapped, false),
+        stripped_prefix: None,
+        upgrade: None,
+    };
+    to_upstream(&mut map, about);
+    assert_eq!(values(&map, "x-forwarded-for"), ["10.0.0.9"]);
+}
+
+#[test]
+fn an_upgrade_is_passed_on_when_it_is_asked_for_and_is_no_way_around_the_price() {
+    for (connection, upgrade, passes) in [
+        ("Upgrade", "websocket", true),
+        ("keep-alive, upgrade", "WebSocket", true),
+        ("keep-alive", "websocket", false),
+        ("upgrade, http2-settings", "h2c", false),
+        ("upgrade", "websocket, H2C", false),
+        ("upgrade", "HTTP/2.0", false),
+        ("upgrade", "TLS/1.0", false),
+    ] {
+        let map = sent(&[("connection", connection), ("upgrade", upgrade)]);
+        let expected = if passes { (vec!["upgrade"], vec![upgrade]) } else { (vec![], vec![]) };
+        assert_eq!((values(&map, "connection"), values(&map, "upgrade")), expected, "{connection} {upgrade}");
+    }
+    assert!(upgrade_requested(&headers(&[("connection", "upgrade")])).is_none());
+}
+
+#[test]
+fn a_client_gets_its_receipt_and_nothing_of_the_upstreams_connection() {
+    let mut map = headers(&[
+        ("connection", "x-hop, content-type, upgrade"),
+        ("x-hop", "1"),
+        ("upgrade", "websocket"),
+        ("keep-alive", "timeout=5"),
+        ("transfer-encoding", "chunked"),
+        ("content-length", "10"),
+        ("proxy-authenticate", "Basic"),
+        ("keytoll-balance-cents", "999999"),
+        ("Keytoll_Cost_Cents", "0"),
+        ("keytoll-other", "x"),
+        ("x-request-id", "theirs"),
+        ("content-type", "text/plain"),
+        ("set-cookie", "a"),
+        ("set-cookie", "b"),
+    ]);
+    let receipt = Receipt { charge_id: ChargeId(9), cost: Cents(25), balance: Cents(-3) };
+    to_client(&mut map, &id(), Some(&receipt), None);
+    for (name, expected) in [
+        ("keytoll-charge-id", vec!["9"]),
+        ("keytoll-cost-cents", vec!["25"]),
+        ("keytoll-balance-cents", vec!["-3"]),
+        ("x-request-id", vec!["id-1"]),
+        ("content-type", vec!["text/plain"]),
+        ("set-cookie", vec!["a", "b"]),
+    ] {
+        assert_eq!(values(&map, name), expected, "{name}");
+    }
+    assert_eq!(map.len(), 7);
+}
+
+#[test]
+fn a_switched_protocol_is_named_to_the_client() {
+    let mut map = headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")]);
+    let upgrade = map.get("upgrade").cloned();
+    to_client(&mut map, &id(), None, upgrade);
+    assert_eq!((values(&map, "connection"), values(&map, "upgrade")), (vec!["upgrade"], vec!["websocket"]));
+    assert!(!map.contains_key("keytoll-charge-id"));
+}
+
+#[test]
+fn trailers_carry_nothing_that_a_head_could_not() {
+    let mut map = headers(&[
+        ("keytoll_user_id", "1"),
+        ("content-length", "1"),
+        ("x-forwarded-for", "1"),
+        ("x-original-url", "/"),
+        ("authorization", "x"),
+        ("te", "x"),
+        ("content-digest", "x"),
+        ("server-timing", "x"),
+    ]);
+    clean_trailers(&mut map);
+    let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-digest", "server-timing"]);
+}

@@ -1,0 +1,156 @@
+//! What an upstream is told.
+
+use std::net::IpAddr;
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::request_id::RequestId;
+use super::{
+    KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_FOR, X_FORWARDED_HOST,
+    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, X_REQUEST_ID, hop, spelling, trace,
+};
+use crate::model::{ChargeId, KeyId, UserId};
+
+/// Who is at the other end of a client's connection; made once a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    text: HeaderValue,
+    is_trusted: bool,
+}
+
+impl Peer {
+    /// `is_trusted`: whether it is a proxy whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub fn new(address: IpAddr, is_trusted: bool) -> Peer {
+        let text = address.to_canonical().to_string();
+        Peer { text: HeaderValue::try_from(text).expect("an address is visible ASCII"), is_trusted }
+    }
+}
+
+/// Whose request it is, on a route that needs a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// The owner of the key.
+    pub user_id: UserId,
+    /// The key.
+    pub key_id: KeyId,
+    /// What the request is paid with; `None` when it is free.
+    pub charge_id: Option<ChargeId>,
+}
+
+/// What Keytoll says about a request.
+#[derive(Clone, Debug)]
+pub struct ForUpstream<'a> {
+    /// The request's id.
+    pub request_id: &'a RequestId,
+    /// The API's name.
+    pub api: &'a HeaderValue,
+    /// `None` on a public route.
+    pub identity: Option<Identity>,
+    /// Who is connected.
+    pub peer: &'a Peer,
+    /// What was taken off the path, if anything.
+    pub stripped_prefix: Option<&'a HeaderValue>,
+    /// What [`super::upgrade_requested`] said, when the upgrade is to be tried.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// Turns a client's header section into the one that goes upstream. `Host` and `Content-Length` stay; the credential
+/// must be out already.
+pub fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
+    let trusted = about.peer.is_trusted;
+    let mut doomed = Vec::new();
+    hop::collect_listed(headers, &mut doomed);
+    doomed.extend(headers.keys().filter(|name| must_go(name.as_str(), trusted)).cloned());
+    hop::remove_all(headers, &doomed);
+
+    set_forwarded(headers, about.peer, about.stripped_prefix);
+    headers.insert(X_REQUEST_ID, about.request_id.header().clone());
+    trace::continue_or_start(headers, about.request_id);
+    headers.insert(KEYTOLL_API, about.api.clone());
+    if let Some(identity) = about.identity {
+        headers.insert(KEYTOLL_USER_ID, HeaderValue::from(identity.user_id.0));
+        headers.insert(KEYTOLL_KEY_ID, HeaderValue::from(identity.key_id.0));
+        if let Some(charge_id) = identity.charge_id {
+            headers.insert(KEYTOLL_CHARGE_ID, HeaderValue::from(charge_id.0));
+        }
+    }
+    hop::restore_upgrade(headers, about.upgrade);
+}
+
+/// Whether a client's field must not reach the upstream. The first letter settles it for most.
+fn must_go(name: &str, peer_is_trusted: bool) -> bool {
+    if !matches!(name.as_bytes().first(), Some(b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b't' | b'u' | b'x')) {
+        return false;
+    }
+    spelling::canonical(name, |canonical, is_respelled| {
+        spelling::is_ours(canonical)
+            || hop::is_hop_by_hop(canonical)
+            // `Proxy` becomes HTTP_PROXY in CGI programs.
+            || matches!(canonical, "expect" | "proxy")
+            || shows_another_request(canonical)
+            || (shows_another_client(canonical) && (is_respelled || !peer_is_trusted))
+            || (is_respelled && matches!(canonical, "content-length" | "content-type" | "x-request-id"))
+    })
+}
+
+/// Fields that make an upstream see another method or URL than Keytoll priced, from a trusted proxy as well.
+pub(super) fn shows_another_request(canonical: &str) -> bool {
+    matches!(
+        canonical,
+        "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-method"
+            | "x-original-method"
+            | "x-original-path"
+            | "x-original-uri"
+            | "x-original-url"
+            | "x-override-url"
+            | "x-rewrite-uri"
+            | "x-rewrite-url"
+            | "x-forwarded-method"
+            | "x-forwarded-path"
+            | "x-forwarded-uri"
+            | "x-forwarded-url"
+            | "x-envoy-original-method"
+            | "x-envoy-original-path"
+    )
+}
+
+/// Fields by which a proxy in front says who its client is.
+pub(super) fn shows_another_client(canonical: &str) -> bool {
+    canonical.starts_with("x-forwarded") || matches!(canonical, "forwarded" | "x-real-ip" | "x-original-host")
+}
+
+/// Continues what a trusted proxy said; what is left of it at this point is from one. For others it starts anew.
+fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, stripped_prefix: Option<&HeaderValue>) {
+    let chain = joined(headers, &X_FORWARDED_FOR, b", ", &peer.text);
+    headers.insert(X_FORWARDED_FOR, chain);
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    if let Some(prefix) = stripped_prefix {
+        let whole = joined(headers, &X_FORWARDED_PREFIX, b"", prefix);
+        headers.insert(X_FORWARDED_PREFIX, whole);
+    }
+}
+
+/// The lines that a field has already, and the last one, in one value.
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &HeaderValue) -> HeaderValue {
+    let mut bytes = Vec::new();
+    for line in headers.get_all(name) {
+        bytes.extend_from_slice(line.as_bytes().trim_ascii());
+        bytes.extend_from_slice(separator);
+    }
+    if bytes.is_empty() {
+        return last.clone();
+    }
+    bytes.extend_from_slice(last.as_bytes());
+    HeaderValue::try_from(bytes).expect("header values put together are a header value")
+}

@@ -1,0 +1,103 @@
+//! Metrics, in OpenMetrics text.
+//!
+//! Each part is given its own struct of handles, resolved when the program starts: counting is an atomic addition, with
+//! no label looked up and no lock taken. Everything is registered in one registry, which only [`Metrics::encode`] reads.
+
+mod auth;
+mod gateway;
+mod histogram;
+mod store;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+pub use auth::AuthMetrics;
+pub use gateway::{ApiMetrics, GatewayMetrics};
+pub use histogram::{Histogram, Unit};
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use store::StoreMetrics;
+
+use super::logs::DroppedLines;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of the process; made once.
+#[derive(Debug)]
+pub struct Metrics {
+    /// For the data listener and the request path.
+    pub gateway: Arc<GatewayMetrics>,
+    /// For the view of the keys.
+    pub auth: Arc<AuthMetrics>,
+    /// For the database.
+    pub store: Arc<StoreMetrics>,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// `apis`: their names, in the order in which they are counted by index. `problems`: every code of a refusal, the
+    /// same. `dropped_lines`: `None` where the process does not log.
+    pub fn new(apis: &[Arc<str>], problems: &[&'static str], dropped_lines: Option<DroppedLines>) -> Metrics {
+        let mut registry = Registry::with_prefix("keytoll");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program that is running", build);
+        let gateway = Arc::new(GatewayMetrics::new(&mut registry, apis, problems));
+        let auth = Arc::new(AuthMetrics::new(&mut registry));
+        let store = Arc::new(StoreMetrics::new(&mut registry));
+        if let Some(lines) = dropped_lines {
+            registry.register_collector(Box::new(DroppedLinesCollector(lines)));
+        }
+        Metrics { gateway, auth, store, registry }
+    }
+
+    /// Everything, as text of type [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
+        text
+    }
+}
+
+#[derive(Debug)]
+struct DroppedLinesCollector(DroppedLines);
+
+impl Collector for DroppedLinesCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = ConstCounter::new(self.0.get());
+        let help = "Log lines dropped because their reader was too slow";
+        counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, counter.metric_type())?)
+    }
+}
+
+/// Registers what a struct of handles is made of. Names go without `keytoll_` in front; counters without `_total`.
+struct Register<'r>(&'r mut Registry);
+
+impl Register<'_> {
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        let counter = Counter::default();
+        self.0.register(name, help, counter.clone());
+        counter
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.0.register(name, help, gauge.clone());
+        gauge
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, unit: Unit, bounds: &'static [u64]) -> Histogram {
+        let histogram = Histogram::new(unit, bounds);
+        self.0.register(name, help, histogram.clone());
+        histogram
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! What the database's writer and readers count.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Register;
+use super::histogram::{COMMIT_TIMES, Histogram, SIZES, Unit};
+
+/// Handles of the store. A hold, capture or release is counted when it is committed.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    /// Holds.
+    pub holds: Counter,
+    /// What they took, in cents.
+    pub held_cents: Counter,
+    /// Captures.
+    pub captures: Counter,
+    /// What they made final, in cents.
+    pub captured_cents: Counter,
+    /// Releases.
+    pub releases: Counter,
+    /// What they gave back, in cents.
+    pub released_cents: Counter,
+    /// Charges held and not settled.
+    pub holds_open: Gauge,
+    /// Entries for what other programs did to balances.
+    pub external_entries: Counter,
+    /// Messages in one transaction.
+    pub batch_size: Histogram,
+    /// Messages waiting for the writer.
+    pub queue_depth: Gauge,
+    /// From the begin of a transaction to the end of its commit.
+    pub commit_seconds: Histogram,
+    /// Transactions that could not be committed.
+    pub commits_failed: Counter,
+    /// Reads waiting for a connection.
+    pub reads_queued: Gauge,
+    /// Wallets that the writer remembers.
+    pub wallets_cached: Gauge,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: Gauge,
+    /// Checkpoints.
+    pub checkpoints: Counter,
+}
+
+impl StoreMetrics {
+    pub(super) fn new(registry: &mut Registry) -> StoreMetrics {
+        let mut register = Register(registry);
+        StoreMetrics {
+            holds: register.counter("holds", "Holds committed"),
+            held_cents: register.counter("held_cents", "Cents taken by holds"),
+            captures: register.counter("captures", "Captures committed"),
+            captured_cents: register.counter("captured_cents", "Cents made final by captures"),
+            releases: register.counter("releases", "Releases committed"),
+            released_cents: register.counter("released_cents", "Cents given back by releases"),
+            holds_open: register.gauge("holds_open", "Charges held and not settled"),
+            external_entries: register.counter("external_entries", "Entries for balances that other programs changed"),
+            batch_size: register.histogram("batch_size", "Messages in one transaction", Unit::Count, SIZES),
+            queue_depth: register.gauge("write_queue_depth", "Messages waiting for the writer"),
+            commit_seconds: register.histogram(
+                "commit_seconds",
+                "From the begin of a transaction to the end of its commit",
+                Unit::Microseconds,
+                COMMIT_TIMES,
+            ),
+            commits_failed: register.counter("commits_failed", "Transactions that could not be committed"),
+            reads_queued: register.gauge("reads_queued", "Reads waiting for a connection"),
+            wallets_cached: register.gauge("wallets_cached", "Wallets in memory"),
+            wal_bytes: register.gauge("wal_bytes", "Size of the write-ahead log"),
+            checkpoints: register.counter("checkpoints", "Checkpoints of the write-ahead log"),
+        }
+    }
+}
