@@ -1,0 +1,183 @@
+//! What one transaction does: holds, settlements and admin writes, in the order in which they came.
+//!
+//! Nothing here commits or answers. Each item carries its decision, which becomes an answer only after the commit.
+
+use rusqlite::{CachedStatement, Connection, params};
+
+use super::charge_ids::{ChargeIds, Spans};
+use super::instance::give_back;
+use super::ledger::{ChargeFacts, HoldWish, Settled, Wanted};
+use super::queue::{HoldCommand, SettleCommand};
+use super::refusal::{HoldRefused, Unavailable};
+use super::view::Generation;
+use super::wallets::{Balance, Wallets};
+use super::write::{WriteJob, WriteTx};
+use crate::model::{Cents, ChargeId, ChargeState, Principal};
+
+/// A message with what the transaction made of it.
+pub(super) enum Item {
+    Hold(HoldCommand, Result<HoldMade, HoldRefused>),
+    Settle(SettleCommand, Settled),
+    Write(Box<dyn WriteJob>),
+}
+
+/// A hold that stands if the transaction does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HoldMade {
+    pub(super) facts: ChargeFacts,
+    pub(super) balance: Cents,
+    pub(super) generation: Generation,
+}
+
+/// The state that a transaction works on.
+pub(super) struct Batch<'a> {
+    connection: &'a Connection,
+    wallets: &'a mut Wallets,
+    ids: &'a mut ChargeIds,
+    spans: &'a mut Spans,
+    generation: &'a mut Generation,
+    instance: i64,
+    now_unix_ms: i64,
+    insert: CachedStatement<'a>,
+    settle: CachedStatement<'a>,
+}
+
+/// What a batch works with; see [`Batch`].
+pub(super) struct Ground<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) wallets: &'a mut Wallets,
+    pub(super) ids: &'a mut ChargeIds,
+    pub(super) spans: &'a mut Spans,
+    pub(super) generation: &'a mut Generation,
+    pub(super) instance: i64,
+    pub(super) now_unix_ms: i64,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(ground: Ground<'a>) -> rusqlite::Result<Batch<'a>> {
+        let Ground { connection, wallets, ids, spans, generation, instance, now_unix_ms } = ground;
+        let insert = connection.prepare_cached(
+            "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
+        )?;
+        let settle = connection.prepare_cached(
+            "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = 0",
+        )?;
+        Ok(Batch { connection, wallets, ids, spans, generation, instance, now_unix_ms, insert, settle })
+    }
+
+    /// Works through the items. An error of SQLite undoes them all.
+    pub(super) fn run(mut self, items: &mut [Item]) -> rusqlite::Result<()> {
+        for item in items {
+            match item {
+                Item::Hold(command, decision) => *decision = self.hold(&command.wish)?,
+                Item::Settle(command, settled) => *settled = self.settle(command)?,
+                Item::Write(job) => self.write(job.as_mut())?,
+            }
+        }
+        self.wallets.flush(self.connection)
+    }
+
+    fn hold(&mut self, wish: &HoldWish) -> rusqlite::Result<Result<HoldMade, HoldRefused>> {
+        let principal = &*wish.principal;
+        if wish.generation != *self.generation && !self.still_true(principal)? {
+            return Ok(Err(HoldRefused::KeyChanged));
+        }
+        let Some(wallet) = self.wallets.get(self.connection, principal.user_id, self.now_unix_ms)? else {
+            return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
+        };
+        let Balance::Money(balance) = wallet.balance else {
+            return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
+        };
+        let rest = match balance.checked_sub(wish.price) {
+            Ok(rest) if rest >= Cents::ZERO && wish.price > Cents::ZERO => rest,
+            Ok(_) | Err(_) => return Ok(Err(HoldRefused::Insufficient { balance })),
+        };
+        // Ids were reserved before the transaction began; without one nothing is held.
+        let Some(id) = self.ids.take() else { return Ok(Err(HoldRefused::Unavailable(Unavailable::Refused))) };
+        self.insert.execute(params![
+            id,
+            wallet.account.0,
+            principal.key_id.0,
+            wish.route.0,
+            self.instance,
+            wish.price.0,
+            self.now_unix_ms
+        ])?;
+        self.wallets.set(principal.user_id, rest);
+        let facts = ChargeFacts {
+            id: ChargeId(id),
+            user_id: principal.user_id,
+            account: wallet.account,
+            cents: wish.price,
+            span: self.spans.held(id),
+        };
+        Ok(Ok(HoldMade { facts, balance: rest, generation: *self.generation }))
+    }
+
+    /// The guarded form: whether the rows still say what the principal says.
+    fn still_true(&self, principal: &Principal) -> rusqlite::Result<bool> {
+        self.connection
+            .prepare_cached(
+                "SELECT 1 FROM api_keys k JOIN users u ON u.id = k.user_id
+                 WHERE k.id = ?1 AND k.\"key\" = ?2 AND k.user_id = ?3 AND k.api_name = ?4
+                 AND k.is_active = 1 AND u.is_active = 1",
+            )?
+            .exists(params![
+                principal.key_id.0,
+                principal.stored_key.expose(),
+                principal.user_id.0,
+                &*principal.api_name
+            ])
+    }
+
+    fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {
+        let facts = &command.facts;
+        let state = match command.wanted {
+            Wanted::Capture => ChargeState::Captured,
+            Wanted::Release => ChargeState::Released,
+        };
+        let changed = self.settle.execute(params![facts.id.0, state.code(), self.now_unix_ms, command.status])?;
+        if changed == 0 {
+            // Settled by someone who took this process for dead. Whatever it was, it was not this settlement.
+            return Ok(Settled::Released { balance: None });
+        }
+        match command.wanted {
+            Wanted::Capture => Ok(Settled::Captured),
+            Wanted::Release => {
+                let (user, account) = (facts.user_id, facts.account);
+                let balance = give_back(self.connection, self.wallets, user, account, facts.cents, self.now_unix_ms)?;
+                Ok(Settled::Released { balance })
+            }
+        }
+    }
+
+    /// Runs an admin write in a savepoint of its own, on wallets that are written.
+    fn write(&mut self, job: &mut dyn WriteJob) -> rusqlite::Result<()> {
+        self.wallets.flush(self.connection)?;
+        self.connection.execute_batch("SAVEPOINT write")?;
+        let mut tx = WriteTx {
+            connection: self.connection,
+            wallets: self.wallets,
+            keys_changed: false,
+            now_unix_ms: self.now_unix_ms,
+        };
+        let outcome = job.run(&mut tx);
+        let keys_changed = tx.keys_changed;
+        match outcome {
+            Ok(true) => {
+                if keys_changed {
+                    self.generation.0 += 1;
+                }
+                self.connection.execute_batch("RELEASE write")
+            }
+            // One statement that failed leaves the transaction open; where it does not, all is lost.
+            Ok(false) => self.connection.execute_batch("ROLLBACK TO write; RELEASE write"),
+            Err(error) if self.connection.is_autocommit() => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "an admin write failed");
+                self.connection.execute_batch("ROLLBACK TO write; RELEASE write")
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! External writes onto the books: what the triggers noted of other programs' changes becomes `external` entries.
+//!
+//! Runs at the start of a transaction whose `data_version` moved. The notes say exactly what changed and in which
+//! order. Where triggers were dropped, as by a rebuilt table, nothing noted it: then all wallets are compared with
+//! the books ([`reconcile`]).
+
+use rusqlite::{Connection, params};
+
+use super::accounts;
+use super::wallets::{Balance, money};
+use crate::model::{AccountId, Cents, EntryKind, UserId};
+
+/// One line of the triggers' log.
+struct Note {
+    op: String,
+    wallet: Option<i64>,
+    user: Option<UserId>,
+    cents: Cents,
+}
+
+/// A wallet that the application has in the file, as far as the notes have been read.
+struct Row {
+    wallet: Option<i64>,
+    user: Option<UserId>,
+    cents: Cents,
+}
+
+/// Turns the log into entries and empties it. How many entries were made.
+pub(super) fn absorb(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<u64> {
+    let notes = read(connection)?;
+    if notes.is_empty() {
+        return Ok(0);
+    }
+    let mut books = Books { connection, now_unix_ms, entries: 0, gone: Vec::new() };
+    // Rows that a REPLACE is about to remove without a word, until the note of what replaced them.
+    let mut replaced: Vec<Row> = Vec::new();
+    let mut from: Option<Row> = None;
+    for note in notes {
+        let row = Row { wallet: note.wallet, user: note.user, cents: note.cents };
+        match note.op.as_str() {
+            "replace" => replaced.push(row),
+            "delete" => {
+                replaced.retain(|old| old.wallet != row.wallet);
+                books.removed(&row)?;
+            }
+            "insert" => books.inserted(&row, &take_replaced(&mut replaced, &row))?,
+            "from" => from = Some(row),
+            "to" => {
+                let old = from.take();
+                books.updated(old.as_ref(), &row, &take_replaced(&mut replaced, &row))?;
+            }
+            // Not a note of ours: whoever wrote it, the wallets are compared with the books.
+            _ => {
+                reconcile(connection, now_unix_ms)?;
+            }
+        }
+    }
+    let entries = books.close_gone()?;
+    connection.execute("DELETE FROM keytoll_wallet_log", [])?;
+    Ok(entries)
+}
+
+/// The rows that `row` really replaced. Notes of an INSERT OR IGNORE that did nothing are dropped here.
+fn take_replaced(replaced: &mut Vec<Row>, row: &Row) -> Vec<Row> {
+    replaced.drain(..).filter(|old| old.wallet == row.wallet || old.user == row.user).collect()
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Vec<Note>> {
+    let mut select =
+        connection.prepare_cached("SELECT op, wallet_id, user_id, balance FROM keytoll_wallet_log ORDER BY id")?;
+    let notes = select.query_map([], |row| {
+        let cents = match money(row.get_ref(3)?) {
+            Balance::Money(cents) => cents,
+            Balance::NoMoney => Cents::ZERO,
+        };
+        Ok(Note {
+            op: row.get(0)?,
+            wallet: row.get_ref(1)?.as_i64().ok(),
+            user: row.get_ref(2)?.as_i64().ok().map(UserId),
+            cents,
+        })
+    })?;
+    notes.collect()
+}
+
+struct Books<'a> {
+    connection: &'a Connection,
+    now_unix_ms: i64,
+    entries: u64,
+    /// Users whose wallet was removed, and whose account may have ended.
+    gone: Vec<UserId>,
+}
+
+impl Books<'_> {
+    fn removed(&mut self, row: &Row) -> rusqlite::Result<()> {
+        let Some(user) = row.user else { return Ok(()) };
+        self.gone.push(user);
+        let account = self.account(user)?;
+        self.enter(account, Cents(0), row.cents, "wallet removed by another program")
+    }
+
+    fn inserted(&mut self, row: &Row, replaced: &[Row]) -> rusqlite::Result<()> {
+        let Some(user) = row.user else { return Ok(()) };
+        let before = match replaced {
+            // The usual REPLACE INTO: one entry that says what changed.
+            [old] if old.user == row.user => old.cents,
+            others => {
+                others.iter().try_for_each(|old| self.removed(old))?;
+                Cents(0)
+            }
+        };
+        let account = self.account_of_new_wallet(user)?;
+        let note =
+            if replaced.is_empty() { "wallet made by another program" } else { "wallet replaced by another program" };
+        self.enter(account, row.cents, before, note)
+    }
+
+    fn updated(&mut self, old: Option<&Row>, row: &Row, replaced: &[Row]) -> rusqlite::Result<()> {
+        replaced.iter().try_for_each(|old| self.removed(old))?;
+        let Some(user) = row.user else { return Ok(()) };
+        let before = match old {
+            Some(old) if old.user == row.user => old.cents,
+            Some(old) => {
+                self.removed(old)?;
+                Cents(0)
+            }
+            None => Cents(0),
+        };
+        let account = self.account(user)?;
+        self.enter(account, row.cents, before, "balance changed by another program")
+    }
+
+    fn account(&mut self, user: UserId) -> rusqlite::Result<AccountId> {
+        match accounts::open_account(self.connection, user)? {
+            Some((account, _)) => Ok(account),
+            None => accounts::open(self.connection, user, self.now_unix_ms),
+        }
+    }
+
+    /// A wallet that comes anew may belong to another person than the account of that user id: one whose address
+    /// is another gets an account of its own.
+    fn account_of_new_wallet(&mut self, user: UserId) -> rusqlite::Result<AccountId> {
+        if let Some((account, email)) = accounts::open_account(self.connection, user)? {
+            let now = accounts::email(self.connection, user)?;
+            if email.is_none() || email == now {
+                return Ok(account);
+            }
+            accounts::close(self.connection, account, self.now_unix_ms)?;
+        }
+        accounts::open(self.connection, user, self.now_unix_ms)
+    }
+
+    fn enter(&mut self, account: AccountId, now: Cents, before: Cents, what: &str) -> rusqlite::Result<()> {
+        // Amounts that no 64 bits hold cannot be entered as one: as two.
+        match now.checked_sub(before) {
+            Ok(amount) => self.enter_amount(account, amount, what),
+            Err(_) => {
+                self.enter_amount(account, Cents(before.0.saturating_neg()), what)?;
+                self.enter_amount(account, now, what)
+            }
+        }
+    }
+
+    fn enter_amount(&mut self, account: AccountId, amount: Cents, what: &str) -> rusqlite::Result<()> {
+        if amount.is_zero() {
+            return Ok(());
+        }
+        self.entries += 1;
+        accounts::enter(self.connection, account, EntryKind::External, amount, Some(what), self.now_unix_ms)?;
+        Ok(())
+    }
+
+    /// Ends the accounts of users that are no more.
+    fn close_gone(self) -> rusqlite::Result<u64> {
+        for user in &self.gone {
+            if accounts::email(self.connection, *user)?.is_none()
+                && let Some((account, _)) = accounts::open_account(self.connection, *user)?
+            {
+                accounts::close(self.connection, account, self.now_unix_ms)?;
+            }
+        }
+        Ok(self.entries)
+    }
+}
+
+/// Compares every wallet with the books and enters the difference. Reads every charge: only where no note can say
+/// what happened. How many entries were made.
+pub(super) fn reconcile(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<u64> {
+    connection.execute(
+        "INSERT INTO keytoll_accounts (user_id, email, opened_at)
+         SELECT w.user_id, u.email, ?1 FROM wallets w LEFT JOIN users u ON u.id = w.user_id
+         WHERE w.user_id NOT IN (SELECT user_id FROM keytoll_accounts WHERE closed_at IS NULL)",
+        [now_unix_ms],
+    )?;
+    let differences = {
+        let mut select = connection.prepare(
+            "WITH charged AS (SELECT account_id, sum(cents) AS cents FROM keytoll_charges WHERE state <> 2 GROUP BY account_id),
+                  entered AS (SELECT account_id, sum(amount_cents) AS cents FROM keytoll_entries GROUP BY account_id)
+             SELECT a.id,
+                    CASE WHEN typeof(w.balance) = 'integer' THEN w.balance ELSE 0 END
+                    - coalesce(entered.cents, 0) + coalesce(charged.cents, 0) AS difference
+             FROM keytoll_accounts a
+             LEFT JOIN wallets w ON w.user_id = a.user_id
+             LEFT JOIN charged ON charged.account_id = a.id
+             LEFT JOIN entered ON entered.account_id = a.id
+             WHERE a.closed_at IS NULL AND difference <> 0",
+        )?;
+        let rows = select.query_map([], |row| Ok((AccountId(row.get(0)?), Cents(row.get(1)?))))?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()?
+    };
+    let mut entries = 0;
+    for (account, difference) in differences {
+        let note = Some("found by comparing the wallet with the books");
+        accounts::enter(connection, account, EntryKind::External, difference, note, now_unix_ms)?;
+        entries += 1;
+    }
+    Ok(entries)
+}
+
+/// Takes the wallets of a file that Keytoll sees for the first time onto the books.
+pub(super) fn adopt_all(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<usize> {
+    connection.execute(
+        "INSERT INTO keytoll_accounts (user_id, email, opened_at)
+         SELECT w.user_id, u.email, ?1 FROM wallets w LEFT JOIN users u ON u.id = w.user_id ORDER BY w.user_id",
+        [now_unix_ms],
+    )?;
+    connection.execute(
+        "INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at)
+         SELECT a.id, ?1, CASE WHEN typeof(w.balance) = 'integer' THEN w.balance ELSE 0 END, 'adopted', ?2
+         FROM keytoll_accounts a JOIN wallets w ON w.user_id = a.user_id ORDER BY a.id",
+        params![EntryKind::Opening.as_str(), now_unix_ms],
+    )
+}

@@ -1,0 +1,51 @@
+//! Which file is open: told by device and inode, compared with what stands at the path.
+//!
+//! When the file is renamed over, or its `-wal` is unlinked, SQLite's commits go on into files that nobody will find
+//! again. The files are only looked at, never opened: closing a descriptor would drop SQLite's locks.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::refusal::Fatal;
+
+/// The open file and its write-ahead log.
+pub(super) struct Identity {
+    path: PathBuf,
+    wal: PathBuf,
+    file: Option<(u64, u64)>,
+    log: Option<(u64, u64)>,
+}
+
+impl Identity {
+    /// The files as they are right after the first transaction.
+    pub(super) fn of(path: &Path) -> Identity {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let wal = PathBuf::from(wal);
+        Identity { file: inode(path), log: inode(&wal), path: path.to_owned(), wal }
+    }
+
+    /// Compares.
+    ///
+    /// # Errors
+    /// Another file, or none, stands in the place of an open one.
+    pub(super) fn check(&self) -> Result<(), Fatal> {
+        if inode(&self.path) != self.file {
+            return Err(Fatal::FileReplaced);
+        }
+        if inode(&self.wal) != self.log {
+            return Err(Fatal::WalReplaced);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the write-ahead log's file.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        fs::metadata(&self.wal).map_or(0, |metadata| metadata.len())
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}

@@ -1,0 +1,195 @@
+//! Instances: each process that makes charges holds a file lock named after its instance, for as long as it lives.
+//!
+//! Whoever gets the lock of an instance knows that its process is gone, and releases what it held. A lock crosses
+//! container boundaries and ends with its process; a process id does neither.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::accounts;
+use super::wallets::{Balance, Wallets};
+use crate::model::{AccountId, Cents, ChargeState, EntryKind, UserId};
+
+/// This process among those that use the file.
+pub(super) struct Instance {
+    pub(super) id: i64,
+    path: PathBuf,
+    /// Held open: the lock ends with it.
+    _lock: File,
+}
+
+/// What was found of processes that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Processes that ended without settling.
+    pub instances: u64,
+    /// Their charges that were held.
+    pub charges: u64,
+    /// What was given back.
+    pub cents: i64,
+}
+
+impl Instance {
+    /// Registers this process, inside of a transaction: the lock is held before anyone can see the row.
+    pub(super) fn register(
+        connection: &Connection,
+        database: &Path,
+        now_unix_ms: i64,
+    ) -> Result<Instance, RegisterError> {
+        connection.execute(
+            "INSERT INTO keytoll_instances (started_at, low_water)
+             SELECT ?1, value FROM keytoll_meta WHERE name = 'next_charge_id'",
+            [now_unix_ms],
+        )?;
+        let id = connection.last_insert_rowid();
+        let path = lock_path(database, id);
+        let lock = File::options().write(true).create(true).truncate(false).open(&path)?;
+        lock.lock()?;
+        Ok(Instance { id, path, _lock: lock })
+    }
+
+    /// Says that this process settled everything, inside of its last transaction.
+    pub(super) fn end(&self, connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
+        connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [self.id, now_unix_ms])?;
+        Ok(())
+    }
+
+    /// Takes the lock file away, after [`Instance::end`] was committed.
+    pub(super) fn remove_lock(self) {
+        remove(&self.path);
+    }
+}
+
+/// Why this process could not be registered.
+#[derive(Debug)]
+pub(super) enum RegisterError {
+    Sqlite(rusqlite::Error),
+    Lock(io::Error),
+}
+
+impl From<rusqlite::Error> for RegisterError {
+    fn from(error: rusqlite::Error) -> RegisterError {
+        RegisterError::Sqlite(error)
+    }
+}
+
+impl From<io::Error> for RegisterError {
+    fn from(error: io::Error) -> RegisterError {
+        RegisterError::Lock(error)
+    }
+}
+
+/// Locks of processes that are gone, taken; they are held until their holds are released.
+pub(super) struct Dead {
+    id: i64,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Dead {
+    /// Takes the lock file away, after the releases were committed.
+    pub(super) fn remove_lock(self) {
+        remove(&self.path);
+    }
+}
+
+/// Finds processes that are gone without having settled everything. Needs no transaction.
+pub(super) fn find_dead(connection: &Connection, database: &Path, own: Option<i64>) -> rusqlite::Result<Vec<Dead>> {
+    let mut select =
+        connection.prepare_cached("SELECT id FROM keytoll_instances WHERE ended_at IS NULL AND id IS NOT ?1")?;
+    let ids = select.query_map([own], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    let mut dead = Vec::new();
+    for id in ids {
+        let path = lock_path(database, id);
+        let opened = File::options().write(true).create(true).truncate(false).open(&path);
+        match opened.map(|file| (file.try_lock(), file)) {
+            Ok((Ok(()), lock)) => dead.push(Dead { id, path, _lock: lock }),
+            Ok((Err(TryLockError::WouldBlock), _)) => {}
+            Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
+                tracing::warn!(instance = id, %error, "the lock of another gateway could not be tried; its holds stay");
+            }
+        }
+    }
+    Ok(dead)
+}
+
+/// Releases what a dead process held, inside of a transaction.
+pub(super) fn release_dead(
+    connection: &Connection,
+    wallets: &mut Wallets,
+    dead: &[Dead],
+    now_unix_ms: i64,
+) -> rusqlite::Result<Recovered> {
+    let mut recovered = Recovered::default();
+    for instance in dead {
+        let open: Option<i64> = connection
+            .query_row(
+                "SELECT low_water FROM keytoll_instances WHERE id = ?1 AND ended_at IS NULL",
+                [instance.id],
+                |row| row.get(0),
+            )
+            .optional()?;
+        // Another process may have been faster.
+        let Some(low_water) = open else { continue };
+        recovered.instances += 1;
+        let held = {
+            let mut select = connection.prepare_cached(
+                "SELECT c.id, c.account_id, c.cents, a.user_id FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id
+                 WHERE c.id >= ?1 AND c.state = 0 AND c.instance_id = ?2",
+            )?;
+            let rows = select.query_map([low_water, instance.id], |row| {
+                Ok((row.get::<_, i64>(0)?, AccountId(row.get(1)?), Cents(row.get(2)?), UserId(row.get(3)?)))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()?
+        };
+        for (charge, account, cents, user) in held {
+            connection
+                .prepare_cached("UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0")?
+                .execute(params![charge, ChargeState::Released.code(), now_unix_ms])?;
+            give_back(connection, wallets, user, account, cents, now_unix_ms)?;
+            recovered.charges += 1;
+            recovered.cents = recovered.cents.saturating_add(cents.0);
+        }
+        connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [instance.id, now_unix_ms])?;
+    }
+    Ok(recovered)
+}
+
+/// Gives the price of a released charge back to its wallet. Where that is gone, or is another account's by now, or
+/// holds no money, the books say: given back, and taken out again. The wallet's balance then.
+pub(super) fn give_back(
+    connection: &Connection,
+    wallets: &mut Wallets,
+    user: UserId,
+    account: AccountId,
+    cents: Cents,
+    now_unix_ms: i64,
+) -> rusqlite::Result<Option<Cents>> {
+    let wallet = wallets.get(connection, user, now_unix_ms)?;
+    if let Some(wallet) = wallet
+        && wallet.account == account
+        && let Balance::Money(balance) = wallet.balance
+        && let Ok(sum) = balance.checked_add(cents)
+    {
+        wallets.set(user, sum);
+        return Ok(Some(sum));
+    }
+    let note = Some("released into a wallet that is gone");
+    accounts::enter(connection, account, EntryKind::External, Cents(-cents.0), note, now_unix_ms)?;
+    Ok(None)
+}
+
+fn lock_path(database: &Path, instance: i64) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(format!("-keytoll-{instance}.lock"));
+    PathBuf::from(name)
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
+    }
+}

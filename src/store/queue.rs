@@ -1,0 +1,234 @@
+//! The bounded queue in front of the writer.
+//!
+//! A hold takes a [`Slot`] before it may queue; the charge keeps it until it is settled. So the number of charges
+//! open at once is bounded, and every settlement has a place. Admin writes have places of their own.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::ledger::{ChargeFacts, Held, HoldWish, Settled, Wanted};
+use super::mailbox::{Delivery, Mailbox};
+use super::refusal::{HoldRefused, Unavailable};
+use super::write::WriteJob;
+use crate::config::Limits;
+
+/// The bounds of the queue and of the waits in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueLimits {
+    pub(super) open_charges: usize,
+    pub(super) queued_writes: usize,
+    pub(super) hold_timeout: Duration,
+    pub(super) settle_timeout: Duration,
+}
+
+impl From<&Limits> for QueueLimits {
+    fn from(limits: &Limits) -> QueueLimits {
+        QueueLimits {
+            open_charges: limits.open_charges,
+            queued_writes: limits.queued_writes,
+            hold_timeout: limits.hold_timeout,
+            settle_timeout: limits.settle_timeout,
+        }
+    }
+}
+
+/// A message for the writer.
+pub(super) enum Command {
+    Hold(HoldCommand),
+    Settle(SettleCommand),
+    Write(Box<dyn WriteJob>),
+}
+
+pub(super) struct HoldCommand {
+    pub(super) wish: HoldWish,
+    pub(super) deadline: Instant,
+    pub(super) reply: Reply<Result<Held, HoldRefused>>,
+    pub(super) slot: Slot,
+}
+
+pub(super) struct SettleCommand {
+    pub(super) facts: ChargeFacts,
+    pub(super) wanted: Wanted,
+    pub(super) status: Option<u16>,
+    pub(super) deadline: Instant,
+    pub(super) reply: Option<Reply<Settled>>,
+    pub(super) slot: Slot,
+}
+
+/// Where an answer goes: to the one who waits, by way of its worker's mailbox if it has one.
+pub(super) struct Reply<T> {
+    sender: oneshot::Sender<T>,
+    mailbox: Option<Arc<Mailbox>>,
+}
+
+impl<T> Reply<T> {
+    pub(super) fn new(sender: oneshot::Sender<T>, mailbox: Option<Arc<Mailbox>>) -> Reply<T> {
+        Reply { sender, mailbox }
+    }
+
+    /// Whether the one who waited has given up.
+    pub(super) fn is_gone(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.mailbox.clone()
+    }
+}
+
+impl Reply<Result<Held, HoldRefused>> {
+    pub(super) fn address(self, answer: Result<Held, HoldRefused>) -> (Option<Arc<Mailbox>>, Delivery) {
+        (self.mailbox, Delivery::Hold(self.sender, answer))
+    }
+}
+
+impl Reply<Settled> {
+    pub(super) fn address(self, answer: Settled) -> (Option<Arc<Mailbox>>, Delivery) {
+        (self.mailbox, Delivery::Settled(self.sender, answer))
+    }
+}
+
+/// The place of one open charge, from the wish for its hold to the end of its settlement.
+pub(super) struct Slot {
+    queue: Arc<Queue>,
+}
+
+impl Slot {
+    pub(super) fn take(queue: &Arc<Queue>) -> Result<Slot, Unavailable> {
+        if queue.open.fetch_add(1, Ordering::Relaxed) >= queue.limits.open_charges {
+            queue.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Unavailable::QueueFull);
+        }
+        Ok(Slot { queue: Arc::clone(queue) })
+    }
+
+    pub(super) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.queue.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.queue.drained.notify_waiters();
+        }
+    }
+}
+
+/// The queue, shared by the writer and everyone else.
+pub(super) struct Queue {
+    pub(super) limits: QueueLimits,
+    open: AtomicUsize,
+    drained: Notify,
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    commands: VecDeque<Command>,
+    writes: usize,
+    writer_sleeps: bool,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limits: QueueLimits) -> Queue {
+        Queue {
+            limits,
+            open: AtomicUsize::new(0),
+            drained: Notify::new(),
+            inner: Mutex::default(),
+            filled: Condvar::new(),
+        }
+    }
+
+    /// Charges that are open: wished for, or held and not settled.
+    pub(super) fn open_charges(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until no charge is open.
+    pub(super) async fn drained(&self) {
+        loop {
+            let notified = self.drained.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.open_charges() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Messages that wait.
+    pub(super) fn depth(&self) -> usize {
+        self.lock().commands.len()
+    }
+
+    /// Appends a message and wakes the writer if it sleeps.
+    pub(super) fn push(&self, command: Command) -> Result<(), Unavailable> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(Unavailable::Stopping);
+        }
+        if matches!(command, Command::Write(_)) {
+            if inner.writes >= self.limits.queued_writes {
+                return Err(Unavailable::QueueFull);
+            }
+            inner.writes += 1;
+        }
+        inner.commands.push_back(command);
+        if inner.writer_sleeps {
+            inner.writer_sleeps = false;
+            drop(inner);
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Moves up to `most` messages to the end of `batch`; waits for the first one no longer than `patience`.
+    /// Whether the queue was closed.
+    pub(super) fn take(&self, batch: &mut Vec<Command>, most: usize, patience: Duration) -> bool {
+        let mut inner = self.lock();
+        if inner.commands.is_empty() && !inner.closed && !patience.is_zero() {
+            inner.writer_sleeps = true;
+            let waited = self.filled.wait_timeout_while(inner, patience, |inner| inner.writer_sleeps);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+            inner.writer_sleeps = false;
+        }
+        let count = inner.commands.len().min(most);
+        let before = batch.len();
+        batch.extend(inner.commands.drain(..count));
+        inner.writes -= batch[before..].iter().filter(|command| matches!(command, Command::Write(_))).count();
+        inner.closed
+    }
+
+    /// Takes no more messages and wakes the writer.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.writer_sleeps = false;
+        drop(inner);
+        self.filled.notify_one();
+    }
+
+    /// Takes no more messages and drops those that wait: their senders tell whoever waits.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let left = {
+            let mut inner = self.lock();
+            inner.writes = 0;
+            std::mem::take(&mut inner.commands)
+        };
+        drop(left);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

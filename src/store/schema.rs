@@ -1,0 +1,201 @@
+//! The tables: the application's three, made where they are missing and otherwise left as they are, and Keytoll's own.
+//!
+//! Keytoll's tables are made and upgraded by numbered migrations. None has a foreign key to a shared table, and no
+//! view is made on one: either would break the application's own migrations.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::refusal::OpenError;
+
+/// The shared tables as SQLAlchemy writes them on SQLite: names, types and constraints.
+const SHARED: &str = "
+CREATE TABLE IF NOT EXISTS users (
+    id INTEGER NOT NULL,
+    email VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    is_active BOOLEAN,
+    PRIMARY KEY (id),
+    UNIQUE (email)
+);
+CREATE TABLE IF NOT EXISTS api_keys (
+    id INTEGER NOT NULL,
+    \"key\" VARCHAR NOT NULL,
+    user_id INTEGER NOT NULL,
+    api_name VARCHAR NOT NULL,
+    is_active BOOLEAN,
+    created_at DATETIME,
+    PRIMARY KEY (id),
+    UNIQUE (user_id, api_name),
+    UNIQUE (\"key\"),
+    FOREIGN KEY(user_id) REFERENCES users (id)
+);
+CREATE TABLE IF NOT EXISTS wallets (
+    id INTEGER NOT NULL,
+    user_id INTEGER NOT NULL,
+    balance INTEGER,
+    PRIMARY KEY (id),
+    UNIQUE (user_id),
+    FOREIGN KEY(user_id) REFERENCES users (id)
+);
+";
+
+/// What the shared tables must have; more columns do no harm.
+const COLUMNS: [(&str, &[&str]); 3] = [
+    ("users", &["id", "email", "name", "is_active"]),
+    ("api_keys", &["id", "key", "user_id", "api_name", "is_active", "created_at"]),
+    ("wallets", &["id", "user_id", "balance"]),
+];
+
+/// The migrations of Keytoll's tables; the number of one is its place, from 1. One that was released is never changed.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE keytoll_meta (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+);
+INSERT INTO keytoll_meta (name, value) VALUES ('next_charge_id', 1);
+CREATE TABLE keytoll_instances (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    started_at INTEGER NOT NULL,
+    low_water INTEGER NOT NULL,
+    ended_at INTEGER
+);
+CREATE TABLE keytoll_accounts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id INTEGER NOT NULL,
+    email TEXT,
+    opened_at INTEGER NOT NULL,
+    closed_at INTEGER
+);
+CREATE UNIQUE INDEX keytoll_accounts_open ON keytoll_accounts (user_id) WHERE closed_at IS NULL;
+CREATE TABLE keytoll_entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id INTEGER NOT NULL REFERENCES keytoll_accounts (id),
+    kind TEXT NOT NULL,
+    amount_cents INTEGER NOT NULL,
+    note TEXT,
+    created_at INTEGER NOT NULL
+);
+CREATE INDEX keytoll_entries_account ON keytoll_entries (account_id, id);
+CREATE TABLE keytoll_routes (
+    id INTEGER PRIMARY KEY,
+    api_name TEXT NOT NULL,
+    route TEXT NOT NULL,
+    UNIQUE (api_name, route)
+);
+CREATE TABLE keytoll_charges (
+    id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    route_id INTEGER NOT NULL,
+    instance_id INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    held_at INTEGER NOT NULL,
+    settled_at INTEGER,
+    status INTEGER
+);
+CREATE TABLE keytoll_key_hints (
+    key_id INTEGER PRIMARY KEY,
+    stored_hint TEXT NOT NULL,
+    hint TEXT NOT NULL
+);
+CREATE TABLE keytoll_wallet_log (
+    id INTEGER PRIMARY KEY,
+    op,
+    wallet_id,
+    user_id,
+    balance
+);
+"];
+
+/// Makes the shared tables that are missing, and checks the columns of those that are there.
+pub(super) fn ensure_shared(connection: &Connection) -> Result<(), Wrong> {
+    connection.execute_batch(SHARED)?;
+    for (table, columns) in COLUMNS {
+        let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+        let found = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        for column in columns {
+            if !found.iter().any(|name| name.eq_ignore_ascii_case(column)) {
+                return Err(Wrong::Column { table, column });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Brings Keytoll's tables to the newest version. Whether they were made just now.
+pub(super) fn migrate(connection: &Connection, now_unix_ms: i64) -> Result<bool, Wrong> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS keytoll_migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)",
+    )?;
+    let found: i64 =
+        connection.query_row("SELECT coalesce(max(version), 0) FROM keytoll_migrations", [], |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(Wrong::Newer { found, known });
+    }
+    for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+        connection.execute_batch(migration)?;
+        connection
+            .execute("INSERT INTO keytoll_migrations (version, applied_at) VALUES (?1, ?2)", [version, now_unix_ms])?;
+    }
+    Ok(found == 0)
+}
+
+/// The application's own triggers on the shared tables: they do not run for Keytoll's writes, which a start says.
+pub(super) fn foreign_triggers(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) IN ('users', 'api_keys', 'wallets')
+         AND name NOT LIKE 'keytoll\\_%' ESCAPE '\\' ORDER BY name",
+    )?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Whether some key stands in the file as it is, not as a digest.
+pub(super) fn has_plain_keys(connection: &Connection) -> rusqlite::Result<bool> {
+    let found: Option<i64> = connection
+        .query_row("SELECT 1 FROM api_keys WHERE \"key\" NOT LIKE 'sha256:%' LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// Takes Keytoll's triggers and tables out of the file; the shared tables stay as they are.
+pub(super) fn uninstall(connection: &Connection) -> rusqlite::Result<()> {
+    super::triggers::drop_all(connection)?;
+    let tables = {
+        let mut statement = connection.prepare(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'keytoll\\_%' ESCAPE '\\' ORDER BY rowid DESC",
+        )?;
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?
+    };
+    // Entries point to accounts: their table goes first.
+    let (first, rest): (Vec<_>, Vec<_>) = tables.into_iter().partition(|name| name == "keytoll_entries");
+    for table in first.into_iter().chain(rest) {
+        connection.execute_batch(&format!("DROP TABLE \"{table}\""))?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a schema.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    Column { table: &'static str, column: &'static str },
+    Newer { found: i64, known: i64 },
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Wrong {
+    fn from(error: rusqlite::Error) -> Wrong {
+        Wrong::Sqlite(error)
+    }
+}
+
+impl Wrong {
+    pub(super) fn at(self, path: &std::path::Path) -> OpenError {
+        match self {
+            Wrong::Column { table, column } => OpenError::Column { table, column },
+            Wrong::Newer { found, known } => OpenError::Newer { found, known },
+            Wrong::Sqlite(error) => super::open::open_error(path, error),
+        }
+    }
+}

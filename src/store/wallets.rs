@@ -1,0 +1,147 @@
+//! The wallets that the writer knows: loaded when first touched, changed in memory, written once a transaction.
+//!
+//! Inside of a transaction nobody else can commit, so that what was loaded is true until its end; between
+//! transactions it stays true as long as no other program commits, which the writer sees. Each write compares the
+//! balance that it replaces: a wallet that is not what it should be fails the batch instead of losing money.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::accounts;
+use crate::model::{AccountId, Cents, UserId};
+
+/// What a wallet holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Balance {
+    Money(Cents),
+    /// NULL, a text or a real: no money, and never touched.
+    NoMoney,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wallet {
+    row_id: i64,
+    pub(super) account: AccountId,
+    pub(super) balance: Balance,
+    /// As the row has it.
+    written: Cents,
+}
+
+/// Wallets by user; `None` is a user known to have no wallet.
+pub(super) struct Wallets {
+    known: HashMap<UserId, Option<Wallet>>,
+    touched: Vec<UserId>,
+    most: usize,
+}
+
+impl Wallets {
+    pub(super) fn new(most: usize) -> Wallets {
+        Wallets { known: HashMap::new(), touched: Vec::new(), most }
+    }
+
+    /// The user's wallet as the transaction has it by now.
+    pub(super) fn get(
+        &mut self,
+        connection: &Connection,
+        user_id: UserId,
+        now_unix_ms: i64,
+    ) -> rusqlite::Result<Option<Wallet>> {
+        if let Some(known) = self.known.get(&user_id) {
+            return Ok(*known);
+        }
+        let wallet = load(connection, user_id, now_unix_ms)?;
+        self.known.insert(user_id, wallet);
+        Ok(wallet)
+    }
+
+    /// Gives a wallet that [`Wallets::get`] found another balance, to be written by [`Wallets::flush`].
+    pub(super) fn set(&mut self, user_id: UserId, balance: Cents) {
+        if let Some(Some(wallet)) = self.known.get_mut(&user_id) {
+            if wallet.balance == Balance::Money(wallet.written) {
+                self.touched.push(user_id);
+            }
+            wallet.balance = Balance::Money(balance);
+        }
+    }
+
+    /// Writes what was changed.
+    pub(super) fn flush(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.touched.is_empty() {
+            return Ok(());
+        }
+        let mut update = connection.prepare_cached(
+            "UPDATE wallets SET balance = ?1 WHERE id = ?2 AND user_id = ?3 AND balance = ?4 AND typeof(balance) = 'integer'",
+        )?;
+        for user_id in self.touched.drain(..) {
+            let Some(Some(wallet)) = self.known.get_mut(&user_id) else { continue };
+            let Balance::Money(balance) = wallet.balance else { continue };
+            // A wallet that was touched twice, or came back to what it was, is written already.
+            if balance == wallet.written {
+                continue;
+            }
+            let changed = update.execute(params![balance.0, wallet.row_id, user_id.0, wallet.written.0])?;
+            if changed != 1 {
+                return Err(rusqlite::Error::StatementChangedRows(changed));
+            }
+            wallet.written = balance;
+        }
+        Ok(())
+    }
+
+    /// Forgets one wallet. What was changed in it must have been flushed.
+    pub(super) fn forget(&mut self, user_id: UserId) {
+        self.known.remove(&user_id);
+    }
+
+    /// Forgets everything, written or not: after a rollback, or when another program may have changed wallets.
+    pub(super) fn forget_all(&mut self) {
+        self.known.clear();
+        self.touched.clear();
+    }
+
+    /// Between transactions: keeps the number of wallets in bounds.
+    pub(super) fn trim(&mut self) {
+        if self.known.len() > self.most {
+            self.known.clear();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite::Result<Option<Wallet>> {
+    let mut select = connection.prepare_cached(
+        "SELECT w.id, w.balance, a.id FROM wallets w
+         LEFT JOIN keytoll_accounts a ON a.user_id = w.user_id AND a.closed_at IS NULL WHERE w.user_id = ?1",
+    )?;
+    let found = select
+        .query_row([user_id.0], |row| {
+            Ok((row.get::<_, i64>(0)?, money(row.get_ref(1)?), row.get::<_, Option<i64>>(2)?))
+        })
+        .optional()?;
+    let Some((row_id, balance, account)) = found else { return Ok(None) };
+    let written = match balance {
+        Balance::Money(cents) => cents,
+        Balance::NoMoney => Cents::ZERO,
+    };
+    let account = match account {
+        Some(id) => AccountId(id),
+        // A wallet that came by a way that no trigger saw.
+        None => accounts::adopt(connection, user_id, written, now_unix_ms)?,
+    };
+    Ok(Some(Wallet { row_id, account, balance, written }))
+}
+
+/// Only an integer is money.
+pub(super) fn money(value: rusqlite::types::ValueRef<'_>) -> Balance {
+    match value {
+        rusqlite::types::ValueRef::Integer(cents) => Balance::Money(Cents(cents)),
+        rusqlite::types::ValueRef::Null
+        | rusqlite::types::ValueRef::Real(_)
+        | rusqlite::types::ValueRef::Text(_)
+        | rusqlite::types::ValueRef::Blob(_) => Balance::NoMoney,
+    }
+}

@@ -1,0 +1,116 @@
+//! Writes of the admin plane and the command line: closures that run inside of the writer's transaction.
+
+use std::time::Instant;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::refusal::Unavailable;
+use super::wallets::Wallets;
+use crate::model::UserId;
+
+/// The writer's transaction, lent to one write. What the write does is undone alone when it returns an error.
+pub(super) struct WriteTx<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) wallets: &'a mut Wallets,
+    pub(super) keys_changed: bool,
+    pub(super) now_unix_ms: i64,
+}
+
+impl WriteTx<'_> {
+    /// The connection, inside of the transaction. Triggers do not fire on it.
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
+    /// Says that a key or a user was changed: the view advances with the commit.
+    pub(super) fn keys_changed(&mut self) {
+        self.keys_changed = true;
+    }
+
+    /// Says that a wallet was changed by SQL: what the writer remembers of it is forgotten.
+    pub(super) fn wallet_changed(&mut self, user_id: UserId) {
+        self.wallets.forget(user_id);
+    }
+
+    /// The transaction's moment, in milliseconds since 1970.
+    pub(super) fn now_unix_ms(&self) -> i64 {
+        self.now_unix_ms
+    }
+}
+
+/// Why a write was not done.
+#[derive(Debug)]
+pub enum WriteError<E> {
+    /// The write itself refused.
+    Refused(E),
+    /// The database could not be written.
+    Unavailable(Unavailable),
+}
+
+/// What the body of a write returns: its own refusal, or SQLite's error.
+#[derive(Debug)]
+pub(super) enum WriteFault<E> {
+    Refused(E),
+    Sqlite(rusqlite::Error),
+}
+
+impl<E> From<rusqlite::Error> for WriteFault<E> {
+    fn from(error: rusqlite::Error) -> WriteFault<E> {
+        WriteFault::Sqlite(error)
+    }
+}
+
+/// A write whose types the writer does not know.
+pub(super) trait WriteJob: Send {
+    /// Until when it may wait for its turn.
+    fn deadline(&self) -> Instant;
+    /// Runs inside of a savepoint. `Ok(true)`: keep it. `Ok(false)`: the write refused, undo it.
+    fn run(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<bool>;
+    /// Tells the one who waits, after the commit, or after it failed.
+    fn finish(self: Box<Self>, committed: Result<(), Unavailable>);
+}
+
+/// A closure as a [`WriteJob`].
+pub(super) struct Job<F, T, E> {
+    pub(super) deadline: Instant,
+    pub(super) body: Option<F>,
+    pub(super) result: Option<Result<T, E>>,
+    pub(super) sender: oneshot::Sender<Result<T, WriteError<E>>>,
+}
+
+impl<F, T, E> WriteJob for Job<F, T, E>
+where
+    F: FnOnce(&mut WriteTx<'_>) -> Result<T, WriteFault<E>> + Send,
+    T: Send,
+    E: Send,
+{
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    fn run(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<bool> {
+        let Some(body) = self.body.take() else { return Ok(false) };
+        match body(tx) {
+            Ok(value) => self.result = Some(Ok(value)),
+            Err(WriteFault::Refused(refusal)) => {
+                self.result = Some(Err(refusal));
+                return Ok(false);
+            }
+            Err(WriteFault::Sqlite(error)) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), Unavailable>) {
+        let answer = match (committed, self.result) {
+            (Ok(()), Some(Ok(value))) => Ok(value),
+            (Ok(()), Some(Err(refusal))) => Err(WriteError::Refused(refusal)),
+            (Ok(()), None) => Err(WriteError::Unavailable(Unavailable::Refused)),
+            // Also for a refusal: it may have rested on a write that was undone with the batch.
+            (Err(reason), _) => Err(WriteError::Unavailable(reason)),
+        };
+        // One who no longer waits does not want the answer.
+        drop(self.sender.send(answer));
+    }
+}
