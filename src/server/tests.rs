@@ -60,6 +60,10 @@ struct Running {
 }
 
 async fn running(count: usize, limits: ServerLimits) -> Running {
+    running_on(bind("127.0.0.1:0".parse().unwrap()).unwrap(), count, limits).await
+}
+
+async fn running_on(bound: Bound, count: usize, limits: ServerLimits) -> Running {
     let gate = Gate { open: Arc::new(Semaphore::new(0)), came: Arc::new(Semaphore::new(0)) };
     let shared = gate.clone();
     let workers = Workers::start(count, limits, move |_| {
@@ -73,7 +77,7 @@ async fn running(count: usize, limits: ServerLimits) -> Running {
     })
     .await
     .unwrap();
-    let server = workers.serve(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+    let server = workers.serve(bound).unwrap();
     Running { workers, server, gate }
 }
 
@@ -196,6 +200,18 @@ async fn an_answer_given_before_the_body_was_read_arrives_whole() {
 }
 
 #[tokio::test]
+async fn a_client_that_still_sends_after_its_answer_is_not_reset() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000\r\n\r\n").await.unwrap();
+    assert_eq!(reply(&mut stream).await.1, "too large");
+    assert_eq!(rest(&mut stream).await, "");
+    for _ in 0..4 {
+        stream.write_all(&[0; 50_000]).await.expect("no reset, which would take an unread answer with it");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_is_cut_off() {
     let running = running(1, ServerLimits { reply_write_idle: SHORT, ..limits() }).await;
     let mut stream = client(&running.server).await;
@@ -239,13 +255,14 @@ async fn a_drain_finishes_what_is_under_way_and_takes_no_more() {
 
 #[tokio::test]
 async fn who_connected_before_the_drain_is_served() {
-    let running = running(1, limits()).await;
+    let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let mut streams = Vec::new();
     for _ in 0..20 {
-        let mut stream = client(&running.server).await;
+        let mut stream = TcpStream::connect(bound.local_addr()).await.unwrap();
         ask(&mut stream, "/").await;
         streams.push(stream);
     }
+    let running = running_on(bound, 1, limits()).await;
     let drain = tokio::spawn(running.server.drain(LONG));
     for mut stream in streams {
         assert_eq!(reply(&mut stream).await.1, "ok");
