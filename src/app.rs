@@ -1,0 +1,309 @@
+//! Config -> running parts: the only wiring, and the order in which things start and stop.
+//!
+//! Start: database, ports, workers, then the first request. Stop: `/readyz` says no, the listener closes, requests
+//! finish or are cut at the deadline, every hold is settled, the workers end, the books are closed. Nothing above or
+//! below knows this order.
+
+mod error;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper_util::service::TowerToHyperService;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+pub use error::AppError;
+
+use crate::auth::Auth;
+use crate::billing::Billing;
+use crate::config::{Config, KeyStorage, Loaded};
+use crate::gateway::{self, Code, Gateway, Parts, Readiness, RouteTable, Shared};
+use crate::model::RouteId;
+use crate::server::{self, ConnInfo, Server, ServerLimits, WorkerIndex, Workers};
+use crate::store::{Fatal, Opening, Role, Store, Unavailable};
+use crate::telemetry::logs::{self, DroppedLines};
+use crate::telemetry::metrics::Metrics;
+
+/// How long after the deadline connections that were cut may take to let go.
+const CUT: Duration = Duration::from_millis(100);
+/// How long the last settlements may take when the workers are about to end.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How often the sizes of the caches are measured.
+const MEASURE: Duration = Duration::from_secs(5);
+
+/// A gateway that runs.
+pub struct Running {
+    store: Store,
+    shared: Arc<Shared>,
+    workers: Workers,
+    server: Server,
+    draining: Arc<AtomicBool>,
+    drain_delay: Duration,
+    drain_timeout: Duration,
+}
+
+/// Runs a gateway until a signal ends it. Blocks.
+///
+/// # Errors
+/// What kept it from starting, or made going on unsafe.
+pub fn serve(loaded: Loaded) -> Result<(), AppError> {
+    let Loaded { config, file } = loaded;
+    let guard = logs::init(&config.log)?;
+    match &file {
+        Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+        None => tracing::info!("no configuration file: flags and environment alone"),
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
+    let result = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(AppError::Runtime)?;
+        let running = start(config, Some(guard.dropped_lines())).await?;
+        let fatal = running.run_until(&mut signals).await;
+        running.stop(&mut signals).await;
+        match fatal {
+            Some(fatal) => Err(AppError::Fatal(fatal)),
+            None => Ok(()),
+        }
+    });
+    drop(runtime);
+    drop(guard);
+    result
+}
+
+/// Starts a gateway; it serves when this comes back. `dropped_lines`: of the log, for the metrics.
+///
+/// # Errors
+/// What keeps it from starting; nothing is left running then.
+pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Result<Running, AppError> {
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
+    let metrics = Arc::new(Metrics::new(&names, &Code::NAMES, dropped_lines));
+    // The ports first: a second gateway that is started by mistake never touches the database.
+    let data = server::bind(config.server.listen)?;
+    let admin = server::bind(config.admin.listen)?;
+    let (store, opening) = Store::open(&config.database, &config.limits, Role::Gateway, Arc::clone(&metrics.store))?;
+    tell(&opening, &config);
+    let routes = Arc::new(RouteTable::new(&config.apis));
+    let route_ids = number_routes(&store, &routes).await?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let readiness = Readiness::new(store.clone(), Arc::clone(&draining));
+    let auth = Auth::new(store.clone(), &config.keys, &config.limits, Arc::clone(&metrics.auth));
+    tokio::spawn(measure(auth.clone()));
+    let shared = Arc::new(Shared::new(Parts {
+        routes,
+        route_ids,
+        sources: config.keys.sources.clone(),
+        prefix: config.keys.prefix.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        auth,
+        limits: config.limits.clone(),
+        metrics: Arc::clone(&metrics.gateway),
+        readiness,
+    }));
+    let workers = start_workers(&config, &store, &shared).await?;
+    drop(admin);
+    let server = workers.serve(data).map_err(AppError::Runtime)?;
+    tracing::info!(clients = %server.local_addr(), "keytoll serves");
+    Ok(Running {
+        store,
+        shared,
+        workers,
+        server,
+        draining,
+        drain_delay: config.server.drain_delay,
+        drain_timeout: config.server.drain_timeout,
+    })
+}
+
+/// One gateway a worker, each with connections of its own, behind the layers that are not about money.
+async fn start_workers(config: &Config, store: &Store, shared: &Arc<Shared>) -> Result<Workers, AppError> {
+    let limits = ServerLimits::from(&config.limits);
+    let under_way = GlobalConcurrencyLimitLayer::new(config.limits.requests);
+    let (store, shared, apis, bounds) = (store.clone(), Arc::clone(shared), config.apis.clone(), config.limits.clone());
+    let hook = move |_: WorkerIndex| {
+        let (store, shared, apis, bounds) = (store.clone(), Arc::clone(&shared), apis.clone(), bounds.clone());
+        let under_way = under_way.clone();
+        async move {
+            let (ledger, answers) = store.ledger();
+            tokio::spawn(answers);
+            let gateway = Arc::new(Gateway::new(shared, Billing::new(ledger, &bounds), &apis));
+            move |info: ConnInfo| {
+                let service = ServiceBuilder::new()
+                    // Only the limit below can fail, and only because too much is under way.
+                    .map_result(|answered: Result<_, tower::BoxError>| {
+                        Ok::<_, Infallible>(answered.unwrap_or_else(|_| gateway::overloaded()))
+                    })
+                    .load_shed()
+                    .layer(under_way.clone())
+                    .service(gateway.service(info.peer));
+                TowerToHyperService::new(service)
+            }
+        }
+    };
+    Ok(Workers::start(config.server.workers, limits, hook).await?)
+}
+
+/// Every route has its number in the books before the first request.
+async fn number_routes(store: &Store, routes: &RouteTable) -> Result<Vec<RouteId>, Unavailable> {
+    let mut ids = Vec::with_capacity(routes.routes().len());
+    for route in routes.routes() {
+        let api = routes.apis().get(route.api).map_or("", |api| &*api.name);
+        ids.push(store.route_id(api, &route.label).await?);
+    }
+    Ok(ids)
+}
+
+/// Says what opening the database found.
+fn tell(opening: &Opening, config: &Config) {
+    let path = config.database.path.display();
+    tracing::info!(database = %path, "database open");
+    if opening.adopted_wallets > 0 {
+        tracing::info!(wallets = opening.adopted_wallets, "wallets of the application taken onto the books");
+    }
+    if opening.external_entries > 0 {
+        tracing::info!(entries = opening.external_entries, "balances that changed while Keytoll was away were entered");
+    }
+    let recovered = opening.recovered;
+    if recovered.instances > 0 {
+        tracing::warn!(
+            instances = recovered.instances,
+            charges = recovered.charges,
+            cents = recovered.cents,
+            "an earlier gateway ended without settling: its holds are released"
+        );
+    }
+    if !opening.foreign_triggers.is_empty() {
+        let triggers = opening.foreign_triggers.join(", ");
+        tracing::warn!(triggers, "the application's own triggers on the shared tables do not run for Keytoll's writes");
+    }
+    if opening.has_plain_keys && !config.keys.storage_is_explicit && config.keys.storage == KeyStorage::Sha256 {
+        tracing::warn!(
+            "this file holds plain keys, and new ones will be stored as SHA-256: an application that shows or compares \
+             keys from that column will not find them; set keys.storage to \"plain\", or to \"sha256\" to say that this is meant"
+        );
+    }
+}
+
+async fn measure(auth: Auth) {
+    let mut ticks = tokio::time::interval(MEASURE);
+    loop {
+        ticks.tick().await;
+        auth.measure();
+    }
+}
+
+impl Running {
+    /// Where clients connect.
+    pub fn data_address(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// The open database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Waits for a signal, or for a reason to stop at once.
+    async fn run_until(&self, signals: &mut Signals) -> Option<Fatal> {
+        tokio::select! {
+            name = signals.next() => {
+                tracing::info!(signal = name, "stopping; once more to stop at once");
+                None
+            }
+            fatal = unsafe_to_go_on(self.store.fatal()) => Some(fatal),
+        }
+    }
+
+    /// Stops in order; a second signal cuts what is left.
+    async fn stop(self, signals: &mut Signals) {
+        let at_once = async {
+            let name = signals.next().await;
+            tracing::warn!(signal = name, "stopping at once");
+        };
+        self.shut_down(at_once).await;
+    }
+
+    /// Stops as configured.
+    pub async fn drain(self) {
+        self.shut_down(std::future::pending()).await;
+    }
+
+    async fn shut_down(self, at_once: impl Future<Output = ()>) {
+        let Running { store, shared, workers, server, draining, drain_delay, drain_timeout } = self;
+        draining.store(true, Ordering::Release);
+        let is_unsafe = store.fatal().borrow().is_some();
+        let in_order = async {
+            if !is_unsafe {
+                tokio::time::sleep(drain_delay).await;
+            }
+            let limit = if is_unsafe { Duration::ZERO } else { drain_timeout };
+            let deadline = async {
+                tokio::time::sleep(limit).await;
+                shared.cut();
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                drained = server.drain(limit + CUT) => {
+                    if drained.cut > 0 {
+                        tracing::warn!(connections = drained.cut, "cut at the deadline; their holds are released");
+                    }
+                }
+                () = deadline => {}
+            }
+            // Requests whose clients have left are settled by tasks of their own.
+            if timeout(limit.min(SETTLE), store.settled()).await.is_err() {
+                tracing::warn!(
+                    charges = store.open_charges(),
+                    "requests without a client are cut; their holds are released"
+                );
+            }
+        };
+        tokio::select! {
+            () = in_order => {}
+            () = at_once => {}
+        }
+        shared.cut();
+        workers.stop().await;
+        if timeout(SETTLE, store.settled()).await.is_err() {
+            tracing::error!(
+                charges = store.open_charges(),
+                "not everything could be settled; the next start releases the rest"
+            );
+        }
+        // Joins threads: nothing else runs on this runtime any more.
+        store.close();
+        tracing::info!("stopped");
+    }
+}
+
+async fn unsafe_to_go_on(mut fatal: watch::Receiver<Option<Fatal>>) -> Fatal {
+    match fatal.wait_for(Option::is_some).await.map(|fatal| *fatal) {
+        Ok(Some(fatal)) => fatal,
+        Ok(None) | Err(_) => Fatal::WriterDied,
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

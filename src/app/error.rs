@@ -1,0 +1,66 @@
+//! Why a gateway did not start, or had to stop.
+
+use std::fmt;
+use std::io;
+
+use crate::server::{BindError, StartError};
+use crate::store::{Fatal, OpenError, Unavailable};
+use crate::telemetry::logs::LogsError;
+
+/// What ended a gateway, each with the exit status that it stands for.
+#[derive(Debug)]
+pub enum AppError {
+    /// The log cannot begin.
+    Logs(LogsError),
+    /// A port cannot be listened on.
+    Bind(BindError),
+    /// The database cannot be opened.
+    Open(OpenError),
+    /// The database cannot be written.
+    Database(Unavailable),
+    /// A worker did not start.
+    Worker(StartError),
+    /// The operating system gave no runtime, signal or socket.
+    Runtime(io::Error),
+    /// Going on would be unsafe.
+    Fatal(Fatal),
+}
+
+impl AppError {
+    /// 66: the database, 69: a port, 78: the configuration, 1: anything else.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            AppError::Open(_) | AppError::Database(_) | AppError::Fatal(_) => 66,
+            AppError::Bind(_) => 69,
+            AppError::Logs(_) => 78,
+            AppError::Worker(_) | AppError::Runtime(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AppError::Logs(error) => error.fmt(f),
+            AppError::Bind(error) => error.fmt(f),
+            AppError::Open(error) => error.fmt(f),
+            AppError::Database(error) => error.fmt(f),
+            AppError::Worker(error) => error.fmt(f),
+            AppError::Runtime(error) => error.fmt(f),
+            AppError::Fatal(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}
+
+macro_rules! from {
+    ($($variant:ident($source:ty)),*) => {$(
+        impl From<$source> for AppError {
+            fn from(error: $source) -> AppError {
+                AppError::$variant(error)
+            }
+        }
+    )*};
+}
+from!(Logs(LogsError), Bind(BindError), Open(OpenError), Database(Unavailable), Worker(StartError));

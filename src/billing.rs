@@ -1,0 +1,199 @@
+//! Billing: what is charged, and the proof that it was paid.
+//!
+//! A [`Hold`] is made by nothing but a committed hold. A [`Passage`] is what the way to an upstream demands: paid with
+//! such a hold, or free because the price is nothing. Neither can be cloned or made elsewhere, so that the compiler
+//! keeps the order: first the hold, then the request. This module knows outcomes, not problems or statuses of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::{Sleep, sleep};
+
+use crate::config::{ChargeOn, Limits};
+use crate::model::{Cents, ChargeId, Principal, RouteId};
+use crate::store::{Generation, HeldCharge, HoldRefused, HoldWish, Ledger, Settled, Settlement, Unavailable};
+
+#[cfg(test)]
+mod tests;
+
+/// Beyond its own limit the writer answers when its commit does; this much later nobody waits any more.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// One worker's way to the books.
+pub struct Billing {
+    ledger: Ledger,
+    hold_timeout: Duration,
+    settle_timeout: Duration,
+}
+
+/// What a request asks to be held.
+#[derive(Clone, Debug)]
+pub struct Price {
+    /// What it costs; positive.
+    pub cents: Cents,
+    /// The API and route, for the books.
+    pub route: RouteId,
+}
+
+/// How a request ended, as far as money is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream's head came.
+    Replied(StatusCode),
+    /// No head came, or the reply broke off.
+    Failed,
+}
+
+impl Outcome {
+    /// Whether this outcome is charged.
+    pub fn is_charged(self, charge_on: &ChargeOn) -> bool {
+        match self {
+            Outcome::Replied(status) => charge_on.contains(status),
+            Outcome::Failed => false,
+        }
+    }
+
+    fn status(self) -> Option<u16> {
+        match self {
+            Outcome::Replied(status) => Some(status.as_u16()),
+            Outcome::Failed => None,
+        }
+    }
+}
+
+impl Billing {
+    /// On a worker's ledger.
+    pub fn new(ledger: Ledger, limits: &Limits) -> Billing {
+        Billing { ledger, hold_timeout: limits.hold_timeout, settle_timeout: limits.settle_timeout }
+    }
+
+    /// Takes the price out of the principal's wallet. To drop the future before its end costs nothing.
+    ///
+    /// # Errors
+    /// Not enough money, a key that is no longer what the principal says, or books that cannot be written now.
+    pub async fn hold(
+        &self,
+        principal: &Arc<Principal>,
+        generation: Generation,
+        price: &Price,
+    ) -> Result<Hold, HoldRefused> {
+        let wish = HoldWish { principal: Arc::clone(principal), generation, route: price.route, price: price.cents };
+        let held = tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold(wish)).await;
+        let held = held.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::TooLate)))?;
+        Ok(Hold {
+            charge: held.charge,
+            balance: held.balance,
+            generation: held.generation,
+            settle_timeout: self.settle_timeout,
+        })
+    }
+}
+
+/// The price of one request, taken and committed. Dropped unsettled: released.
+#[derive(Debug)]
+pub struct Hold {
+    charge: HeldCharge,
+    balance: Cents,
+    generation: Generation,
+    settle_timeout: Duration,
+}
+
+impl Hold {
+    /// The charge's id.
+    pub fn charge_id(&self) -> ChargeId {
+        self.charge.id()
+    }
+
+    /// What was taken.
+    pub fn cents(&self) -> Cents {
+        self.charge.cents()
+    }
+
+    /// The wallet's balance after that.
+    pub fn balance(&self) -> Cents {
+        self.balance
+    }
+
+    /// The view under which the principal is true.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Makes the hold final.
+    pub fn capture(self, outcome: Outcome) -> Settling {
+        let timeout = self.settle_timeout;
+        Settling::new(self.charge.capture(outcome.status().unwrap_or(0)), timeout)
+    }
+
+    /// Gives the hold back.
+    pub fn release(self, outcome: Outcome) -> Settling {
+        let timeout = self.settle_timeout;
+        Settling::new(self.charge.release(outcome.status()), timeout)
+    }
+}
+
+/// A capture or release on its way; it goes on whether or not this is awaited.
+#[derive(Debug)]
+pub struct Settling {
+    settlement: Settlement,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Settling {
+    fn new(settlement: Settlement, timeout: Duration) -> Settling {
+        Settling { settlement, patience: Box::pin(sleep(timeout + GRACE)) }
+    }
+}
+
+impl Future for Settling {
+    type Output = Settled;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Settled> {
+        if let Poll::Ready(settled) = Pin::new(&mut self.settlement).poll(cx) {
+            return Poll::Ready(settled);
+        }
+        self.patience.as_mut().poll(cx).map(|()| Settled::Unknown)
+    }
+}
+
+/// The right to be forwarded: a committed hold, or a price of nothing.
+#[derive(Debug)]
+pub struct Passage(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Paid(Hold),
+    Free,
+}
+
+impl Passage {
+    /// Paid with a hold.
+    pub fn paid(hold: Hold) -> Passage {
+        Passage(Kind::Paid(hold))
+    }
+
+    /// Free, when the price is nothing; `None` otherwise.
+    pub fn free(price: Cents) -> Option<Passage> {
+        price.is_zero().then_some(Passage(Kind::Free))
+    }
+
+    /// The hold that paid, if it was paid.
+    pub fn hold(&self) -> Option<&Hold> {
+        match &self.0 {
+            Kind::Paid(hold) => Some(hold),
+            Kind::Free => None,
+        }
+    }
+
+    /// Used up: what is left is the hold to be settled, if it was paid.
+    pub fn into_hold(self) -> Option<Hold> {
+        match self.0 {
+            Kind::Paid(hold) => Some(hold),
+            Kind::Free => None,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! From a paid passage to the reply: forward, settle by the outcome, and hand the reply on.
+//!
+//! Runs to its end even when the client goes away ([`super::detach`]).
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::headers::{ForUpstream, Identity, Peer, Receipt, RequestId, to_client, to_upstream, upgrade_requested};
+use super::problem::{BadRequest, Problem};
+use super::record::Record;
+use super::reply::{self, ReplyBody, Upstreamed};
+use super::request_body::{BodyFault, RequestBody};
+use super::route::Match;
+use super::target::Target;
+use super::{Gateway, receipt, tunnel};
+use crate::billing::{Hold, Outcome, Passage};
+use crate::model::Cents;
+use crate::store::Settled;
+use crate::upstream::SendError;
+
+/// How often a reply that is not whole yet gives way to its connection's task before its head is sent on its own.
+const GIVE_WAY: usize = 2;
+
+/// A request that may go upstream.
+pub(super) struct Exchange {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) passage: Passage,
+    pub(super) request_id: RequestId,
+    pub(super) record: Record,
+}
+
+/// The request in the form that goes upstream, and what of it decides on the reply.
+pub(super) struct Outgoing {
+    request: Request<RequestBody>,
+    is_head: bool,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+}
+
+impl Exchange {
+    /// Puts the request into the form that goes upstream.
+    pub(super) fn outgoing(
+        &self,
+        peer: &Peer,
+        found: &Match<'_>,
+        target: Target,
+        mut request: Request<Incoming>,
+        body: RequestBody,
+    ) -> Result<Outgoing, Problem> {
+        let upgrade = upgrade_requested(request.headers());
+        let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+        let identity = self.record.user().map(|(user_id, key_id)| Identity {
+            user_id,
+            key_id,
+            charge_id: self.passage.hold().map(Hold::charge_id),
+        });
+        let about = ForUpstream {
+            request_id: &self.request_id,
+            api: &found.api.name_value,
+            identity,
+            peer,
+            stripped_prefix: found.api.stripped_prefix.as_ref(),
+            upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
+        };
+        to_upstream(request.headers_mut(), about);
+        let (head, incoming) = request.into_parts();
+        let mut request = Request::new(body.reading(incoming));
+        *request.uri_mut() = target.into_uri()?;
+        let is_head = head.method == Method::HEAD;
+        *request.method_mut() = head.method;
+        *request.headers_mut() = head.headers;
+        Ok(Outgoing { request, is_head, upgrade })
+    }
+
+    /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made
+    /// here.
+    pub(super) async fn run(self, api: usize, outgoing: Outgoing) -> Result<Response<ReplyBody>, Problem> {
+        let Exchange { gateway, passage, request_id, record } = self;
+        let Outgoing { request, is_head, upgrade } = outgoing;
+        let upstream = gateway.upstreams.get(api).ok_or(Problem::Internal)?;
+        let started = Instant::now();
+        let sent = upstream.send(&passage, request).await;
+        record.upstream_answered(started.elapsed());
+        let settle = Settle { gateway: &gateway, api, request_id: &request_id, record: &record };
+        match sent {
+            Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                settle.switched(passage, reply, upgrade).await
+            }
+            Ok(reply) => settle.replied(passage, reply, is_head).await,
+            Err(error) => settle.failed(passage, problem_of(&error)).await,
+        }
+    }
+}
+
+/// What settling needs to know of a request.
+struct Settle<'a> {
+    gateway: &'a Gateway,
+    api: usize,
+    request_id: &'a RequestId,
+    record: &'a Record,
+}
+
+impl Settle<'_> {
+    /// No head came, or one that cannot be used: released.
+    async fn failed(&self, passage: Passage, problem: Problem) -> Result<Response<ReplyBody>, Problem> {
+        let receipt = match passage.into_hold() {
+            Some(hold) => Some(self.release(hold, Outcome::Failed).await),
+            None => None,
+        };
+        Ok(reply::problem(problem, self.request_id, receipt.as_ref(), self.record.clone()))
+    }
+
+    /// A head came: its status says what is charged.
+    async fn replied(
+        &self,
+        passage: Passage,
+        mut reply: Response<Upstreamed>,
+        is_head: bool,
+    ) -> Result<Response<ReplyBody>, Problem> {
+        // Of two framings the one that was followed counts (RFC 9112 §6.3); hyper leaves both fields in the head.
+        if reply.headers().contains_key(TRANSFER_ENCODING) {
+            reply.headers_mut().remove(CONTENT_LENGTH);
+        }
+        let outcome = Outcome::Replied(reply.status());
+        let Some(hold) = passage.into_hold() else {
+            return Ok(self.pass(reply, None));
+        };
+        let charge_on = &self.gateway.shared.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
+        if !outcome.is_charged(charge_on) {
+            let receipt = self.release(hold, outcome).await;
+            return Ok(self.pass(reply, Some(&receipt)));
+        }
+        let receipt = receipt(&hold);
+        let (mut head, mut body) = reply.into_parts();
+        to_client(&mut head.headers, self.request_id, Some(&receipt), None);
+        self.record.replied(head.status);
+        let whole = if is_head || has_no_body(head.status) { Gathered::Whole(None) } else { gather(&mut body).await };
+        match whole {
+            Gathered::Whole(data) => {
+                if !self.capture(hold, outcome).await {
+                    return Ok(self.unpaid(receipt));
+                }
+                let body = data.map_or_else(ReplyBody::empty, ReplyBody::whole_bytes);
+                Ok(Response::from_parts(head, body.recorded(self.record.clone())))
+            }
+            Gathered::Begun(first) => {
+                let body = ReplyBody::settling(body, first, hold, outcome, self.record.clone());
+                Ok(Response::from_parts(head, body))
+            }
+            Gathered::Broken => self.failed(Passage::paid(hold), Problem::UpstreamBroken).await,
+        }
+    }
+
+    /// 101: captured before the client hears of it; then both sides talk to each other.
+    async fn switched(
+        &self,
+        passage: Passage,
+        mut reply: Response<Upstreamed>,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
+    ) -> Result<Response<ReplyBody>, Problem> {
+        let Some((protocol, client)) = upgrade else {
+            return self.failed(passage, Problem::UpstreamBroken).await;
+        };
+        let charge_on = &self.gateway.shared.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
+        let outcome = Outcome::Replied(reply.status());
+        let mut paid = None;
+        if let Some(hold) = passage.into_hold() {
+            paid = Some(if outcome.is_charged(charge_on) {
+                let receipt = receipt(&hold);
+                if !self.capture(hold, outcome).await {
+                    return Ok(self.unpaid(receipt));
+                }
+                receipt
+            } else {
+                self.release(hold, outcome).await
+            });
+        }
+        let upstream = hyper::upgrade::on(&mut reply);
+        tunnel::start(client, upstream, self.gateway.shared.limits.tunnel_idle, self.record.clone());
+        let (mut head, _) = reply.into_parts();
+        to_client(&mut head.headers, self.request_id, paid.as_ref(), Some(protocol));
+        self.record.replied(head.status);
+        Ok(Response::from_parts(head, ReplyBody::empty()))
+    }
+
+    /// Hands a reply on for which nothing is left to be settled.
+    fn pass(&self, reply: Response<Upstreamed>, receipt: Option<&Receipt>) -> Response<ReplyBody> {
+        let (mut head, body) = reply.into_parts();
+        to_client(&mut head.headers, self.request_id, receipt, None);
+        self.record.replied(head.status);
+        Response::from_parts(head, ReplyBody::passing(body, self.record.clone()))
+    }
+
+    /// Whether the price is final now.
+    async fn capture(&self, hold: Hold, outcome: Outcome) -> bool {
+        let cents = hold.cents();
+        let captured = hold.capture(outcome).await == Settled::Captured;
+        self.record.settled(if captured { cents } else { Cents::ZERO });
+        captured
+    }
+
+    /// The reply is there, its price is not: the client gets neither.
+    fn unpaid(&self, mut receipt: Receipt) -> Response<ReplyBody> {
+        receipt.cost = Cents::ZERO;
+        reply::problem(Problem::BillingUnavailable, self.request_id, Some(&receipt), self.record.clone())
+    }
+
+    /// Gives a hold back; the receipt says so.
+    async fn release(&self, hold: Hold, outcome: Outcome) -> Receipt {
+        let mut receipt = receipt(&hold);
+        receipt.cost = Cents::ZERO;
+        match hold.release(outcome).await {
+            Settled::Released { balance } => receipt.balance = balance.unwrap_or(Cents::ZERO),
+            // The balance as committed with the hold: the release is still on its way.
+            Settled::Captured | Settled::Unknown => {}
+        }
+        self.record.settled(Cents::ZERO);
+        receipt
+    }
+}
+
+/// How much of a reply's body is there already.
+enum Gathered {
+    /// All of it: nothing, or one piece.
+    Whole(Option<Bytes>),
+    /// What came so far.
+    Begun(VecDeque<Frame<Bytes>>),
+    /// It broke off.
+    Broken,
+}
+
+/// Looks whether a short reply is complete, without waiting for the upstream: it is then captured and sent in one
+/// piece. hyper's connection task brings the next piece when it is its turn.
+async fn gather(body: &mut Upstreamed) -> Gathered {
+    let mut frames = VecDeque::new();
+    for turn in 0..=GIVE_WAY {
+        let mut ended = body.is_end_stream();
+        if !ended {
+            match poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await {
+                Poll::Ready(Some(Ok(frame))) => {
+                    frames.push_back(frame);
+                    ended = body.is_end_stream();
+                }
+                Poll::Ready(Some(Err(_))) => return Gathered::Broken,
+                Poll::Ready(None) => ended = true,
+                Poll::Pending if turn < GIVE_WAY => tokio::task::yield_now().await,
+                Poll::Pending => {}
+            }
+        }
+        let is_one_piece = frames.len() <= 1 && frames.front().is_none_or(Frame::is_data);
+        if ended && is_one_piece {
+            return Gathered::Whole(frames.pop_front().and_then(|frame| frame.into_data().ok()));
+        }
+        if frames.len() > 1 || !is_one_piece {
+            break;
+        }
+    }
+    Gathered::Begun(frames)
+}
+
+/// Replies that have no body whatever their head says (RFC 9110 §6.4.1); HEAD is known from the request.
+fn has_no_body(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+fn problem_of(error: &SendError) -> Problem {
+    match error {
+        SendError::Unreachable { .. } => Problem::UpstreamUnreachable,
+        SendError::HeadTimeout => Problem::UpstreamTimeout,
+        SendError::Broken { .. } => Problem::UpstreamBroken,
+        SendError::RequestBody { .. } => match error.request_body_cause::<BodyFault>() {
+            Some(BodyFault::TooLarge { limit_bytes }) => Problem::BodyTooLarge { limit_bytes: *limit_bytes },
+            Some(BodyFault::Idle) => Problem::BodyTimeout,
+            Some(BodyFault::Broken(_)) | None => Problem::BadRequest(BadRequest::Body),
+        },
+    }
+}

@@ -1,0 +1,243 @@
+//! The body of a reply to the client, and how its end waits for the money.
+//!
+//! What may end a reply is held back until its capture is committed: under Content-Length the piece with the last
+//! byte, otherwise the end itself or the trailers. All other data flows at once. hyper drops a body whose
+//! Content-Length is met without asking for its end, so that nothing here depends on being polled to the end.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::{error, fmt};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+
+use super::headers::{Receipt, RequestId, clean_trailers};
+use super::problem::Problem;
+use super::record::Record;
+use super::request_body::RequestBody;
+use crate::billing::{Hold, Outcome, Settling};
+use crate::model::Cents;
+use crate::store::Settled;
+use crate::upstream::{BodyError, UpstreamBody};
+
+/// A reply's body as the upstream sends it, with room for one frame that was looked at.
+pub(super) type Upstreamed = UpstreamBody<RequestBody>;
+
+/// The body of a reply.
+pub struct ReplyBody {
+    kind: Kind,
+    record: Option<Record>,
+}
+
+enum Kind {
+    /// There already, and settled.
+    Whole(Full<Bytes>),
+    /// On its way, with nothing left to settle.
+    Passing(Box<Upstreamed>),
+    /// On its way, and not paid yet.
+    Settling(Box<Unsettled>),
+}
+
+/// A reply that is on its way while its price is held.
+struct Unsettled {
+    body: Upstreamed,
+    /// What came before the head went out.
+    first: VecDeque<Frame<Bytes>>,
+    state: State,
+    outcome: Outcome,
+}
+
+enum State {
+    /// Data flows. The hold is gone only when the reply broke off.
+    Flowing(Option<Hold>),
+    /// The end is held back until the capture is committed.
+    Capturing { last: Option<Frame<Bytes>>, settling: Settling, cents: Cents },
+    /// Nothing more.
+    Done,
+}
+
+/// Why a reply is broken off.
+#[derive(Debug)]
+pub enum ReplyError {
+    /// The upstream's body broke off.
+    Upstream(BodyError),
+    /// Its price could not be captured.
+    Unpaid,
+}
+
+impl ReplyBody {
+    pub(super) fn empty() -> ReplyBody {
+        ReplyBody::whole(Full::default())
+    }
+
+    pub(super) fn whole(body: Full<Bytes>) -> ReplyBody {
+        ReplyBody { kind: Kind::Whole(body), record: None }
+    }
+
+    pub(super) fn whole_bytes(bytes: Bytes) -> ReplyBody {
+        ReplyBody::whole(Full::new(bytes))
+    }
+
+    pub(super) fn passing(body: Upstreamed, record: Record) -> ReplyBody {
+        ReplyBody { kind: Kind::Passing(Box::new(body)), record: Some(record) }
+    }
+
+    pub(super) fn settling(
+        body: Upstreamed,
+        first: VecDeque<Frame<Bytes>>,
+        hold: Hold,
+        outcome: Outcome,
+        record: Record,
+    ) -> ReplyBody {
+        let unsettled = Unsettled { body, first, state: State::Flowing(Some(hold)), outcome };
+        ReplyBody { kind: Kind::Settling(Box::new(unsettled)), record: Some(record) }
+    }
+
+    /// The same, with the record that is written when it ends.
+    pub(super) fn recorded(mut self, record: Record) -> ReplyBody {
+        self.record = Some(record);
+        self
+    }
+}
+
+/// A problem as a reply.
+pub(super) fn problem(
+    problem: Problem,
+    request_id: &RequestId,
+    receipt: Option<&Receipt>,
+    record: Record,
+) -> Response<ReplyBody> {
+    record.refused(&problem);
+    let mut reply = problem.into_response(request_id).map(|body| ReplyBody::whole(body).recorded(record));
+    if let Some(receipt) = receipt {
+        receipt.write(reply.headers_mut());
+    }
+    reply
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = ReplyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        let ReplyBody { kind, record } = &mut *self;
+        match kind {
+            Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Passing(body) => Pin::new(&mut **body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
+            Kind::Settling(unsettled) => unsettled.poll_frame(cx, record.as_ref()),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Whole(body) => body.is_end_stream(),
+            Kind::Passing(body) => body.is_end_stream(),
+            Kind::Settling(unsettled) => matches!(unsettled.state, State::Done),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole(body) => body.size_hint(),
+            Kind::Passing(body) => body.size_hint(),
+            // The head says how long it is, if anyone knows.
+            Kind::Settling(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Unsettled {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        record: Option<&Record>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        loop {
+            match &mut self.state {
+                State::Done => return Poll::Ready(None),
+                State::Capturing { last, settling, cents } => {
+                    let settled = ready!(Pin::new(settling).poll(cx));
+                    let (last, cents) = (last.take(), *cents);
+                    self.state = State::Done;
+                    if settled != Settled::Captured {
+                        return Poll::Ready(Some(Err(ReplyError::Unpaid)));
+                    }
+                    if let Some(record) = record {
+                        record.settled(cents);
+                    }
+                    return Poll::Ready(last.map(Ok));
+                }
+                State::Flowing(hold) => {
+                    let frame = match self.first.pop_front() {
+                        Some(first) => Some(Ok(first)),
+                        None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
+                    };
+                    let last = match frame {
+                        Some(Ok(frame)) if frame.is_data() && !(self.first.is_empty() && self.body.is_end_stream()) => {
+                            return Poll::Ready(Some(Ok(frame)));
+                        }
+                        Some(Ok(frame)) => Some(cleaned(frame)),
+                        None => None,
+                        Some(Err(error)) => {
+                            // The hold is dropped, and so released.
+                            self.state = State::Done;
+                            if let Some(record) = record {
+                                record.settled(Cents::ZERO);
+                            }
+                            return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
+                        }
+                    };
+                    let Some(hold) = hold.take() else { return Poll::Ready(None) };
+                    let cents = hold.cents();
+                    self.state = State::Capturing { last, settling: hold.capture(self.outcome), cents };
+                }
+            }
+        }
+    }
+}
+
+fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        let trailers: &mut HeaderMap = trailers;
+        clean_trailers(trailers);
+    }
+    frame
+}
+
+/// A client that leaves while its reply flows pays for it; a reply that Keytoll itself cuts is given back.
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        let Kind::Settling(unsettled) = &mut self.kind else { return };
+        let State::Flowing(hold) = &mut unsettled.state else { return };
+        let (Some(hold), Some(record)) = (hold.take(), &self.record) else { return };
+        if record.shared().cutting.load(Ordering::Acquire) {
+            record.settled(Cents::ZERO);
+            drop(hold);
+        } else {
+            record.settled(hold.cents());
+            drop(hold.capture(unsettled.outcome));
+        }
+    }
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplyError::Upstream(error) => error.fmt(f),
+            ReplyError::Unpaid => f.write_str("the price of the reply could not be captured"),
+        }
+    }
+}
+
+impl error::Error for ReplyError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            ReplyError::Upstream(error) => Some(error),
+            ReplyError::Unpaid => None,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a request asks for: host, path and query, from the request's target and `Host` (RFC 9112 §3.2).
+
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Uri};
+use hyper::body::Incoming;
+
+use super::path::normalize;
+use super::problem::{BadRequest, Problem};
+use super::route::{Match, RouteTable};
+
+/// The target of a request, on its way to the form that is forwarded.
+pub(super) struct Target {
+    host: Option<Box<str>>,
+    original: PathAndQuery,
+    /// The path to match and forward, when it is not the original's.
+    path: Option<Box<str>>,
+    query: Query,
+}
+
+enum Query {
+    AsItWas,
+    Changed(Option<Box<str>>),
+}
+
+impl Target {
+    /// Reads the target; an absolute one gives the host (RFC 9112 §3.2.2).
+    pub(super) fn of(request: &mut Request<Incoming>) -> Result<Target, Problem> {
+        let is_connect = request.method() == Method::CONNECT;
+        let Some(original) = request.uri().path_and_query().cloned().filter(|_| !is_connect) else {
+            return Err(Problem::BadRequest(BadRequest::Target));
+        };
+        if original.path() == "*" {
+            return Err(Problem::BadRequest(BadRequest::Target));
+        }
+        if let Some(authority) = request.uri().authority() {
+            let value = HeaderValue::from_str(host_and_port(authority.as_str()));
+            let value = value.map_err(|_| Problem::BadRequest(BadRequest::Host))?;
+            request.headers_mut().insert(HOST, value);
+        }
+        let host = host(request)?;
+        Ok(Target { host, original, path: None, query: Query::AsItWas })
+    }
+
+    /// Finds the route, and puts the path into the form that is matched, priced and forwarded.
+    pub(super) fn route<'r>(&mut self, routes: &'r RouteTable, method: &Method) -> Result<Match<'r>, Problem> {
+        let normalized = normalize(self.original.path()).map_err(Problem::BadPath)?;
+        let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(Problem::NoRoute)?;
+        let path = normalized.settle(found.api.encoded_slash).map_err(Problem::BadPath)?;
+        let forwarded = found.forward_path(&path);
+        if forwarded != self.original.path() {
+            self.path = Some(forwarded.into());
+        }
+        Ok(found)
+    }
+
+    /// Path and query as they came; shares their bytes.
+    pub(super) fn original(&self) -> PathAndQuery {
+        self.original.clone()
+    }
+
+    /// What is left of the query when keys are taken out.
+    pub(super) fn set_query(&mut self, query: Option<&str>) {
+        if query != self.original.query() {
+            self.query = Query::Changed(query.map(Into::into));
+        }
+    }
+
+    /// The URI that goes upstream, in origin form.
+    pub(super) fn into_uri(self) -> Result<Uri, Problem> {
+        let changed = self.path.is_some() || matches!(self.query, Query::Changed(_));
+        if !changed {
+            return Ok(Uri::from(self.original));
+        }
+        let path = self.path.as_deref().unwrap_or(self.original.path());
+        let query = match &self.query {
+            Query::AsItWas => self.original.query(),
+            Query::Changed(query) => query.as_deref(),
+        };
+        let text = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        text.parse::<PathAndQuery>().map(Uri::from).map_err(|_| Problem::BadRequest(BadRequest::Target))
+    }
+}
+
+/// The one `Host` of the request; HTTP/1.0 may do without.
+fn host(request: &Request<Incoming>) -> Result<Option<Box<str>>, Problem> {
+    let bad = Problem::BadRequest(BadRequest::Host);
+    let mut values = request.headers().get_all(HOST).iter();
+    let Some(value) = values.next() else {
+        return if request.version() == http::Version::HTTP_10 { Ok(None) } else { Err(bad) };
+    };
+    let Ok(text) = value.to_str() else { return Err(bad) };
+    let is_host =
+        text.is_empty() || text.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@'));
+    if values.next().is_some() || !is_host {
+        return Err(bad);
+    }
+    Ok(Some(text.into()))
+}
+
+/// An authority without its user information.
+fn host_and_port(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}

@@ -1,0 +1,132 @@
+//! A client's socket as hyper is given it: a client that takes nothing is cut off, and an answer is not lost by closing.
+
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::drain::Place;
+
+/// How long a connection that we closed is still read from. A client that is still sending has its answer by then on
+/// any network worth the name; a slot is not held longer for one that goes on.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of it is discarded: what is on its way when the answer is sent, about the product of a fast link's
+/// bandwidth and delay. A client that sends gigabytes is not listened to.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// A client's connection.
+pub(super) struct ClientIo {
+    stream: TcpStream,
+    write_idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the timer runs for a write that is held up. Also for the linger, which no write follows.
+    timed: bool,
+    lingers: Option<usize>,
+    /// Whether anything was ever read: tells a connection that waits for its first request from an idle one.
+    spoke: Arc<AtomicBool>,
+    _place: Option<Place>,
+}
+
+impl ClientIo {
+    pub(super) fn new(stream: TcpStream, write_idle: Duration, place: Option<Place>) -> ClientIo {
+        let spoke = Arc::new(AtomicBool::new(false));
+        ClientIo { stream, write_idle, timer: None, timed: false, lingers: None, spoke, _place: place }
+    }
+
+    /// Becomes true with the first byte from the client.
+    pub(super) fn spoke(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.spoke)
+    }
+
+    /// Ready when the timer, set to `limit` at the first call since `timed` was false, is over.
+    fn poll_timer(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.timed {
+            self.timed = true;
+            let due = Instant::now() + limit;
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(due),
+                None => self.timer = Some(Box::pin(sleep_until(due))),
+            }
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn watch(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        if written.is_ready() {
+            self.timed = false;
+            return written;
+        }
+        let limit = self.write_idle;
+        self.poll_timer(limit, cx).map(|()| Err(Error::new(ErrorKind::TimedOut, "the client takes nothing")))
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.spoke.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Says that no more comes, then reads until the client says the same. To close while something from the client is
+    /// unread makes the kernel send a reset, and that makes the client's kernel throw away an answer that it has not
+    /// read yet.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.lingers.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.lingers = Some(LINGER_BYTES);
+            self.timed = false;
+        }
+        let mut scratch = [0; 8 * 1024];
+        while let Some(left) = self.lingers.filter(|left| *left > 0) {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                // The answer is out; how the client goes away is no error of ours.
+                Poll::Ready(Err(_)) => break,
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
+                Poll::Ready(Ok(())) => self.lingers = Some(left.saturating_sub(buf.filled().len())),
+                Poll::Pending => {
+                    ready!(self.poll_timer(LINGER, cx));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

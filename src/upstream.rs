@@ -1,0 +1,198 @@
+//! Connections from one worker to the upstreams of one API: pool, choice among several, timeouts.
+//!
+//! Owns the HTTP/1.1 client side: where a request goes, on which connection, and how long each step may take. Promises
+//! that a request which an upstream may have seen is never sent again, that nothing waits without a limit, and that a
+//! reply which breaks off is an error of its body, never its end. Knows nothing of keys, money or problems: refusals
+//! are typed, and `gateway` gives them a status.
+//!
+//! An [`Upstream`] belongs to one worker, a single-threaded runtime. It may be shared between threads (its locks are
+//! then contended, and a connection that is still finishing its last request is closed instead of reused).
+
+mod body;
+mod connect;
+mod connection;
+mod error;
+mod outgoing;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri, Version};
+use http_body::Body;
+
+use crate::billing::Passage;
+use crate::config::{Limits, UpstreamConfig};
+
+pub use body::UpstreamBody;
+pub use error::{BodyError, SendError};
+
+use connect::Address;
+use connection::{Connection, Failure};
+use outgoing::Outgoing;
+use pool::Pool;
+
+/// The waits and counts of the way to an upstream; see [`Limits`] for each.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamLimits {
+    /// For a connection, all addresses of a name together.
+    pub connect_timeout: Duration,
+    /// From the request sent, or its last piece that the upstream took, to the reply's head.
+    pub head_timeout: Duration,
+    /// Between two pieces of the reply's body.
+    pub body_idle: Duration,
+    /// How long an unused connection is kept.
+    pub keep_idle: Duration,
+    /// How many unused connections to one upstream are kept.
+    pub keep_connections: usize,
+}
+
+impl From<&Limits> for UpstreamLimits {
+    fn from(limits: &Limits) -> UpstreamLimits {
+        UpstreamLimits {
+            connect_timeout: limits.connect_timeout,
+            head_timeout: limits.upstream_head_timeout,
+            body_idle: limits.upstream_body_idle,
+            keep_idle: limits.upstream_keep_idle,
+            keep_connections: limits.upstream_keep_connections,
+        }
+    }
+}
+
+/// Which `Host` an upstream sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The request's own; the upstream's where a request has none.
+    Preserve,
+    /// The upstream's authority.
+    Replace,
+}
+
+/// What a request body must be to be sent upstream.
+pub trait RequestBody: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static {}
+
+impl<B> RequestBody for B where B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
+{}
+
+/// The upstreams of one API, as one worker reaches them.
+pub struct Upstream<B: RequestBody> {
+    targets: Box<[Target<B>]>,
+    /// Whose turn it is.
+    next: AtomicUsize,
+    host: HostHeader,
+    limits: UpstreamLimits,
+}
+
+/// One upstream.
+struct Target<B: RequestBody> {
+    address: Address,
+    host: HeaderValue,
+    base_path: Box<str>,
+    pool: Arc<Pool<B>>,
+}
+
+impl<B: RequestBody> Upstream<B> {
+    /// Connections to `upstreams`, none of them open yet.
+    ///
+    /// # Panics
+    /// Without upstreams: the configuration has at least one.
+    pub fn new(upstreams: &[UpstreamConfig], host: HostHeader, limits: UpstreamLimits) -> Upstream<B> {
+        assert!(!upstreams.is_empty(), "an API has at least one upstream");
+        let targets = upstreams
+            .iter()
+            .map(|upstream| Target {
+                address: Address::new(&upstream.authority),
+                host: HeaderValue::from_str(upstream.authority.as_str())
+                    .expect("an authority is visible ASCII, so it is a header value"),
+                base_path: upstream.base_path.clone(),
+                pool: Pool::new(limits.keep_idle, limits.keep_connections),
+            })
+            .collect();
+        Upstream { targets, next: AtomicUsize::new(0), host, limits }
+    }
+
+    /// Demands the proof that the request was paid for, or is free, and sends `request` (its URI in origin form, or `*`) to the upstream whose turn it is, and hands back the final
+    /// reply (RFC 9110 §15: interim ones but 101 are skipped) as soon as its head is there, even if the request's
+    /// body is still on its way. To drop this future, or the reply's body before its end, closes the connection.
+    ///
+    /// A refused or late connection tries the next upstream, each once. A kept connection that turns out dead before
+    /// the request was written to it is replaced by a new one. Nothing else is ever tried again.
+    ///
+    /// # Errors
+    /// Each [`SendError`] says how far the request came.
+    pub async fn send(&self, _passage: &Passage, request: Request<B>) -> Result<Response<UpstreamBody<B>>, SendError> {
+        let (mut head, body) = request.into_parts();
+        head.version = Version::HTTP_11;
+        let path = head.uri.path_and_query().cloned();
+        let own_host = matches!(self.host, HostHeader::Preserve) && head.headers.contains_key(HOST);
+        let (body, progress) = Outgoing::new(body);
+        let mut request = Request::from_parts(head, body);
+
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut refused = None;
+        for turn in 0..self.targets.len() {
+            let target = &self.targets[first.wrapping_add(turn) % self.targets.len()];
+            if !own_host {
+                request.headers_mut().insert(HOST, target.host.clone());
+            }
+            target.address_to(&mut request, path.as_ref());
+
+            if let Some(mut kept) = target.pool.take() {
+                match kept.exchange(request, progress.as_deref(), self.limits.head_timeout).await {
+                    Ok(reply) => return Ok(self.reply(reply, kept, target)),
+                    Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
+                    Err(Failure::Sent(error)) => return Err(error),
+                }
+            }
+            let stream = match connect::connect(&target.address, self.limits.connect_timeout).await {
+                Ok(stream) => stream,
+                Err(cause) => {
+                    tracing::debug!(upstream = %target.address, %cause, "cannot connect");
+                    refused = Some(cause);
+                    continue;
+                }
+            };
+            let mut fresh = Connection::open(stream).await?;
+            return match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout).await {
+                Ok(reply) => Ok(self.reply(reply, fresh, target)),
+                Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
+                Err(Failure::Sent(error)) => Err(error),
+            };
+        }
+        Err(SendError::Unreachable { cause: refused.expect("there is an upstream, and none was reached") })
+    }
+
+    fn reply(
+        &self,
+        reply: Response<hyper::body::Incoming>,
+        mut connection: Connection<B>,
+        target: &Target<B>,
+    ) -> Response<UpstreamBody<B>> {
+        if reply.extensions().get::<hyper::upgrade::OnUpgrade>().is_some() {
+            connection.release();
+            return reply.map(UpstreamBody::none);
+        }
+        reply.map(|body| UpstreamBody::new(body, connection, Arc::clone(&target.pool), self.limits.body_idle))
+    }
+}
+
+impl<B: RequestBody> Target<B> {
+    /// Puts the base path before `path`, the path that the request came with.
+    fn address_to<T>(&self, request: &mut Request<T>, path: Option<&PathAndQuery>) {
+        let Some(path) = path else { return };
+        let full = if self.base_path.is_empty() {
+            path.clone()
+        } else {
+            PathAndQuery::from_maybe_shared(Bytes::from(format!("{}{path}", self.base_path)))
+                .expect("a checked base path before a parsed path is a path")
+        };
+        *request.uri_mut() = Uri::from(full);
+    }
+}

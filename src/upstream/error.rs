@@ -1,0 +1,85 @@
+//! How a request or a reply fails on its way: typed, without a status.
+
+use std::error::Error;
+use std::{fmt, io};
+
+use super::outgoing::ClientError;
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub enum SendError {
+    /// No upstream took a connection; the request was seen by none.
+    Unreachable {
+        /// Of the last one tried.
+        cause: io::Error,
+    },
+    /// The upstream did not answer in time; it may have done what was asked.
+    HeadTimeout,
+    /// The connection ended, or what came was not HTTP or too large, before a whole head came.
+    Broken {
+        /// What hyper says.
+        cause: hyper::Error,
+    },
+    /// The request's own body failed or fell short of its length: the client's doing.
+    RequestBody {
+        /// What hyper says; the body's own error is in [`SendError::request_body_cause`].
+        cause: hyper::Error,
+    },
+}
+
+impl SendError {
+    /// The error that the request's body ended with, if that is why and it is an `E`.
+    pub fn request_body_cause<E: Error + 'static>(&self) -> Option<&E> {
+        let SendError::RequestBody { cause } = self else { return None };
+        cause.source()?.downcast_ref::<ClientError>()?.0.downcast_ref()
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Unreachable { .. } => "no upstream takes a connection",
+            SendError::HeadTimeout => "the upstream did not answer in time",
+            SendError::Broken { .. } => "the upstream broke off before its answer",
+            SendError::RequestBody { .. } => "the request's body broke off",
+        })
+    }
+}
+
+impl Error for SendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            SendError::Unreachable { cause } => Some(cause),
+            SendError::HeadTimeout => None,
+            SendError::Broken { cause } => Some(cause),
+            SendError::RequestBody { cause } => Some(cause),
+        }
+    }
+}
+
+/// Why a reply's body ended before its end.
+#[derive(Debug)]
+pub enum BodyError {
+    /// Nothing came for too long.
+    Idle,
+    /// The connection ended or the framing is wrong.
+    Broken(hyper::Error),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BodyError::Idle => "the upstream's body stopped coming",
+            BodyError::Broken(_) => "the upstream broke off its body",
+        })
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            BodyError::Idle => None,
+            BodyError::Broken(cause) => Some(cause),
+        }
+    }
+}
