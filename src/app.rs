@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper_util::service::TowerToHyperService;
+use hyper::service::service_fn;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::{ServiceBuilder, ServiceExt};
 
 pub use error::AppError;
 
@@ -134,15 +134,13 @@ async fn start_workers(config: &Config, store: &Store, shared: &Arc<Shared>) -> 
             tokio::spawn(answers);
             let gateway = Arc::new(Gateway::new(shared, Billing::new(ledger, &bounds), &apis));
             move |info: ConnInfo| {
-                let service = ServiceBuilder::new()
-                    // Only the limit below can fail, and only because too much is under way.
-                    .map_result(|answered: Result<_, tower::BoxError>| {
-                        Ok::<_, Infallible>(answered.unwrap_or_else(|_| gateway::overloaded()))
-                    })
-                    .load_shed()
-                    .layer(under_way.clone())
-                    .service(gateway.service(info.peer));
-                TowerToHyperService::new(service)
+                let layers = ServiceBuilder::new().load_shed().layer(under_way.clone());
+                let service = layers.service(gateway.service(info.peer));
+                service_fn(move |request| {
+                    let answered = service.clone().oneshot(request);
+                    // The gateway itself never fails: only the limit does, when too much is under way.
+                    async { Ok::<_, Infallible>(answered.await.unwrap_or_else(|_| gateway::overloaded())) }
+                })
             }
         }
     };
