@@ -1,4 +1,46 @@
 //! Keytoll: an API-key gateway that bills every request exactly once.
+//!
+//! It runs as a sidecar in front of an existing HTTP API, checks the key of every request, takes the price of the call
+//! out of the owner's wallet in the application's own SQLite file, and forwards what has been paid for.
+//!
+//! # The map
+//!
+//! Uses go downward only; neighbours on a floor do not use each other; [`telemetry`] may be used by all.
+//!
+//! ```text
+//! cli                  one file a command
+//! app                  Config -> running parts: the only wiring; start and stop order
+//! server               listeners, workers (a single-threaded runtime each), limits, drain
+//! gateway    admin     the request path; the operators' router. The only makers of statuses and problems
+//! upstream             connections to upstreams: pool, choice among several, timeouts
+//! auth       billing   credential -> principal, from memory; holds, and the passage that they pay for
+//! store                all SQL; the writer thread: one transaction a batch, answers after COMMIT
+//! config               TOML, environment and flags -> checked Config
+//! model                ids, cents, keys, times: no I/O
+//! ```
+//!
+//! # The life of one request
+//!
+//! ```text
+//! client ── server ── gateway ──────────────────────────────────────────────── upstream
+//!                       │ route        the path in its normal form, and its price
+//!                       │ credential   taken out of headers and query
+//!                       │ authenticate auth: from memory, or one look-up shared by all who ask
+//!                       │ hold         billing -> store: one message to the writer, an answer after its commit
+//!                       │ forward      upstream demands the Passage that the Hold paid for ────▶
+//!                       │ settle       by the outcome: capture, or release          ◀────
+//!                       ▼ reply        its end is held back until the capture is committed
+//! ```
+//!
+//! From the hold on, the request goes on even when its client leaves. A hold that is dropped is released; one whose
+//! process dies is released by the next process that finds it.
+//!
+//! # How the books stay exact
+//!
+//! - One thread writes ([`store`]); inside of its `BEGIN IMMEDIATE` nobody else can.
+//! - A hold carries the generation of the view that its principal was loaded under. Equal to the writer's: nothing has
+//!   changed. Older: the rows are compared again, inside of the transaction that takes the money.
+//! - Triggers note what other programs do to wallets; the next transaction enters it.
 
 pub mod admin;
 pub mod app;

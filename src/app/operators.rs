@@ -56,7 +56,7 @@ impl Operators {
 
     pub(super) async fn stop(self) {
         // One that ended by itself needs no telling.
-        drop(self.stop.send(()));
+        let _ = self.stop.send(());
         let cut = self.served.abort_handle();
         if timeout(FINISH, self.served).await.is_err() {
             cut.abort();

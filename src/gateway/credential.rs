@@ -18,7 +18,7 @@ use crate::model::{ApiKey, KeyPrefix, KeyShape};
 
 /// What was taken out of a request.
 #[derive(Debug)]
-pub struct Taken<'q> {
+pub(super) struct Taken<'q> {
     /// The key, not looked up yet.
     pub key: ApiKey,
     /// Values of other sources that could be keys and differ from `key`; still in the request. Mostly empty.
@@ -29,7 +29,7 @@ pub struct Taken<'q> {
 
 /// Why a request has no usable credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// No source is present.
     Missing,
     /// The first source that is present holds what cannot be a key.
@@ -40,7 +40,7 @@ pub enum Refusal {
 
 /// Why a value cannot be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub(super) enum Malformed {
     /// It is empty.
     Empty,
     /// It is longer than keys may be.
@@ -56,7 +56,7 @@ pub enum Malformed {
 ///
 /// # Errors
 /// When there is no key to look up. The request is not to be forwarded then, and what is left of it is unspecified.
-pub fn take<'q>(
+pub(super) fn take<'q>(
     headers: &mut HeaderMap,
     query: Option<&'q str>,
     sources: &[CredentialSource],
@@ -88,7 +88,7 @@ pub fn take<'q>(
 
 /// Keeps issued keys from being forwarded on a public route, and gives the query to forward. A source is removed when it
 /// holds what has the shape of an issued key, rightly typed or not; anything else in it is the application's.
-pub fn strip<'q>(
+pub(super) fn strip<'q>(
     headers: &mut HeaderMap,
     query: Option<&'q str>,
     sources: &[CredentialSource],
@@ -172,7 +172,7 @@ fn parse(value: &[u8], key_bytes: usize) -> Result<ApiKey, Malformed> {
 }
 
 /// Tells a developer where a key is looked for: `in the header "x-api-key" or as "Authorization: Bearer KEY"`.
-pub fn describe(sources: &[CredentialSource]) -> String {
+pub(super) fn describe(sources: &[CredentialSource]) -> String {
     let places: Vec<String> = sources
         .iter()
         .map(|source| match source {

@@ -14,27 +14,27 @@ mod spelling;
 mod trace;
 mod upstream;
 
-pub use client::{Receipt, to_client};
-pub use hop::{clean_trailers, upgrade_requested};
-pub use request_id::RequestId;
-pub use upstream::{ForUpstream, Identity, Peer, to_upstream};
+pub(super) use client::{Receipt, to_client};
+pub(super) use hop::{clean_trailers, upgrade_requested};
+pub(super) use request_id::RequestId;
+pub(super) use upstream::{ForUpstream, Identity, Peer, to_upstream};
 
 use http::HeaderName;
 
 /// `Keytoll-User-Id`, to the upstream: whose wallet pays.
-pub const KEYTOLL_USER_ID: HeaderName = HeaderName::from_static("keytoll-user-id");
+pub(super) const KEYTOLL_USER_ID: HeaderName = HeaderName::from_static("keytoll-user-id");
 /// `Keytoll-Key-Id`, to the upstream.
-pub const KEYTOLL_KEY_ID: HeaderName = HeaderName::from_static("keytoll-key-id");
+pub(super) const KEYTOLL_KEY_ID: HeaderName = HeaderName::from_static("keytoll-key-id");
 /// `Keytoll-Api`, to the upstream: the API's name.
-pub const KEYTOLL_API: HeaderName = HeaderName::from_static("keytoll-api");
+pub(super) const KEYTOLL_API: HeaderName = HeaderName::from_static("keytoll-api");
 /// `Keytoll-Charge-Id`, to the upstream and, in the receipt, to the client.
-pub const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytoll-charge-id");
+pub(super) const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytoll-charge-id");
 /// `Keytoll-Cost-Cents`, to the client.
-pub const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
+pub(super) const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
 /// `Keytoll-Balance-Cents`, to the client.
-pub const KEYTOLL_BALANCE_CENTS: HeaderName = HeaderName::from_static("keytoll-balance-cents");
+pub(super) const KEYTOLL_BALANCE_CENTS: HeaderName = HeaderName::from_static("keytoll-balance-cents");
 /// `X-Request-Id`, both ways.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -14,7 +14,7 @@ use crate::config::EncodedSlash;
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadPath {
+pub(super) enum BadPath {
     /// It does not begin with `/`.
     NotAbsolute,
     /// A `%` without two hexadecimal digits.
@@ -35,7 +35,7 @@ pub enum BadPath {
 
 impl BadPath {
     /// A sentence for the client's developer.
-    pub fn reason(self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
             BadPath::NotAbsolute => "The path must begin with \"/\".",
             BadPath::InvalidEncoding => {
@@ -53,14 +53,14 @@ impl BadPath {
 
 /// A path in normal form; whether an encoded slash in it is welcome is not decided yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Normalized<'a> {
+pub(super) struct Normalized<'a> {
     path: Cow<'a, str>,
     has_encoded_slash: bool,
 }
 
 impl<'a> Normalized<'a> {
     /// The path, for finding the API. `%2F` is part of its segment here, never a segment's end.
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.path
     }
 
@@ -68,7 +68,7 @@ impl<'a> Normalized<'a> {
     ///
     /// # Errors
     /// [`BadPath::EncodedSlash`], where the API refuses one and the path has one.
-    pub fn settle(self, encoded_slash: EncodedSlash) -> Result<Cow<'a, str>, BadPath> {
+    pub(super) fn settle(self, encoded_slash: EncodedSlash) -> Result<Cow<'a, str>, BadPath> {
         match (self.has_encoded_slash, encoded_slash) {
             (true, EncodedSlash::Refuse) => Err(BadPath::EncodedSlash),
             (true, EncodedSlash::Pass) | (false, EncodedSlash::Refuse | EncodedSlash::Pass) => Ok(self.path),
@@ -81,7 +81,7 @@ impl<'a> Normalized<'a> {
 /// # Errors
 /// Every [`BadPath`] but [`BadPath::EncodedSlash`]. A dot segment next to an encoded slash (`..%2F`) is refused for
 /// every API: an upstream that decodes first would resolve it.
-pub fn normalize(path: &str) -> Result<Normalized<'_>, BadPath> {
+pub(super) fn normalize(path: &str) -> Result<Normalized<'_>, BadPath> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
         return Err(BadPath::NotAbsolute);

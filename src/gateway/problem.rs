@@ -16,13 +16,13 @@ use super::path::BadPath;
 use crate::model::Cents;
 
 /// The media type of every problem.
-pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// The challenge that goes with every 401 (RFC 6750 §3).
-pub const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"keytoll\"");
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"keytoll\"");
 
 /// Why a request is refused or a reply cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub(super) enum Problem {
     /// No credential. `where_to`: as [`super::credential::describe`] says it.
     MissingKey {
         /// Where a key is looked for.
@@ -71,15 +71,13 @@ pub enum Problem {
     BillingUnavailable,
     /// Too much at once.
     Overloaded,
-    /// Keytoll is about to stop.
-    Draining,
     /// A defect of Keytoll.
     Internal,
 }
 
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRequest {
+pub(super) enum BadRequest {
     /// No `Host`, more than one, or one that is no host (RFC 9112 §3.2).
     Host,
     /// `CONNECT`, or the target `*`.
@@ -97,7 +95,7 @@ pub struct Code {
 
 impl Code {
     /// Every code, by [`Code::index`].
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 17] = [
         "missing-key",
         "invalid-key",
         "inactive-key",
@@ -114,7 +112,6 @@ impl Code {
         "upstream-timeout",
         "billing-unavailable",
         "overloaded",
-        "draining",
         "internal",
     ];
 
@@ -135,7 +132,7 @@ impl Code {
 
 impl Problem {
     /// The problem's name.
-    pub fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         match self {
             Problem::MissingKey { .. } => const { Code::at(0) },
             Problem::MalformedKey(_) | Problem::InvalidKey => const { Code::at(1) },
@@ -153,13 +150,12 @@ impl Problem {
             Problem::UpstreamTimeout => const { Code::at(13) },
             Problem::BillingUnavailable => const { Code::at(14) },
             Problem::Overloaded => const { Code::at(15) },
-            Problem::Draining => const { Code::at(16) },
-            Problem::Internal => const { Code::at(17) },
+            Problem::Internal => const { Code::at(16) },
         }
     }
 
     /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Problem::MissingKey { .. } | Problem::MalformedKey(_) | Problem::InvalidKey | Problem::InactiveKey => {
                 StatusCode::UNAUTHORIZED
@@ -172,13 +168,13 @@ impl Problem {
             Problem::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Problem::UpstreamUnreachable | Problem::UpstreamBroken => StatusCode::BAD_GATEWAY,
             Problem::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Problem::BillingUnavailable | Problem::Overloaded | Problem::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::BillingUnavailable | Problem::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The same for every occurrence of the problem.
-    pub fn title(&self) -> &'static str {
+    pub(super) fn title(&self) -> &'static str {
         match self {
             Problem::MissingKey { .. } => "No API key",
             Problem::MalformedKey(_) | Problem::InvalidKey => "Not a valid API key",
@@ -196,13 +192,12 @@ impl Problem {
             Problem::UpstreamTimeout => "API too slow",
             Problem::BillingUnavailable => "Billing not available",
             Problem::Overloaded => "Too many requests under way",
-            Problem::Draining => "Shutting down",
             Problem::Internal => "Internal error",
         }
     }
 
     /// The answer. Priced requests that are answered so cost nothing.
-    pub fn into_response(self, request_id: &RequestId) -> Response<Full<Bytes>> {
+    pub(super) fn into_response(self, request_id: &RequestId) -> Response<Full<Bytes>> {
         let status = self.status();
         let body = detail::body(&self, request_id);
         let mut response = Response::new(Full::new(body));

@@ -26,7 +26,7 @@ impl Health {
         }
         match now {
             Some(reason) => {
-                tracing::error!(%reason, "billing is unavailable: priced requests are refused until the cause is gone")
+                tracing::error!(%reason, "billing is unavailable: priced requests are refused until the cause is gone");
             }
             None => tracing::info!("billing is available again"),
         }

@@ -135,7 +135,7 @@ impl Drop for HeldCharge {
 fn send(facts: ChargeFacts, wanted: Wanted, status: Option<u16>, reply: Option<Reply<Settled>>, slot: Slot) {
     let queue = Arc::clone(slot.queue());
     let deadline = Instant::now() + queue.limits.settle_timeout;
-    let command = Command::Settle(SettleCommand { facts, wanted, status, deadline, reply, slot });
+    let command = Command::Settle(SettleCommand { facts, wanted, status, deadline, reply, _slot: slot });
     if let Err(reason) = queue.push(command) {
         // The reply's sender is gone with the command, so that the one who waits is told; the charge stays held in
         // the file until the next start finds it.

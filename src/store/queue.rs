@@ -56,7 +56,8 @@ pub(super) struct SettleCommand {
     pub(super) status: Option<u16>,
     pub(super) deadline: Instant,
     pub(super) reply: Option<Reply<Settled>>,
-    pub(super) slot: Slot,
+    /// The place of the charge, given up when the settlement is done.
+    pub(super) _slot: Slot,
 }
 
 /// Where an answer goes: to the one who waits, by way of its worker's mailbox if it has one.

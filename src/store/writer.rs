@@ -78,7 +78,7 @@ pub(super) struct Writer {
 }
 
 /// Why a turn did not commit.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Failure {
     /// Nothing was tried: another program has the lock.
     Busy,

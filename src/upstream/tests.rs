@@ -77,7 +77,7 @@ async fn first(upstream: &Upstream<TestBody>, listener: &TcpListener, text: &str
         answer(&mut stream, text).await;
         stream
     };
-    tokio::join!(send(&upstream, get("/")), script)
+    tokio::join!(send(upstream, get("/")), script)
 }
 
 type Answer = Result<Response<UpstreamBody<TestBody>>, SendError>;

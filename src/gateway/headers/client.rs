@@ -8,7 +8,7 @@ use crate::model::{Cents, ChargeId};
 
 /// What a request cost, on every reply after a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     /// The charge.
     pub charge_id: ChargeId,
     /// Its price, or nothing when it is released.
@@ -19,7 +19,7 @@ pub struct Receipt {
 
 impl Receipt {
     /// Sets the fields of the receipt.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
         headers.insert(KEYTOLL_CHARGE_ID, HeaderValue::from(self.charge_id.0));
         headers.insert(KEYTOLL_COST_CENTS, HeaderValue::from(self.cost.0));
         headers.insert(KEYTOLL_BALANCE_CENTS, HeaderValue::from(self.balance.0));
@@ -28,7 +28,7 @@ impl Receipt {
 
 /// Turns an upstream's header section into the one that goes to the client. `upgrade`: the upstream's `Upgrade`, for a
 /// 101 that is passed on.
-pub fn to_client(
+pub(crate) fn to_client(
     headers: &mut HeaderMap,
     request_id: &RequestId,
     receipt: Option<&Receipt>,

@@ -82,7 +82,7 @@ pub(super) fn remove_all(headers: &mut HeaderMap, doomed: &[HeaderName]) {
 ///
 /// `None` also for other versions of HTTP and for TLS: behind such an upgrade one paid request would carry any number of
 /// unpaid ones. The request is then forwarded as if it had not asked, as a server may do.
-pub fn upgrade_requested(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn upgrade_requested(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     let protocols = lines.next().filter(|_| lines.next().is_none())?;
     let carries_requests = tokens(protocols.as_bytes()).any(|protocol| {
@@ -103,7 +103,7 @@ pub(super) fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderVal
 
 /// Takes out of a trailer section, of either direction, what its header section could not have carried past Keytoll
 /// either, and what frames, routes or authenticates a message (RFC 9110 §6.5.1).
-pub fn clean_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     let is_forbidden = |canonical: &str, _| {
         spelling::is_ours(canonical)
             || is_hop_by_hop(canonical)

@@ -11,7 +11,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// The id of one request: the client's own, if it is 1 to 128 of `[A-Za-z0-9._-]`, else 32 random hex digits.
 /// Not a secret, and unique only as far as clients make their own so.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RequestId {
+pub(crate) struct RequestId {
     value: HeaderValue,
     /// The digits of a generated id; as random for a client's.
     bits: u128,
@@ -19,7 +19,7 @@ pub struct RequestId {
 
 impl RequestId {
     /// The id of a request with these headers.
-    pub fn of(headers: &HeaderMap) -> RequestId {
+    pub(crate) fn of(headers: &HeaderMap) -> RequestId {
         let bits = fastrand::u128(1..);
         let mut lines = headers.get_all(X_REQUEST_ID).iter();
         let value = match (lines.next(), lines.next()) {
@@ -34,12 +34,12 @@ impl RequestId {
     }
 
     /// The id as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         self.value.to_str().expect("an id is visible ASCII")
     }
 
     /// The id as the value of `X-Request-Id`.
-    pub fn header(&self) -> &HeaderValue {
+    pub(crate) fn header(&self) -> &HeaderValue {
         &self.value
     }
 

@@ -14,14 +14,14 @@ use crate::model::{ChargeId, KeyId, UserId};
 
 /// Who is at the other end of a client's connection; made once a connection.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     text: HeaderValue,
     is_trusted: bool,
 }
 
 impl Peer {
     /// `is_trusted`: whether it is a proxy whose `X-Forwarded-*` and `Forwarded` are believed.
-    pub fn new(address: IpAddr, is_trusted: bool) -> Peer {
+    pub(crate) fn new(address: IpAddr, is_trusted: bool) -> Peer {
         let text = address.to_canonical().to_string();
         Peer { text: HeaderValue::try_from(text).expect("an address is visible ASCII"), is_trusted }
     }
@@ -29,7 +29,7 @@ impl Peer {
 
 /// Whose request it is, on a route that needs a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The owner of the key.
     pub user_id: UserId,
     /// The key.
@@ -40,7 +40,7 @@ pub struct Identity {
 
 /// What Keytoll says about a request.
 #[derive(Clone, Debug)]
-pub struct ForUpstream<'a> {
+pub(crate) struct ForUpstream<'a> {
     /// The request's id.
     pub request_id: &'a RequestId,
     /// The API's name.
@@ -57,7 +57,7 @@ pub struct ForUpstream<'a> {
 
 /// Turns a client's header section into the one that goes upstream. `Host` and `Content-Length` stay; the credential
 /// must be out already.
-pub fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
+pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
     let mut doomed = Vec::new();
     hop::collect_listed(headers, &mut doomed);

@@ -45,7 +45,6 @@ pub(super) fn body(problem: &Problem, request_id: &RequestId) -> Bytes {
         | Problem::UpstreamTimeout
         | Problem::BillingUnavailable
         | Problem::Overloaded
-        | Problem::Draining
         | Problem::Internal => (None, None),
     };
     let body = Body {
@@ -63,7 +62,7 @@ pub(super) fn body(problem: &Problem, request_id: &RequestId) -> Bytes {
 
 impl Problem {
     /// What happened this time, and what to do.
-    pub fn detail(&self) -> Cow<'static, str> {
+    pub(crate) fn detail(&self) -> Cow<'static, str> {
         let text = match self {
             Problem::MissingKey { where_to } => return format!("Send your API key {where_to}.").into(),
             Problem::WrongApi { api } => {
@@ -102,7 +101,6 @@ impl Problem {
                 "The price cannot be taken at the moment, so the request was not forwarded; try again."
             }
             Problem::Overloaded => "The gateway has as many requests under way as it takes; try again.",
-            Problem::Draining => "The gateway is shutting down; try again.",
             Problem::Internal => "The gateway failed; report the request_id to the operator. Nothing was charged.",
         };
         Cow::Borrowed(text)

@@ -23,7 +23,6 @@ fn every_problem() -> Vec<(Problem, u16, &'static str)> {
         (Problem::UpstreamTimeout, 504, "upstream-timeout"),
         (Problem::BillingUnavailable, 503, "billing-unavailable"),
         (Problem::Overloaded, 503, "overloaded"),
-        (Problem::Draining, 503, "draining"),
         (Problem::Internal, 500, "internal"),
     ]
 }
