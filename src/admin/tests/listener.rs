@@ -33,7 +33,8 @@ async fn a_stop_ends_idle_connections_and_takes_no_new_ones() {
     let mut some = [0; 12];
     idle.read_exact(&mut some).await.unwrap();
     plane.stop.send(()).unwrap();
-    plane.served.await.unwrap();
+    // Long before the time for a next request is over.
+    tokio::time::timeout(Duration::from_secs(20), plane.served).await.unwrap().unwrap();
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(TcpStream::connect(plane.address).await.is_err());

@@ -25,8 +25,9 @@ async fn v1_wants_exactly_the_token_and_says_so() {
     }
     let other = format!("Authorization: Bearer {TOKEN}x\r\n");
     let shorter = format!("Authorization: Bearer {}\r\n", &TOKEN[1..]);
+    let same_length = format!("Authorization: Bearer {}x\r\n", &TOKEN[1..]);
     let twice = bearer() + &bearer();
-    for head in [&other, &shorter, &twice] {
+    for head in [&other, &shorter, &same_length, &twice] {
         let answer = plane.send("GET", "/v1/users", head, "").await;
         assert_eq!(answer.problem(), (401, "invalid-token"));
         assert!(answer.header("www-authenticate").unwrap().contains("invalid_token"));
