@@ -3,7 +3,7 @@
 //! Two bounded caches, so that unknown keys cannot push out good ones. Loading is shared: a cold key that a thousand
 //! clients present at once costs one look-up. What is remembered carries the generation of the view under which it
 //! was loaded; a hold compares that exactly, so that a stale entry is never wrong, only slower. Where nothing is held
-//! (free routes, refusals) an entry must be fresh: of the generation of now, or loaded a moment ago.
+//! (free routes, refusals) an entry must be fresh: of the generation of now.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,14 @@ use crate::model::{ApiKey, KeyDigest, KeyPrefix, KeyShape, Principal};
 use crate::store::{Found, Generation, Store, Unavailable};
 use crate::telemetry::metrics::AuthMetrics;
 
-/// How old an answer may be that no hold confirms.
-const FRESH: Duration = Duration::from_millis(40);
-/// How long ago the file may have been compared for the generation to count; with the writer's interval and [`FRESH`]
-/// this keeps free routes within 100 ms of a change.
+#[cfg(test)]
+mod tests;
+
+/// How long ago the file may have been compared for other programs' commits, for the generation alone to count. Below
+/// the 100 ms within which free routes follow them.
 const WATCHED: Duration = Duration::from_millis(70);
+/// When the file was not compared of late, as while the writer waits for a disk: how old what was loaded may be.
+const FRESH: Duration = Duration::from_millis(40);
 
 /// Why a key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +100,9 @@ impl Auth {
             self.metrics.hits.inc();
             return Ok(known);
         }
-        if let Some(refusal) = self.refusals.get(&digest).await
-            && self.is_fresh(refusal.generation, refusal.loaded)
-        {
+        if let Some(refusal) = self.fresh_refusal(&digest).await {
             self.metrics.refusal_hits.inc();
-            return Err(refusal.reason);
+            return Err(refusal);
         }
         self.metrics.misses.inc();
         self.load(key, digest).await
@@ -153,8 +154,13 @@ impl Auth {
         self.metrics.refusals_cached.set(gauge(self.refusals.entry_count()));
     }
 
+    async fn fresh_refusal(&self, digest: &KeyDigest) -> Option<AuthRefused> {
+        let refusal = self.refusals.get(digest).await?;
+        self.is_fresh(refusal.generation, refusal.loaded).then_some(refusal.reason)
+    }
+
     fn is_fresh(&self, generation: Generation, loaded: Instant) -> bool {
-        loaded.elapsed() < FRESH || (generation == self.store.generation() && self.store.view_age() < WATCHED)
+        generation == self.store.generation() && (self.store.view_age() < WATCHED || loaded.elapsed() < FRESH)
     }
 
     /// One look-up for all who ask at once. It runs in a task of its own: callers come and go, and a look-up that is
@@ -170,6 +176,10 @@ impl Auth {
     }
 
     async fn look_up(&self, key: ApiKey, digest: KeyDigest) -> Result<Arc<Known>, AuthRefused> {
+        // Refusals are shared here: those who come just after a look-up that found nothing do not begin another.
+        if let Some(refusal) = self.fresh_refusal(&digest).await {
+            return Err(refusal);
+        }
         self.metrics.loads.inc();
         // Before the read: a change that is committed in between makes this older, never newer than it is.
         let (generation, loaded) = (self.store.generation(), Instant::now());

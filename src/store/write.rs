@@ -90,6 +90,7 @@ where
     }
 
     fn run(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<bool> {
+        self.result = None;
         let Some(body) = self.body.take() else { return Ok(false) };
         match body(tx) {
             Ok(value) => self.result = Some(Ok(value)),
