@@ -12,6 +12,7 @@ mod accounts;
 mod batch;
 mod charge_ids;
 mod checkpoint;
+pub mod doctor;
 mod external;
 mod health;
 mod identity;
