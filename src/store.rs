@@ -11,22 +11,29 @@
 mod accounts;
 mod batch;
 mod charge_ids;
+mod charges;
 mod checkpoint;
 pub mod doctor;
+mod entries;
 mod external;
 mod health;
 mod identity;
 mod instance;
+mod keys;
 mod ledger;
 mod lookup;
 mod mailbox;
 mod open;
 mod pace;
+mod page;
 mod queue;
 mod readers;
 mod refusal;
+#[cfg(test)]
+mod sample;
 mod schema;
 mod triggers;
+mod users;
 mod view;
 mod wallets;
 mod write;
@@ -40,10 +47,15 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
+pub use charges::{ChargeFilter, ChargeRecord};
+pub use entries::{Booked, EntryRecord, WalletRecord, WalletRefused};
 pub use instance::Recovered;
+pub use keys::{KeyFilter, KeyRecord, KeyRefused, NewKey};
 pub use ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
 pub use lookup::Found;
+pub use page::{Page, PageWish};
 pub use refusal::{Fatal, HoldRefused, OpenError, Unavailable};
+pub use users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use view::Generation;
 pub use write::WriteError;
 

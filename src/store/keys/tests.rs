@@ -1,0 +1,127 @@
+use super::*;
+use crate::model::Cents;
+use crate::store::sample::Sample;
+use crate::store::{Found, Role, UserChange};
+
+fn refused<T>(result: Result<T, WriteError<KeyRefused>>) -> KeyRefused {
+    match result {
+        Err(WriteError::Refused(refused)) => refused,
+        Ok(_) | Err(WriteError::Unavailable(_)) => panic!("not refused"),
+    }
+}
+
+#[tokio::test]
+async fn an_issued_key_is_good_at_once_and_kept_as_a_digest() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let before = sample.store.generation();
+    let new = sample.issue(user, "weather").await;
+    assert!(sample.store.generation() > before);
+    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Active(_)));
+    assert!(new.record.hint.0.starts_with("kt_…") && new.key.expose().ends_with(&new.record.hint.0[6..]));
+    assert_eq!(sample.store.key(new.record.id).await.unwrap(), Some(new.record));
+    assert_eq!(sample.number("SELECT count(*) FROM api_keys WHERE \"key\" LIKE 'sha256:%'"), 1);
+    // SQLAlchemy's SQLite DateTime reads no other form back.
+    let readable = "SELECT created_at GLOB '????-??-?? ??:??:??.??????' FROM api_keys";
+    assert_eq!(sample.number(readable), 1);
+}
+
+#[tokio::test]
+async fn plain_storage_keeps_the_key_itself() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let prefix = KeyPrefix::new("app").unwrap();
+    let new = sample.store.issue_key(user, "weather", KeyStorage::Plain, &prefix).await.unwrap();
+    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Active(_)));
+    let kept: String = sample.application().query_row("SELECT \"key\" FROM api_keys", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, new.key.expose());
+    assert!(new.record.hint.0.starts_with("app_…"));
+}
+
+#[tokio::test]
+async fn a_user_has_one_key_for_an_api() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    sample.issue(user, "weather").await;
+    let prefix = KeyPrefix::new("kt").unwrap();
+    let again = sample.store.issue_key(user, "weather", KeyStorage::Sha256, &prefix).await;
+    assert_eq!(refused(again), KeyRefused::Duplicate);
+    let nobody = sample.store.issue_key(UserId(99), "weather", KeyStorage::Sha256, &prefix).await;
+    assert_eq!(refused(nobody), KeyRefused::NoUser);
+}
+
+#[tokio::test]
+async fn a_key_that_is_switched_off_is_not_good_and_comes_back() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let new = sample.issue(user, "weather").await;
+    assert!(!sample.store.set_key_active(new.record.id, false).await.unwrap().is_active);
+    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Inactive));
+    sample.store.set_key_active(new.record.id, true).await.unwrap();
+    sample.store.update_user(user, UserChange { is_active: Some(false), ..UserChange::default() }).await.unwrap();
+    assert!(matches!(sample.store.find_key(new.key).await.unwrap(), Found::Inactive));
+    assert_eq!(refused(sample.store.set_key_active(KeyId(99), true).await), KeyRefused::NotFound);
+}
+
+#[tokio::test]
+async fn a_key_with_charges_is_not_deleted_and_one_without_is() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@b.example").await;
+    let paid = sample.issue(user, "weather").await;
+    let unused = sample.issue(user, "maps").await;
+    let ledger = sample.ledger();
+    let held = sample.hold(&ledger, &paid.key, 2).await;
+    assert_eq!(held.balance, Cents(498));
+    held.charge.capture(200).await;
+    assert_eq!(refused(sample.store.delete_key(paid.record.id).await), KeyRefused::HasCharges);
+    sample.store.delete_key(unused.record.id).await.unwrap();
+    assert!(matches!(sample.store.find_key(unused.key).await.unwrap(), Found::Unknown));
+    assert_eq!(refused(sample.store.delete_key(unused.record.id).await), KeyRefused::NotFound);
+    // Charges name keys by their ids: none is used twice.
+    assert_ne!(sample.issue(user, "maps").await.record.id, unused.record.id);
+}
+
+#[tokio::test]
+async fn the_mark_for_new_charges_lies_at_or_below_every_one_to_come() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@b.example").await;
+    let key = sample.issue(user, "weather").await;
+    let ledger = sample.ledger();
+    let from = sample.store.read(first_open_id).await.unwrap();
+    sample.hold(&ledger, &key.key, 2).await.charge.capture(200).await;
+    let seen = sample.store.read(move |connection| has_charges(connection, key.record.id, from)).await.unwrap();
+    assert!(seen);
+}
+
+#[tokio::test]
+async fn a_hint_is_not_shown_for_a_later_row_with_the_same_id() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let new = sample.issue(user, "weather").await;
+    let replace = "UPDATE api_keys SET \"key\" = 'abc', created_at = 'last week', is_active = NULL";
+    sample.application().execute_batch(replace).unwrap();
+    let key = sample.store.key(new.record.id).await.unwrap().unwrap();
+    assert_eq!(key.hint.0, "sha256:ba7816bf");
+    assert_eq!((key.created_at, key.is_active), (None, false));
+}
+
+#[tokio::test]
+async fn keys_are_listed_by_user_and_api() {
+    let sample = Sample::open(Role::Tool);
+    let (first, second) = (sample.user("a@b.example").await, sample.user("c@d.example").await);
+    for (user, api) in [(first, "weather"), (second, "weather"), (first, "maps")] {
+        sample.issue(user, api).await;
+    }
+    let ids = |filter: KeyFilter, wish: PageWish| {
+        let store = sample.store.clone();
+        async move {
+            let page = store.keys(filter, wish).await.unwrap();
+            (page.data.iter().map(|key| key.id.0).collect::<Vec<_>>(), page.next_cursor)
+        }
+    };
+    let of_first = KeyFilter { user_id: Some(first), api_name: None };
+    assert_eq!(ids(of_first.clone(), PageWish::default()).await, (vec![1, 3], None));
+    assert_eq!(ids(of_first, PageWish { limit: 1, cursor: None }).await, (vec![1], Some(1)));
+    let weather = KeyFilter { user_id: None, api_name: Some("weather".into()) };
+    assert_eq!(ids(weather, PageWish { limit: 9, cursor: Some(1) }).await, (vec![2], None));
+}
