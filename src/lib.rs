@@ -1,5 +1,7 @@
 //! Keytoll: an API-key gateway that bills every request exactly once.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod gateway;
 pub mod model;

@@ -1,14 +1,16 @@
 //! The file: its journal mode, its tables, its pages, its references, its triggers.
 
-use rusqlite::Connection;
 use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode};
 
 use super::{Check, Finding, Report};
 use crate::store::schema::{self, Wrong};
 use crate::store::triggers;
 
-const RESTORE: &str = "stop every program on the file, keep a copy of it, and restore a backup or use sqlite3's .recover";
-const PUT_BACK: &str = "run `keytoll user list` or start the gateway: the triggers are put back and every wallet is compared";
+const RESTORE: &str =
+    "stop every program on the file, keep a copy of it, and restore a backup or use sqlite3's .recover";
+const PUT_BACK: &str =
+    "run `keytoll user list` or start the gateway: the triggers are put back and every wallet is compared";
 
 /// Whether Keytoll's tables are there, of the version that this program knows. Without them nothing else can be said.
 pub(super) fn tables(connection: &Connection, report: &mut Report) -> Result<bool, Wrong> {
@@ -19,8 +21,13 @@ pub(super) fn tables(connection: &Connection, report: &mut Report) -> Result<boo
         report.add(Finding::wrong(Check::Journal, message, remedy));
     }
     if !schema::is_current(connection)? {
-        let remedy = "start the gateway or run `keytoll user list`: they are made, and the wallets taken onto the books";
-        report.add(Finding::wrong(Check::Tables, "Keytoll's tables are not in the file, or of an older version", remedy));
+        let remedy =
+            "start the gateway or run `keytoll user list`: they are made, and the wallets taken onto the books";
+        report.add(Finding::wrong(
+            Check::Tables,
+            "Keytoll's tables are not in the file, or of an older version",
+            remedy,
+        ));
         return Ok(false);
     }
     schema::check_shared(connection)?;
@@ -55,7 +62,8 @@ pub(super) fn foreign_keys(connection: &Connection, report: &mut Report) -> rusq
         let rows = check.query_map([], |row| Ok((row.get::<_, Value>(1)?, row.get::<_, String>(2)?)))?;
         for row in rows {
             let Ok((rowid, parent)) = row else { break };
-            let rowid = if let Value::Integer(rowid) = rowid { rowid.to_string() } else { "without a rowid".to_owned() };
+            let rowid =
+                if let Value::Integer(rowid) = rowid { rowid.to_string() } else { "without a rowid".to_owned() };
             let message = format!("row {rowid} of {table} points to a row of {parent} that does not exist");
             let ours = table.starts_with("keytoll_") || table.eq_ignore_ascii_case("api_keys");
             report.add(if ours {
@@ -77,7 +85,11 @@ pub(super) fn triggers(connection: &Connection, report: &mut Report) -> rusqlite
     }
     for name in schema::foreign_triggers(connection)? {
         let message = format!("the application's own trigger {name} does not run for what Keytoll writes");
-        report.add(Finding::note(Check::Triggers, message, "make sure that nothing depends on it for Keytoll's writes"));
+        report.add(Finding::note(
+            Check::Triggers,
+            message,
+            "make sure that nothing depends on it for Keytoll's writes",
+        ));
     }
     Ok(in_place)
 }
@@ -91,8 +103,21 @@ fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     select.query_map([], |row| row.get(0))?.collect()
 }
 
+/// The lines of a check. SQLite ends it with an error where the damage lets it read no further; that is one more line.
 fn lines(connection: &Connection, pragma: &str) -> rusqlite::Result<Vec<String>> {
-    connection.prepare(pragma)?.query_map([], |row| row.get(0))?.collect()
+    let mut lines = Vec::new();
+    let mut check = connection.prepare(pragma)?;
+    for line in check.query_map([], |row| row.get(0))? {
+        match line {
+            Ok(line) => lines.push(line),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                lines.push(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lines)
 }
 
 fn quoted(name: &str) -> String {

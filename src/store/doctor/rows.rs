@@ -11,9 +11,10 @@ use rusqlite::{Connection, Row};
 use super::{Check, Finding, Report};
 use crate::model::{ChargeState, EntryKind};
 
-/// Rows of one read.
-const PAGE: i64 = 50_000;
-const DEFECT: &str = "another program wrote it, or the file was damaged: compare it with a backup, and correct it with sqlite3";
+/// Rows of one read; few in tests, so that they cross from page to page.
+const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };
+const DEFECT: &str =
+    "another program wrote it, or the file was damaged: compare it with a backup, and correct it with sqlite3";
 
 /// What a row does to the balance of an account, by the account's id. Wider than 64 bits: sums of tampered rows must not overflow.
 pub(super) type Sums = HashMap<i64, i128>;
@@ -158,8 +159,7 @@ fn each_charge(connection: &Connection, from: i64, to: i64, mut visit: impl FnMu
 
 /// Entries from one id to another, both included; pages as with charges.
 fn each_entry(connection: &Connection, from: i64, to: i64, mut visit: impl FnMut(&Entry)) -> rusqlite::Result<()> {
-    let sql =
-        "SELECT id, account_id, amount_cents, kind FROM keytoll_entries WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
+    let sql = "SELECT id, account_id, amount_cents, kind FROM keytoll_entries WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
     pages(connection, sql, from, to, |row| {
         let entry = Entry::of(row)?;
         visit(&entry);
