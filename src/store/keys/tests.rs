@@ -3,11 +3,9 @@ use crate::model::Cents;
 use crate::store::sample::Sample;
 use crate::store::{Found, Role, UserChange};
 
-fn refused<T>(result: Result<T, WriteError<KeyRefused>>) -> KeyRefused {
-    match result {
-        Err(WriteError::Refused(refused)) => refused,
-        Ok(_) | Err(WriteError::Unavailable(_)) => panic!("not refused"),
-    }
+fn refused<T: std::fmt::Debug>(result: Result<T, WriteError<KeyRefused>>) -> KeyRefused {
+    let WriteError::Refused(refused) = result.unwrap_err() else { panic!("unavailable") };
+    refused
 }
 
 #[tokio::test]
@@ -82,11 +80,30 @@ async fn a_key_with_charges_is_not_deleted_and_one_without_is() {
 }
 
 #[tokio::test]
+async fn a_charge_of_long_ago_keeps_its_key_too() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let key = sample.issue(user, "weather").await.record.id;
+    sample
+        .application()
+        .execute_batch(&format!(
+            "UPDATE keytoll_meta SET value = 1000 WHERE name = 'next_charge_id';
+             INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
+             VALUES (7, 1, {key}, 1, 0, 2, 2, 0)"
+        ))
+        .unwrap();
+    assert_eq!(refused(sample.store.delete_key(key).await), KeyRefused::HasCharges);
+}
+
+#[tokio::test]
 async fn the_mark_for_new_charges_lies_at_or_below_every_one_to_come() {
     let sample = Sample::open(Role::Gateway);
     let user = sample.user("a@b.example").await;
     let key = sample.issue(user, "weather").await;
+    let other = sample.issue(user, "maps").await;
     let ledger = sample.ledger();
+    // The first hold reserves ids: those to come lie below the next reservation.
+    sample.hold(&ledger, &other.key, 2).await.charge.capture(200).await;
     let from = sample.store.read(first_open_id).await.unwrap();
     sample.hold(&ledger, &key.key, 2).await.charge.capture(200).await;
     let seen = sample.store.read(move |connection| has_charges(connection, key.record.id, from)).await.unwrap();
