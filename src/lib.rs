@@ -46,6 +46,7 @@ pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod billing;
+pub mod cli;
 pub mod config;
 pub mod gateway;
 pub mod model;

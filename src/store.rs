@@ -13,6 +13,7 @@ mod batch;
 mod charge_ids;
 mod charges;
 mod checkpoint;
+pub mod doctor;
 mod entries;
 mod external;
 mod health;

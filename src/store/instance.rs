@@ -116,6 +116,16 @@ pub(super) fn find_dead(connection: &Connection, database: &Path, own: Option<i6
     Ok(dead)
 }
 
+/// Whether the process of an instance lives: its lock is held, or cannot be tried. Changes nothing; the lock is shared
+/// for a moment, so that those who ask at the same time do not take each other for the process.
+pub(super) fn lives(database: &Path, instance: i64) -> bool {
+    match File::open(lock_path(database, instance)).map(|lock| lock.try_lock_shared()) {
+        Ok(Ok(())) => false,
+        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => true,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// Releases what a dead process held, inside of a transaction.
 pub(super) fn release_dead(
     connection: &Connection,

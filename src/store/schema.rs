@@ -111,6 +111,11 @@ CREATE TABLE keytoll_wallet_log (
 /// Makes the shared tables that are missing, and checks the columns of those that are there.
 pub(super) fn ensure_shared(connection: &Connection) -> Result<(), Wrong> {
     connection.execute_batch(SHARED)?;
+    check_shared(connection)
+}
+
+/// Checks the columns of the shared tables.
+pub(super) fn check_shared(connection: &Connection) -> Result<(), Wrong> {
     for (table, columns) in COLUMNS {
         let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
         let found = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
@@ -121,6 +126,22 @@ pub(super) fn ensure_shared(connection: &Connection) -> Result<(), Wrong> {
         }
     }
     Ok(())
+}
+
+/// Compares the version of Keytoll's tables with the one that this program knows. `false`: there are none, or older ones.
+pub(super) fn is_current(connection: &Connection) -> Result<bool, Wrong> {
+    let installed: Option<i64> = connection
+        .query_row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'keytoll_migrations'", [], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    if installed.is_none() {
+        return Ok(false);
+    }
+    let found: i64 =
+        connection.query_row("SELECT coalesce(max(version), 0) FROM keytoll_migrations", [], |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known { Err(Wrong::Newer { found, known }) } else { Ok(found == known) }
 }
 
 /// Brings Keytoll's tables to the newest version. Whether they were made just now.

@@ -1,0 +1,124 @@
+//! `keytoll doctor`: proves the books and the file.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+
+use super::args::{Common, Format};
+use super::exit::{Exit, Failure};
+use super::output;
+use crate::config::{self, Environment};
+use crate::store::doctor::{self, Finding, Report, Severity, Summary};
+
+const EXAMPLES: &str = "\
+Examples:
+  keytoll doctor --database auth.db
+  keytoll doctor --json | jq '.findings[] | select(.severity == \"wrong\")'
+
+Reads only, whether or not a gateway runs. For every user, entries minus charges held or captured must be the wallet's
+balance. Status 0 when everything holds, 1 when something is wrong; notes do not count.";
+
+/// Flags of `doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    ok: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Result<(), Failure> {
+    let settings = config::load_database(&common.overrides(), environment)?;
+    settings.warnings.iter().for_each(output::warn);
+    let report = doctor::examine(&settings.database)?;
+    if args.format.json {
+        output::json(&Answer { ok: report.holds(), report: &report })?;
+    } else {
+        output::print(&Words(&report).to_string())?;
+    }
+    if report.holds() { Ok(()) } else { Err(Failure::No(Exit::No)) }
+}
+
+/// A report for people.
+struct Words<'a>(&'a Report);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.0.findings {
+            write_finding(f, finding)?;
+        }
+        if self.0.unlisted > 0 {
+            writeln!(f, "{} more findings are not listed", self.0.unlisted)?;
+        }
+        match &self.0.summary {
+            Some(summary) => write_summary(f, summary, self.0.holds()),
+            None => writeln!(f, "the books were not examined"),
+        }
+    }
+}
+
+fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
+    let severity = match finding.severity {
+        Severity::Wrong => "wrong",
+        Severity::Note => "note",
+    };
+    let mut whom = String::new();
+    if let Some(user) = finding.user_id {
+        write!(whom, "user {user}: ")?;
+    }
+    if let Some(cents) = finding.cents {
+        write!(whom, "{cents}: ")?;
+    }
+    writeln!(f, "{severity:<5}  {whom}{}", output::visible(&finding.message))?;
+    writeln!(f, "       -> {}", output::visible(&finding.remedy))
+}
+
+fn write_summary(f: &mut fmt::Formatter<'_>, summary: &Summary, holds: bool) -> fmt::Result {
+    let Summary { users, unbalanced, charges, held, held_cents, gateways } = summary;
+    match unbalanced {
+        0 => write!(f, "books of {} balance", count(*users, "user"))?,
+        wrong => write!(f, "books of {wrong} of {} do not balance", count(*users, "user"))?,
+    }
+    write!(f, "; {}, {held} held", count(*charges, "charge"))?;
+    if *held > 0 {
+        write!(f, " ({held_cents})")?;
+    }
+    if *gateways > 0 {
+        write!(f, "; {} running", count(*gateways, "gateway"))?;
+    }
+    writeln!(f, "{}", if holds { "" } else { "; see what is wrong above" })
+}
+
+fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Cents;
+
+    /// The last line of a report without findings.
+    fn said(summary: Summary) -> String {
+        let mut report = Report::default();
+        report.summary = Some(summary);
+        Words(&report).to_string()
+    }
+
+    #[test]
+    fn a_report_ends_with_its_sum() {
+        let summary = Summary { users: 3, charges: 12, ..Summary::default() };
+        assert_eq!(said(summary), "books of 3 users balance; 12 charges, 0 held\n");
+        let summary = Summary { users: 2, unbalanced: 1, charges: 1, held: 1, held_cents: Cents(2), gateways: 1 };
+        assert_eq!(
+            said(summary),
+            "books of 1 of 2 users do not balance; 1 charge, 1 held ($0.02); 1 gateway running\n"
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Charges and entries, row by row: is each well formed, and what do they come to for each account.
+//!
+//! Charges below the mark of every living gateway are settled and never change again, and no entry ever changes. Their
+//! sums are gathered in many short reads; only the few rows that came later are read together with the wallets.
+
+use std::collections::HashMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+
+use super::{Check, Finding, Report};
+use crate::model::{ChargeState, EntryKind};
+
+/// Rows of one read; few in tests, so that they cross from page to page.
+const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };
+const DEFECT: &str =
+    "another program wrote it, or the file was damaged: compare it with a backup, and correct it with sqlite3";
+
+/// What a row does to the balance of an account, by the account's id. Wider than 64 bits: sums of tampered rows must not overflow.
+pub(super) type Sums = HashMap<i64, i128>;
+
+/// What cannot change any more.
+pub(super) struct Frozen {
+    /// The first charge that may still change.
+    pub(super) first_open_charge: i64,
+    last_entry: i64,
+    pub(super) sums: Sums,
+    pub(super) charges: u64,
+}
+
+impl Frozen {
+    /// Where the line is now; one snapshot.
+    pub(super) fn new(connection: &Connection) -> rusqlite::Result<Frozen> {
+        let (first_open_charge, last_entry) = connection.query_row(
+            "SELECT min((SELECT value FROM keytoll_meta WHERE name = 'next_charge_id'),
+                        coalesce((SELECT min(low_water) FROM keytoll_instances WHERE ended_at IS NULL), 9223372036854775807)),
+                    (SELECT coalesce(max(id), 0) FROM keytoll_entries)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        Ok(Frozen { first_open_charge, last_entry, sums: Sums::new(), charges: 0 })
+    }
+}
+
+/// Reads what cannot change any more, in short reads.
+pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut Report) -> rusqlite::Result<()> {
+    let (sums, charges) = (&mut frozen.sums, &mut frozen.charges);
+    each_charge(connection, i64::MIN, frozen.first_open_charge, |charge| {
+        *charges += 1;
+        *sums.entry(charge.account).or_default() += charge.effect();
+        charge.judge(report);
+    })?;
+    each_entry(connection, i64::MIN, frozen.last_entry, |entry| {
+        *sums.entry(entry.account).or_default() += i128::from(entry.cents.unwrap_or(0));
+        entry.judge(report);
+    })
+}
+
+/// Judges the rows that came later; how many charges there are among them.
+pub(super) fn recent(connection: &Connection, frozen: &Frozen, report: &mut Report) -> rusqlite::Result<u64> {
+    let mut charges = 0;
+    each_charge(connection, frozen.first_open_charge, i64::MAX, |charge| {
+        charges += 1;
+        charge.judge(report);
+    })?;
+    each_entry(connection, frozen.last_entry.saturating_add(1), i64::MAX, |entry| entry.judge(report))?;
+    Ok(charges)
+}
+
+/// The sums of what came later; in the caller's transaction.
+pub(super) fn recent_sums(connection: &Connection, frozen: &Frozen) -> rusqlite::Result<Sums> {
+    let mut sums = Sums::new();
+    each_charge(connection, frozen.first_open_charge, i64::MAX, |charge| {
+        *sums.entry(charge.account).or_default() += charge.effect();
+    })?;
+    each_entry(connection, frozen.last_entry.saturating_add(1), i64::MAX, |entry| {
+        *sums.entry(entry.account).or_default() += i128::from(entry.cents.unwrap_or(0));
+    })?;
+    Ok(sums)
+}
+
+struct Charge {
+    id: i64,
+    account: i64,
+    cents: Option<i64>,
+    state: Option<ChargeState>,
+    is_settled: bool,
+}
+
+impl Charge {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Charge> {
+        Ok(Charge {
+            id: row.get(0)?,
+            account: integer(row.get_ref(1)?).unwrap_or(0),
+            cents: integer(row.get_ref(2)?),
+            state: integer(row.get_ref(3)?).and_then(ChargeState::from_code),
+            is_settled: row.get_ref(4)? != ValueRef::Null,
+        })
+    }
+
+    /// What it did to the balance.
+    fn effect(&self) -> i128 {
+        match self.state {
+            Some(ChargeState::Held | ChargeState::Captured) => -i128::from(self.cents.unwrap_or(0)),
+            Some(ChargeState::Released) | None => 0,
+        }
+    }
+
+    fn judge(&self, report: &mut Report) {
+        let id = self.id;
+        let mut wrong = |message: String| {
+            report.add(Finding::wrong(Check::Rows, message, DEFECT).cents(self.cents.unwrap_or(0).into()));
+        };
+        if self.cents.is_none_or(|cents| cents <= 0) {
+            wrong(format!("charge {id} is not over a positive number of cents"));
+        }
+        let Some(state) = self.state else { return wrong(format!("charge {id} is in a state that is not known")) };
+        match (state, self.is_settled) {
+            (ChargeState::Held, true) => wrong(format!("charge {id} is held and has a time of settlement")),
+            (ChargeState::Captured | ChargeState::Released, false) => {
+                wrong(format!("charge {id} is settled and has no time of settlement"));
+            }
+            (ChargeState::Held, false) | (ChargeState::Captured | ChargeState::Released, true) => {}
+        }
+    }
+}
+
+struct Entry {
+    id: i64,
+    account: i64,
+    cents: Option<i64>,
+    is_known: bool,
+}
+
+impl Entry {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+        let kind = row.get_ref(3)?.as_str().ok().and_then(EntryKind::from_name);
+        let account = integer(row.get_ref(1)?).unwrap_or(0);
+        Ok(Entry { id: row.get(0)?, account, cents: integer(row.get_ref(2)?), is_known: kind.is_some() })
+    }
+
+    fn judge(&self, report: &mut Report) {
+        if self.cents.is_none() || !self.is_known {
+            let message = format!("entry {} has no whole number of cents, or a kind that is not known", self.id);
+            report.add(Finding::wrong(Check::Rows, message, DEFECT));
+        }
+    }
+}
+
+/// Charges from one id up to, and without, another; each page is a read of its own, unless the caller has begun a transaction.
+fn each_charge(connection: &Connection, from: i64, to: i64, mut visit: impl FnMut(&Charge)) -> rusqlite::Result<()> {
+    let sql = "SELECT id, account_id, cents, state, settled_at FROM keytoll_charges WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    pages(connection, sql, from, to, |row| {
+        let charge = Charge::of(row)?;
+        visit(&charge);
+        Ok(charge.id)
+    })
+}
+
+/// Entries from one id to another, both included; pages as with charges.
+fn each_entry(connection: &Connection, from: i64, to: i64, mut visit: impl FnMut(&Entry)) -> rusqlite::Result<()> {
+    let sql = "SELECT id, account_id, amount_cents, kind FROM keytoll_entries WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3";
+    pages(connection, sql, from, to, |row| {
+        let entry = Entry::of(row)?;
+        visit(&entry);
+        Ok(entry.id)
+    })
+}
+
+/// Runs a statement until its rows end, each time from the id after the last one that `visit` returned.
+fn pages(
+    connection: &Connection,
+    sql: &str,
+    mut from: i64,
+    to: i64,
+    mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<i64>,
+) -> rusqlite::Result<()> {
+    let mut select = connection.prepare_cached(sql)?;
+    loop {
+        let mut rows = select.query([from, to, PAGE])?;
+        let (mut read, mut last) = (0, from);
+        while let Some(row) = rows.next()? {
+            last = visit(row)?;
+            read += 1;
+        }
+        if read < PAGE || last == i64::MAX {
+            return Ok(());
+        }
+        from = last + 1;
+    }
+}
+
+fn integer(value: ValueRef<'_>) -> Option<i64> {
+    value.as_i64().ok()
+}
