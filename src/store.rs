@@ -31,6 +31,8 @@ mod refusal;
 #[cfg(test)]
 mod sample;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod triggers;
 mod users;
 mod view;

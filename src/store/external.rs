@@ -38,13 +38,20 @@ pub(super) fn absorb(connection: &Connection, now_unix_ms: i64) -> rusqlite::Res
     for note in notes {
         let row = Row { wallet: note.wallet, user: note.user, cents: note.cents };
         match note.op.as_str() {
-            "replace" => replaced.push(row),
+            "replace" => {
+                replaced.retain(|old| old.wallet != row.wallet);
+                replaced.push(row);
+            }
             "delete" => {
                 replaced.retain(|old| old.wallet != row.wallet);
                 books.removed(&row)?;
             }
             "insert" => books.inserted(&row, &take_replaced(&mut replaced, &row))?,
-            "from" => from = Some(row),
+            "from" => {
+                // A row that is updated is still there: an INSERT OR IGNORE had noted it and done nothing.
+                replaced.retain(|old| old.wallet != row.wallet);
+                from = Some(row);
+            }
             "to" => {
                 let old = from.take();
                 books.updated(old.as_ref(), &row, &take_replaced(&mut replaced, &row))?;

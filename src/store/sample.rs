@@ -1,11 +1,12 @@
 //! For tests: a store on a file of its own, a second program on the same file, and charges made like a gateway makes them.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Found, Held, HoldWish, Ledger, Role, Store};
+use super::{Found, Held, HoldRefused, HoldWish, Ledger, OpenError, Opening, Role, Store};
 use crate::config::{DatabaseConfig, Durability, KeyStorage, Limits};
 use crate::model::{ApiKey, Cents, KeyPrefix, UserId};
 use crate::telemetry::metrics::Metrics;
@@ -16,19 +17,48 @@ pub(super) struct Sample {
     directory: TempDir,
 }
 
+fn open(path: &Path, create: bool, role: Role, limits: &Limits) -> Result<(Store, Opening), OpenError> {
+    let database = DatabaseConfig { path: path.to_owned(), create, durability: Durability::Normal };
+    let metrics = Metrics::new(&[], &[], None);
+    Store::open(&database, limits, role, Arc::clone(&metrics.store))
+}
+
 impl Sample {
     pub(super) fn open(role: Role) -> Sample {
+        Sample::open_with(role, &Limits::default())
+    }
+
+    pub(super) fn open_with(role: Role, limits: &Limits) -> Sample {
         let directory = tempfile::tempdir().unwrap();
-        let database =
-            DatabaseConfig { path: directory.path().join("auth.db"), create: true, durability: Durability::Normal };
-        let metrics = Metrics::new(&[], &[], None);
-        let (store, _) = Store::open(&database, &Limits::default(), role, Arc::clone(&metrics.store)).unwrap();
+        let (store, _) = open(&directory.path().join("auth.db"), true, role, limits).unwrap();
         Sample { store, directory }
+    }
+
+    /// Opens any file.
+    pub(super) fn try_open(path: &Path, create: bool) -> Result<Store, OpenError> {
+        open(path, create, Role::Gateway, &Limits::default()).map(|(store, _)| store)
+    }
+
+    /// Another process on the same file.
+    pub(super) fn open_another(&self, role: Role) -> (Store, Opening) {
+        open(&self.path(), false, role, &Limits::default()).unwrap()
+    }
+
+    /// Closes the store, and opens the file anew.
+    pub(super) fn reopen(&mut self, role: Role) -> Opening {
+        self.store.close();
+        let (store, opening) = self.open_another(role);
+        self.store = store;
+        opening
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.path().join("auth.db")
     }
 
     /// The application that owns the file.
     pub(super) fn application(&self) -> Connection {
-        Connection::open(self.directory.path().join("auth.db")).unwrap()
+        Connection::open(self.path()).unwrap()
     }
 
     /// A number that the application reads.
@@ -53,10 +83,20 @@ impl Sample {
 
     /// A committed hold, with this key and on its API.
     pub(super) async fn hold(&self, ledger: &Ledger, key: &ApiKey, cents: i64) -> Held {
+        self.try_hold(ledger, key, cents).await.unwrap()
+    }
+
+    /// The same, which may be refused.
+    pub(super) async fn try_hold(&self, ledger: &Ledger, key: &ApiKey, cents: i64) -> Result<Held, HoldRefused> {
+        ledger.hold(self.wish(key, cents).await).await
+    }
+
+    /// What such a hold is wished with, as loaded now.
+    pub(super) async fn wish(&self, key: &ApiKey, cents: i64) -> HoldWish {
+        let route = self.store.route_id("weather", "/").await.unwrap();
         let generation = self.store.generation();
         let Found::Active(principal) = self.store.find_key(key.clone()).await.unwrap() else { panic!("no such key") };
-        let route = self.store.route_id(&principal.api_name, "/").await.unwrap();
-        ledger.hold(HoldWish { principal, generation, route, price: Cents(cents) }).await.unwrap()
+        HoldWish { principal, generation, route, price: Cents(cents) }
     }
 
     /// What the books say that the user has: entries less charges.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::model::Cents;
 
 type TestBody = BoxBody<Bytes, io::Error>;
 
@@ -32,6 +33,14 @@ async fn listen() -> (TcpListener, UpstreamConfig) {
 
 fn to(config: &UpstreamConfig, limits: UpstreamLimits) -> Arc<Upstream<TestBody>> {
     Arc::new(Upstream::new(std::slice::from_ref(config), HostHeader::Replace, limits))
+}
+
+/// Sends what costs nothing.
+async fn send(
+    upstream: &Upstream<TestBody>,
+    request: Request<TestBody>,
+) -> Result<Response<UpstreamBody<TestBody>>, SendError> {
+    upstream.send(&Passage::free(Cents::ZERO).unwrap(), request).await
 }
 
 fn get(path: &str) -> Request<TestBody> {
@@ -68,7 +77,7 @@ async fn first(upstream: &Upstream<TestBody>, listener: &TcpListener, text: &str
         answer(&mut stream, text).await;
         stream
     };
-    tokio::join!(upstream.send(&free(), get("/")), script)
+    tokio::join!(send(&upstream, get("/")), script)
 }
 
 type Answer = Result<Response<UpstreamBody<TestBody>>, SendError>;
@@ -87,7 +96,7 @@ async fn a_connection_is_used_again_and_the_upstream_sees_its_own_host() {
     let upstream = to(&config, limits());
     let (reply, mut stream) = first(&upstream, &listener, OK).await;
     assert_eq!(text(reply).await, "ok");
-    let (reply, head) = tokio::join!(upstream.send(&free(), get("/a?b=1")), answer(&mut stream, OK));
+    let (reply, head) = tokio::join!(send(&upstream, get("/a?b=1")), answer(&mut stream, OK));
     assert_eq!(text(reply).await, "ok");
     assert!(head.starts_with("GET /a?b=1 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("host: {}\r\n", config.authority)), "{head}");
@@ -142,7 +151,7 @@ async fn a_request_that_the_upstream_may_have_seen_is_never_sent_again() {
         head(&mut stream).await;
         drop(stream);
     };
-    let (reply, ()) = tokio::join!(upstream.send(&free(), get("/")), script);
+    let (reply, ()) = tokio::join!(send(&upstream, get("/")), script);
     assert!(matches!(reply, Err(SendError::Broken { .. })));
     let second = pin!(listener.accept()).poll(&mut Context::from_waker(Waker::noop()));
     assert!(second.is_pending(), "no second connection");
@@ -157,7 +166,7 @@ async fn an_upstream_that_is_down_is_passed_over_and_all_down_is_unreachable() {
     let (reply, _stream) = first(&upstream, &listener, OK).await;
     assert_eq!(text(reply).await, "ok");
     let nowhere = to(&down, limits());
-    assert!(matches!(nowhere.send(&free(), get("/")).await, Err(SendError::Unreachable { .. })));
+    assert!(matches!(send(&nowhere, get("/")).await, Err(SendError::Unreachable { .. })));
 }
 
 #[tokio::test]
@@ -169,7 +178,7 @@ async fn several_upstreams_take_turns() {
     text(reply).await;
     let (reply, _two) = first(&upstream, &two, OK).await;
     text(reply).await;
-    let (reply, _) = tokio::join!(upstream.send(&free(), get("/")), answer(&mut one, OK));
+    let (reply, _) = tokio::join!(send(&upstream, get("/")), answer(&mut one, OK));
     assert_eq!(text(reply).await, "ok");
 }
 
@@ -199,7 +208,7 @@ async fn a_client_that_is_slow_with_its_body_is_no_head_timeout() {
         stream.write_all(OK.as_bytes()).await.unwrap();
         stream
     };
-    let (reply, _stream) = tokio::join!(upstream.send(&free(), post(slow)), script);
+    let (reply, _stream) = tokio::join!(send(&upstream, post(slow)), script);
     assert_eq!(text(reply).await, "ok");
 }
 
@@ -235,7 +244,7 @@ async fn an_answer_that_is_not_http_or_has_too_large_a_head_is_broken() {
             let _ = stream.write_all(nonsense.as_bytes()).await;
             stream
         };
-        let (reply, _stream) = tokio::join!(upstream.send(&free(), get("/")), script);
+        let (reply, _stream) = tokio::join!(send(&upstream, get("/")), script);
         assert!(matches!(reply, Err(SendError::Broken { .. })), "{:.20}", nonsense);
     }
 }
@@ -287,7 +296,7 @@ async fn an_answer_before_the_request_was_sent_whole_is_used() {
         answer(&mut stream, "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig").await;
         stream
     };
-    let (reply, mut stream) = tokio::join!(upstream.send(&free(), post(later(pending()))), script);
+    let (reply, mut stream) = tokio::join!(send(&upstream, post(later(pending()))), script);
     assert_eq!(reply.as_ref().unwrap().status(), 413);
     assert_eq!(text(reply).await, "big");
     assert!(closed(&mut stream).await, "a connection with half a request on it serves no other");
@@ -299,7 +308,7 @@ async fn a_client_that_fails_is_told_from_an_upstream_that_does() {
     let upstream = to(&config, limits());
     let failing = later(async { Err(io::Error::other("client left")) });
     let script = async { closed(&mut listener.accept().await.unwrap().0).await };
-    let (reply, _) = tokio::join!(upstream.send(&free(), post(failing)), script);
+    let (reply, _) = tokio::join!(send(&upstream, post(failing)), script);
     let error = reply.err().unwrap();
     assert!(matches!(error, SendError::RequestBody { .. }), "{error:?}");
     assert_eq!(error.request_body_cause::<io::Error>().unwrap().to_string(), "client left");
@@ -338,7 +347,7 @@ async fn the_base_path_stands_before_the_path_and_a_preserved_host_stays() {
     let mut request = get("/a%20b?c");
     request.headers_mut().insert(HOST, "api.example".parse().unwrap());
     let script = async { answer(&mut listener.accept().await.unwrap().0, OK).await };
-    let (_reply, head) = tokio::join!(upstream.send(request), script);
+    let (_reply, head) = tokio::join!(send(&upstream, request), script);
     assert!(head.starts_with("GET /v2/a%20b?c HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("host: api.example\r\n"), "{head}");
 }
@@ -384,7 +393,7 @@ async fn a_request_with_a_whole_body_is_sent_with_its_length() {
         (head, stream)
     };
     let body = Full::new(Bytes::from_static(b"body")).map_err(never).boxed();
-    let (reply, (head, _stream)) = tokio::join!(upstream.send(&free(), post(body)), script);
+    let (reply, (head, _stream)) = tokio::join!(send(&upstream, post(body)), script);
     assert_eq!(text(reply).await, "ok");
     assert!(head.contains("content-length: 4\r\n"), "{head}");
     assert_eq!(upstream.targets[0].pool.len(), 1);

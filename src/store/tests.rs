@@ -1,0 +1,5 @@
+//! The promises of the store, on real files, with a second connection that plays the application.
+
+mod external;
+mod ledger;
+mod recovery;

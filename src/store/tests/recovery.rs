@@ -1,0 +1,132 @@
+//! What is found at a start: a file of the application, holds of processes that are gone, changes while away.
+
+use crate::store::sample::Sample;
+use crate::store::{OpenError, Recovered, Role, Settled};
+
+#[tokio::test]
+async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
+    let mut sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let held = sample.hold(&ledger, &key, 40).await;
+    let kept = sample.hold(&ledger, &key, 2).await;
+    assert_eq!(kept.charge.capture(200).await, Settled::Captured);
+    // The store ends as if its process did: with a charge that is held.
+    sample.store.close();
+    drop(held);
+    assert_eq!(sample.number("SELECT balance FROM wallets"), 458);
+    let opening = sample.reopen(Role::Gateway);
+    assert_eq!(opening.recovered, Recovered { instances: 1, charges: 1, cents: 40 });
+    assert_eq!(sample.number("SELECT balance FROM wallets"), 498);
+    assert_eq!(sample.books(user), 498);
+    assert_eq!(sample.reopen(Role::Gateway).recovered, Recovered::default());
+}
+
+#[tokio::test]
+async fn a_live_gateways_holds_are_left_alone() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let held = sample.hold(&ledger, &key, 40).await;
+    let (other, opening) = sample.open_another(Role::Gateway);
+    assert_eq!(opening.recovered, Recovered::default());
+    assert_eq!(held.charge.capture(200).await, Settled::Captured);
+    assert_eq!(sample.number("SELECT balance FROM wallets"), 460);
+    other.close();
+}
+
+#[tokio::test]
+async fn ids_of_charges_are_never_used_twice() {
+    let mut sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let mut last = 0;
+    for end_in_order in [true, false, true] {
+        let ledger = sample.ledger();
+        let held = sample.hold(&ledger, &key, 1).await;
+        assert!(held.charge.id().0 > last);
+        last = held.charge.id().0;
+        let held = if end_in_order {
+            held.charge.capture(200).await;
+            None
+        } else {
+            Some(held)
+        };
+        sample.store.close();
+        drop(held);
+        // As after a power cut that took the last commits away.
+        sample.application().execute("DELETE FROM keytoll_charges WHERE id = ?1", [last]).unwrap();
+        sample.reopen(Role::Gateway);
+    }
+}
+
+#[tokio::test]
+async fn changes_while_keytoll_was_away_are_entered_at_the_start() {
+    let mut sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    sample.store.close();
+    sample.application().execute_batch("UPDATE wallets SET balance = balance + 25").unwrap();
+    assert_eq!(sample.reopen(Role::Gateway).external_entries, 1);
+    assert_eq!(sample.books(user), 525);
+    sample.store.close();
+    sample
+        .application()
+        .execute_batch("DROP TRIGGER keytoll_wallets_after_update; UPDATE wallets SET balance = 1")
+        .unwrap();
+    assert_eq!(sample.reopen(Role::Gateway).external_entries, 1);
+    assert_eq!(sample.books(user), 1);
+}
+
+#[tokio::test]
+async fn a_file_of_the_application_is_adopted_as_it_is() {
+    let mut sample = Sample::open(Role::Tool);
+    sample.store.close();
+    let application = sample.application();
+    let drop_all = "SELECT group_concat('DROP ' || type || ' ' || name, ';') FROM sqlite_master WHERE name LIKE 'keytoll%' AND (type = 'trigger' OR type = 'table')";
+    let statements: String = application.query_row(drop_all, [], |row| row.get(0)).unwrap();
+    application.execute_batch(&format!("PRAGMA foreign_keys = OFF; {statements}")).unwrap();
+    application
+        .execute_batch(
+            "INSERT INTO users VALUES (1, 'a@example.com', 'A', 1), (2, 'b@example.com', 'B', NULL);
+             INSERT INTO wallets VALUES (1, 1, 500), (2, 2, 'abc');",
+        )
+        .unwrap();
+    let opening = sample.reopen(Role::Gateway);
+    assert_eq!(opening.adopted_wallets, 2);
+    assert_eq!(
+        sample.number("SELECT amount_cents FROM keytoll_entries WHERE kind = 'opening' AND account_id = 1"),
+        500
+    );
+    assert_eq!(sample.number("SELECT balance = 'abc' FROM wallets WHERE user_id = 2"), 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_and_nothing_is_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("auth.db");
+    assert!(matches!(Sample::try_open(&path, false), Err(OpenError::Missing(_))));
+    std::fs::write(&path, "this is a text, and no database at all").unwrap();
+    assert!(matches!(Sample::try_open(&path, false), Err(OpenError::NotSqlite(_))));
+    std::fs::remove_file(&path).unwrap();
+    let application = rusqlite::Connection::open(&path).unwrap();
+    application.execute_batch("CREATE TABLE wallets (id INTEGER PRIMARY KEY, user_id INTEGER)").unwrap();
+    let error = Sample::try_open(&path, false).err().unwrap();
+    assert!(matches!(error, OpenError::Column { table: "wallets", column: "balance" }), "{error}");
+    let tables: i64 = application.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_open_stops_the_store() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let wish = sample.wish(&key, 1).await;
+    let path = sample.path();
+    std::fs::rename(&path, path.with_extension("away")).unwrap();
+    assert!(ledger.hold(wish).await.is_err());
+    sample.store.fatal().wait_for(Option::is_some).await.unwrap();
+}
