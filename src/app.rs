@@ -6,6 +6,7 @@
 
 pub mod demo;
 mod error;
+mod operators;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{ServiceBuilder, ServiceExt};
 
 pub use error::AppError;
+use operators::Operators;
 
 use crate::auth::Auth;
 use crate::billing::Billing;
@@ -45,6 +47,7 @@ pub struct Running {
     shared: Arc<Shared>,
     workers: Workers,
     server: Server,
+    operators: Operators,
     draining: Arc<AtomicBool>,
     drain_delay: Duration,
     drain_timeout: Duration,
@@ -108,14 +111,16 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
         readiness,
     }));
     let workers = start_workers(&config, &store, &shared).await?;
-    drop(admin);
+    let operators =
+        Operators::serve(admin, &config, store.clone(), metrics, Arc::clone(&draining)).map_err(AppError::Runtime)?;
     let server = workers.serve(data).map_err(AppError::Runtime)?;
-    tracing::info!(clients = %server.local_addr(), "keytoll serves");
+    tracing::info!(clients = %server.local_addr(), operators = %operators.address, "keytoll serves");
     Ok(Running {
         store,
         shared,
         workers,
         server,
+        operators,
         draining,
         drain_delay: config.server.drain_delay,
         drain_timeout: config.server.drain_timeout,
@@ -203,6 +208,11 @@ impl Running {
         self.server.local_addr()
     }
 
+    /// Where operators connect.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.operators.address
+    }
+
     /// The open database.
     pub fn store(&self) -> &Store {
         &self.store
@@ -234,7 +244,7 @@ impl Running {
     }
 
     async fn shut_down(self, at_once: impl Future<Output = ()>) {
-        let Running { store, shared, workers, server, draining, drain_delay, drain_timeout } = self;
+        let Running { store, shared, workers, server, operators, draining, drain_delay, drain_timeout } = self;
         draining.store(true, Ordering::Release);
         let is_unsafe = store.fatal().borrow().is_some();
         let in_order = async {
@@ -269,6 +279,7 @@ impl Running {
         }
         shared.cut();
         workers.stop().await;
+        operators.stop().await;
         if timeout(SETTLE, store.settled()).await.is_err() {
             tracing::error!(
                 charges = store.open_charges(),

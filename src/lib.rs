@@ -1,5 +1,6 @@
 //! Keytoll: an API-key gateway that bills every request exactly once.
 
+pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod billing;

@@ -20,6 +20,14 @@ impl Bound {
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
+
+    /// The bare listener, for connections that no worker serves. On a runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn into_listener(self) -> io::Result<tokio::net::TcpListener> {
+        tokio::net::TcpListener::from_std(self.listener)
+    }
 }
 
 /// An address that cannot be listened on.

@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     /// A [`UserRefused`], or the file cannot be written now.
     pub async fn update_user(&self, id: UserId, change: UserChange) -> Result<UserRecord, WriteError<UserRefused>> {
-        self.write(move |tx| update(tx, id, change)).await
+        self.write(move |tx| update(tx, id, &change)).await
     }
 }
 
@@ -151,7 +151,7 @@ fn unused_id(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     Ok(highest.checked_add(1))
 }
 
-fn update(tx: &mut WriteTx<'_>, id: UserId, change: UserChange) -> Result<UserRecord, WriteFault<UserRefused>> {
+fn update(tx: &mut WriteTx<'_>, id: UserId, change: &UserChange) -> Result<UserRecord, WriteFault<UserRefused>> {
     let connection = tx.connection();
     if !exists(connection, id)? {
         return Err(WriteFault::Refused(UserRefused::NotFound));

@@ -3,11 +3,9 @@ use crate::model::Cents;
 use crate::store::sample::Sample;
 use crate::store::{Found, Role, UserChange};
 
-fn refused<T>(result: Result<T, WriteError<KeyRefused>>) -> KeyRefused {
-    match result {
-        Err(WriteError::Refused(refused)) => refused,
-        Ok(_) | Err(WriteError::Unavailable(_)) => panic!("not refused"),
-    }
+fn refused<T: std::fmt::Debug>(result: Result<T, WriteError<KeyRefused>>) -> KeyRefused {
+    let WriteError::Refused(refused) = result.unwrap_err() else { panic!("unavailable") };
+    refused
 }
 
 #[tokio::test]

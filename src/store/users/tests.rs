@@ -2,11 +2,9 @@ use super::*;
 use crate::store::Role;
 use crate::store::sample::Sample;
 
-fn refused<T>(result: Result<T, WriteError<UserRefused>>) -> UserRefused {
-    match result {
-        Err(WriteError::Refused(refused)) => refused,
-        Ok(_) | Err(WriteError::Unavailable(_)) => panic!("not refused"),
-    }
+fn refused<T: std::fmt::Debug>(result: Result<T, WriteError<UserRefused>>) -> UserRefused {
+    let WriteError::Refused(refused) = result.unwrap_err() else { panic!("unavailable") };
+    refused
 }
 
 #[tokio::test]

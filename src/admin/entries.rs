@@ -1,0 +1,66 @@
+//! `/v1/users/{id}/wallet` and its entries.
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::{Extension, Json};
+
+use super::answer::{Caller, created};
+use super::fields::Fields;
+use super::params::Params;
+use super::path::Ids;
+use super::problem::{Problem, Resource};
+use super::{AdminState, LOG_TARGET, value};
+use crate::model::{EntryId, EntryKind, UserId};
+use crate::store::{EntryRecord, Page, WalletRecord};
+
+/// `GET /v1/users/{id}/wallet`
+pub(super) async fn wallet(
+    State(admin): State<AdminState>,
+    Ids([user]): Ids<1>,
+) -> Result<Json<WalletRecord>, Problem> {
+    admin.store.wallet(UserId(user)).await?.map(Json).ok_or(Problem::NotFound(Resource::User))
+}
+
+/// `GET /v1/users/{id}/wallet/entries`
+pub(super) async fn list(
+    State(admin): State<AdminState>,
+    Ids([user]): Ids<1>,
+    params: Params,
+) -> Result<Json<Page<EntryRecord>>, Problem> {
+    let entries = admin.store.entries(UserId(user), params.page()?).await?;
+    entries.map(Json).ok_or(Problem::NotFound(Resource::User))
+}
+
+/// `GET /v1/users/{id}/wallet/entries/{id}`
+pub(super) async fn show(
+    State(admin): State<AdminState>,
+    Ids([user, entry]): Ids<2>,
+) -> Result<Json<EntryRecord>, Problem> {
+    let entry = admin.store.entry(UserId(user), EntryId(entry)).await?;
+    entry.map(Json).ok_or(Problem::NotFound(Resource::Entry))
+}
+
+/// `POST /v1/users/{id}/wallet/entries`
+pub(super) async fn add(
+    State(admin): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    Ids([user]): Ids<1>,
+    mut fields: Fields,
+) -> Result<Response, Problem> {
+    let kind = fields.need("kind", value::kind);
+    let amount = fields.need("amount_cents", value::amount);
+    let note = fields.read("note", value::note).flatten();
+    fields.done()?;
+    let (Some(kind), Some(amount)) = (kind, amount) else { return Err(fields.refuse()) };
+    let booked = match kind {
+        EntryKind::Credit => admin.store.credit(UserId(user), amount, note).await?,
+        EntryKind::Debit => admin.store.debit(UserId(user), amount, note).await?,
+        EntryKind::Opening | EntryKind::External => return Err(fields.refuse()),
+    };
+    tracing::info!(
+        target: LOG_TARGET, request_id = %caller.request_id, peer = ?caller.peer,
+        user_id = user, entry_id = booked.entry.id.0, kind = kind.as_str(), cents = amount.0, "wallet changed"
+    );
+    let entry = booked.entry;
+    Ok(created(&format!("/v1/users/{user}/wallet/entries/{}", entry.id), &entry))
+}

@@ -1,0 +1,45 @@
+//! `/healthz`, `/readyz` and `/metrics`: for whoever watches the process; no token.
+
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use serde::Serialize;
+
+use super::AdminState;
+use crate::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
+
+#[derive(Serialize)]
+struct Probe {
+    status: &'static str,
+    /// Why not ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<&'static str>,
+}
+
+/// The process answers.
+pub(super) async fn health() -> Response {
+    Json(Probe { status: "ok", reasons: Vec::new() }).into_response()
+}
+
+/// Whether requests should be sent here, and why not.
+pub(super) async fn readiness(State(admin): State<AdminState>) -> Response {
+    let mut reasons = Vec::new();
+    if admin.draining.load(Ordering::Acquire) {
+        reasons.push("the gateway is draining");
+    }
+    reasons.extend(admin.store.trouble().map(crate::store::Unavailable::reason));
+    if reasons.is_empty() {
+        return Json(Probe { status: "ready", reasons }).into_response();
+    }
+    let body = Json(Probe { status: "not ready", reasons });
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
+}
+
+/// Everything that is counted.
+pub(super) async fn metrics(State(admin): State<AdminState>) -> Response {
+    ([(CONTENT_TYPE, METRICS_TYPE)], admin.metrics.encode()).into_response()
+}

@@ -1,0 +1,172 @@
+//! One resource after the other.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::json;
+
+use super::*;
+use crate::model::{ApiKey, Cents};
+use crate::store::{Found, HoldWish};
+
+#[tokio::test]
+async fn a_user_is_made_shown_changed_and_listed() {
+    let plane = Plane::start().await;
+    let body = r#"{"email":"a@b.example","name":"Ada","opening_balance_cents":7}"#;
+    let made = plane.json("POST", "/v1/users", body).await;
+    let user = json!({"id": 1, "email": "a@b.example", "name": "Ada", "is_active": true});
+    assert_eq!((made.status, made.header("location"), &made.body), (201, Some("/v1/users/1"), &user));
+    assert_eq!(plane.get("/v1/users/1").await.body, user);
+    assert_eq!(plane.get("/v1/users/1/wallet").await.body, json!({"user_id": 1, "balance_cents": 7}));
+    assert_eq!(plane.json("POST", "/v1/users", body).await.problem(), (409, "duplicate"));
+    let changed = plane.json("PATCH", "/v1/users/1", r#"{"is_active":false}"#).await;
+    assert_eq!(
+        (changed.status, &changed.body["is_active"], &changed.body["name"]),
+        (200, &json!(false), &json!("Ada"))
+    );
+    let second = plane.add_user("c@d.example").await;
+    let taken = plane.json("PATCH", &format!("/v1/users/{second}"), r#"{"email":"a@b.example"}"#).await;
+    assert_eq!(taken.problem(), (409, "duplicate"));
+    assert_eq!(plane.json("PATCH", "/v1/users/1", r#"{"is_active":1}"#).await.fields(), ["is_active"]);
+    assert_eq!(plane.json("PATCH", "/v1/users/99", "{}").await.problem(), (404, "not-found"));
+    let first = plane.get("/v1/users?limit=1").await.body;
+    assert_eq!((first["data"].as_array().unwrap().len(), &first["next_cursor"]), (1, &json!(1)));
+    let rest = plane.get("/v1/users?cursor=1").await.body;
+    assert_eq!((&rest["data"][0]["id"], &rest["next_cursor"]), (&json!(2), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_key_is_shown_once_and_good_when_the_answer_is_there() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let made = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
+    assert_eq!((made.status, made.header("location")), (201, Some("/v1/keys/1")));
+    let key = ApiKey::new(made.body["key"].as_str().unwrap()).unwrap();
+    assert!(matches!(plane.store.find_key(key.clone()).await.unwrap(), Found::Active(_)));
+    let mut record = made.body.clone();
+    record.as_object_mut().unwrap().remove("key");
+    for field in ["id", "user_id", "api_name", "is_active", "created_at", "hint"] {
+        assert!(record.as_object_mut().unwrap().contains_key(field), "{field}");
+    }
+    assert!(record["created_at"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(plane.get("/v1/keys/1").await.body, record);
+    for path in ["/v1/keys", "/v1/keys?user_id=1&api_name=weather", "/v1/users/1/keys"] {
+        assert_eq!(plane.get(path).await.body, json!({"data": [record], "next_cursor": null}), "{path}");
+    }
+    assert_eq!(plane.get("/v1/keys?api_name=maps").await.body["data"], json!([]));
+    let off = plane.json("PATCH", "/v1/keys/1", r#"{"is_active":false}"#).await;
+    assert_eq!((off.status, &off.body["is_active"]), (200, &json!(false)));
+    assert!(matches!(plane.store.find_key(key.clone()).await.unwrap(), Found::Inactive));
+    let gone = plane.send("DELETE", "/v1/keys/1", &bearer(), "").await;
+    assert_eq!((gone.status, gone.text.as_str()), (204, ""));
+    assert!(matches!(plane.store.find_key(key).await.unwrap(), Found::Unknown));
+    assert_eq!(plane.send("DELETE", "/v1/keys/1", &bearer(), "").await.problem(), (404, "not-found"));
+}
+
+#[tokio::test]
+async fn a_key_is_issued_once_for_a_configured_api_and_a_user_that_is_there() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let wrong = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"wether"}"#).await;
+    assert_eq!(wrong.fields(), ["api_name"]);
+    assert!(wrong.text.contains("weather, maps"));
+    assert_eq!(plane.json("POST", "/v1/users/1/keys", "{}").await.fields(), ["api_name"]);
+    let body = r#"{"api_name":"maps"}"#;
+    assert_eq!(plane.json("POST", "/v1/users/9/keys", body).await.problem(), (404, "not-found"));
+    assert_eq!(plane.json("POST", "/v1/users/1/keys", body).await.status, 201);
+    assert_eq!(plane.json("POST", "/v1/users/1/keys", body).await.problem(), (409, "duplicate"));
+    assert_eq!(plane.json("PATCH", "/v1/keys/1", "{}").await.fields(), ["is_active"]);
+}
+
+#[tokio::test]
+async fn money_goes_in_and_out_and_never_below_zero() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let path = "/v1/users/1/wallet/entries";
+    let credit = plane.json("POST", path, r#"{"kind":"credit","amount_cents":1000,"note":"paid"}"#).await;
+    assert_eq!((credit.status, credit.header("location")), (201, Some("/v1/users/1/wallet/entries/2")));
+    assert_eq!(plane.get("/v1/users/1/wallet/entries/2").await.body, credit.body);
+    assert_eq!((&credit.body["amount_cents"], &credit.body["note"]), (&json!(1000), &json!("paid")));
+    let over = plane.json("POST", path, r#"{"kind":"debit","amount_cents":1501}"#).await;
+    assert_eq!((over.problem(), &over.body["balance_cents"]), ((409, "overdrawn"), &json!(1500)));
+    let debit = plane.json("POST", path, r#"{"kind":"debit","amount_cents":1500,"note":null}"#).await;
+    assert_eq!((debit.status, &debit.body["amount_cents"]), (201, &json!(1500)));
+    assert_eq!(plane.get("/v1/users/1/wallet").await.body["balance_cents"], 0);
+    let kinds: Vec<_> =
+        plane.get(path).await.body["data"].as_array().unwrap().iter().map(|e| e["kind"].clone()).collect();
+    assert_eq!(kinds, ["opening", "credit", "debit"]);
+    for (body, field) in [
+        (r#"{"kind":"opening","amount_cents":1}"#, "kind"),
+        (r#"{"kind":"credit","amount_cents":0}"#, "amount_cents"),
+        (r#"{"kind":"debit","amount_cents":-1}"#, "amount_cents"),
+        (r#"{"kind":"credit","amount_cents":1000000000001}"#, "amount_cents"),
+        (r#"{"kind":"credit","amount_cents":"1"}"#, "amount_cents"),
+        (r#"{"kind":"credit","amount_cents":1,"note":5}"#, "note"),
+    ] {
+        assert_eq!(plane.json("POST", path, body).await.fields(), [field], "{body}");
+    }
+    let nobody = plane.json("POST", "/v1/users/9/wallet/entries", r#"{"kind":"credit","amount_cents":1}"#).await;
+    assert_eq!(nobody.problem(), (404, "not-found"));
+}
+
+#[tokio::test]
+async fn charges_are_shown_and_keep_their_key() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let made = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
+    let key = ApiKey::new(made.body["key"].as_str().unwrap()).unwrap();
+    let (ledger, answers) = plane.store.ledger();
+    tokio::spawn(answers);
+    let generation = plane.store.generation();
+    let Found::Active(principal) = plane.store.find_key(key).await.unwrap() else { panic!("not active") };
+    let route = plane.store.route_id("weather", "/").await.unwrap();
+    let held = ledger.hold(HoldWish { principal, generation, route, price: Cents(2) }).await.unwrap();
+    held.charge.capture(200).await;
+    let list = plane.get("/v1/charges?user_id=1").await.body;
+    let charge = &list["data"][0];
+    let id = &charge["id"];
+    assert_eq!((&charge["user_id"], &charge["key_id"], &charge["api_name"]), (&json!(1), &json!(1), &json!("weather")));
+    assert_eq!((&charge["cents"], &charge["state"], &charge["status"]), (&json!(2), &json!("captured"), &json!(200)));
+    assert!(charge["held_at"].as_str().unwrap().ends_with('Z') && charge["settled_at"].is_string());
+    assert_eq!(&plane.get(&format!("/v1/charges/{id}")).await.body, charge);
+    assert_eq!(plane.get("/v1/charges?to=2020-01-01T00:00:00Z").await.body["data"], json!([]));
+    assert_eq!(plane.send("DELETE", "/v1/keys/1", &bearer(), "").await.problem(), (409, "has-charges"));
+}
+
+/// A log that is kept in memory.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn every_change_leaves_a_line_and_no_secret_in_the_log() {
+    let kept = Kept::default();
+    let writer = kept.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // With one subscriber alone, tracing asks that of whichever thread comes first whether a line is wanted at all.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let made = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
+    plane.json("POST", "/v1/users/1/wallet/entries", r#"{"kind":"credit","amount_cents":31,"note":"n"}"#).await;
+    plane.json("PATCH", "/v1/users/1", r#"{"name":"M"}"#).await;
+    plane.json("PATCH", "/v1/keys/1", r#"{"is_active":true}"#).await;
+    plane.send("DELETE", "/v1/keys/1", &bearer(), "").await;
+    let log = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(LOG_TARGET)).collect();
+    assert_eq!(lines.len(), 6, "{log}");
+    assert!(lines.iter().all(|line| line.contains("127.0.0.1") && line.contains("request_id=")));
+    assert!(lines[2].contains("cents=31") && lines[2].contains("user_id=1"));
+    assert!(!log.contains(made.body["key"].as_str().unwrap()) && !log.contains(TOKEN));
+}
