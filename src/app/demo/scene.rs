@@ -82,7 +82,6 @@ impl Scene {
         let environment = Environment::of([("KEYTOLL_ADMIN_TOKEN", admin_token.expose())]);
         let loaded = config::load(&flags, &environment).map_err(DemoError::Config)?;
         let prefix = loaded.config.keys.prefix.clone();
-        let admin = loaded.config.admin.listen;
         let running = app::start(loaded.config, None).await?;
 
         let store = running.store();
@@ -92,7 +91,7 @@ impl Scene {
         let issued = issued.map_err(|error| fault(error, DemoError::Key))?;
         let facts = Facts {
             gateway: running.data_address(),
-            admin, // PLACEHOLDER: running.admin_address(), once the admin plane is wired
+            admin: running.admin_address(),
             upstream,
             config: file,
             user: user.id,
