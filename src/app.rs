@@ -4,6 +4,7 @@
 //! finish or are cut at the deadline, every hold is settled, the workers end, the books are closed. Nothing above or
 //! below knows this order.
 
+pub mod demo;
 mod error;
 mod operators;
 

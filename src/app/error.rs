@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::demo::DemoError;
 use crate::server::{BindError, StartError};
 use crate::store::{Fatal, OpenError, Unavailable};
 use crate::telemetry::logs::LogsError;
@@ -24,6 +25,8 @@ pub enum AppError {
     Runtime(io::Error),
     /// Going on would be unsafe.
     Fatal(Fatal),
+    /// The demo could not set its scene.
+    Demo(DemoError),
 }
 
 impl AppError {
@@ -33,7 +36,7 @@ impl AppError {
             AppError::Open(_) | AppError::Database(_) | AppError::Fatal(_) => 66,
             AppError::Bind(_) => 69,
             AppError::Logs(_) => 78,
-            AppError::Worker(_) | AppError::Runtime(_) => 1,
+            AppError::Worker(_) | AppError::Runtime(_) | AppError::Demo(_) => 1,
         }
     }
 }
@@ -48,6 +51,7 @@ impl fmt::Display for AppError {
             AppError::Worker(error) => error.fmt(f),
             AppError::Runtime(error) => error.fmt(f),
             AppError::Fatal(error) => error.fmt(f),
+            AppError::Demo(error) => error.fmt(f),
         }
     }
 }
@@ -63,4 +67,4 @@ macro_rules! from {
         }
     )*};
 }
-from!(Logs(LogsError), Bind(BindError), Open(OpenError), Database(Unavailable), Worker(StartError));
+from!(Logs(LogsError), Bind(BindError), Open(OpenError), Database(Unavailable), Worker(StartError), Demo(DemoError));
