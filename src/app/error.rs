@@ -8,7 +8,7 @@ use crate::server::{BindError, StartError};
 use crate::store::{Fatal, OpenError, Unavailable};
 use crate::telemetry::logs::LogsError;
 
-/// What ended a gateway, each with the exit status that it stands for.
+/// What ended a gateway.
 #[derive(Debug)]
 pub enum AppError {
     /// The log cannot begin.
@@ -27,18 +27,6 @@ pub enum AppError {
     Fatal(Fatal),
     /// The demo could not set its scene.
     Demo(DemoError),
-}
-
-impl AppError {
-    /// 66: the database, 69: a port, 78: the configuration, 1: anything else.
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            AppError::Open(_) | AppError::Database(_) | AppError::Fatal(_) => 66,
-            AppError::Bind(_) => 69,
-            AppError::Logs(_) => 78,
-            AppError::Worker(_) | AppError::Runtime(_) | AppError::Demo(_) => 1,
-        }
-    }
 }
 
 impl fmt::Display for AppError {

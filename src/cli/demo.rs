@@ -8,5 +8,5 @@ use crate::app;
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args) -> Result<(), Failure> {
-    Ok(app::demo()?)
+    Ok(app::demo::run()?)
 }

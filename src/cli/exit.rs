@@ -109,9 +109,10 @@ impl Failure {
 
 fn of_app(error: &AppError) -> Exit {
     match error {
-        AppError::Database(_) | AppError::Fatal(_) => Exit::Database,
-        AppError::Listen(..) => Exit::Port,
-        AppError::Runtime(_) => Exit::No,
+        AppError::Open(_) | AppError::Database(_) | AppError::Fatal(_) => Exit::Database,
+        AppError::Bind(_) => Exit::Port,
+        AppError::Logs(_) => Exit::Config,
+        AppError::Worker(_) | AppError::Runtime(_) => Exit::No,
     }
 }
 
