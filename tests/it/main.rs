@@ -4,3 +4,5 @@
 
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod process;
