@@ -75,12 +75,12 @@ async fn principal(store: &Store, number: usize) -> Arc<Principal> {
     }
 }
 
-#[divan::bench(args = BATCHES, max_time = 3)]
+#[divan::bench(args = BATCHES, min_time = 1, max_time = 3)]
 fn full(bencher: Bencher<'_, '_>, batch: usize) {
     run(bencher, batch, Durability::Full);
 }
 
-#[divan::bench(args = BATCHES, max_time = 3)]
+#[divan::bench(args = BATCHES, min_time = 1, max_time = 3)]
 fn normal(bencher: Bencher<'_, '_>, batch: usize) {
     run(bencher, batch, Durability::Normal);
 }

@@ -2,7 +2,7 @@
 //!
 //! This module is the only reader of configuration files and of the environment. What it hands out is complete and
 //! true: an address is an address, a price is not negative, no two APIs claim the same path. Each part of the
-//! program is given only its own struct. [`load`] is for the gateway; [`load_database`] and [`load_listeners`] are for
+//! program is given only its own struct. [`load()`] is for the gateway; [`load_database`] and [`load_listeners`] are for
 //! commands that need less.
 
 mod api;

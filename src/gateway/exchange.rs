@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -91,6 +91,12 @@ impl Exchange {
         let started = Instant::now();
         let sent = upstream.send(&passage, request).await;
         record.upstream_answered(started.elapsed());
+        // Each hop has a version of its own (RFC 9110 §6.2); that of an HTTP/1.0 upstream would also take away the
+        // chunks that tell the end of a reply from a break.
+        let sent = sent.map(|mut reply| {
+            *reply.version_mut() = Version::HTTP_11;
+            reply
+        });
         let settle = Settle { gateway: &gateway, api, request_id: &request_id, record: &record };
         match sent {
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {

@@ -216,6 +216,21 @@ def test_a_table_that_alembic_rebuilds_is_billed_from_again(engine, serve):
     assert gateway.get("ada-key").balance_cents == 1_000_000 - (paid + 1) * PRICE + 7
 
 
+def test_while_a_table_is_away_nothing_is_served_and_nothing_costs(engine, serve, upstream):
+    make_file(engine, customer("ada@example.com", "ada-key"))
+    gateway = serve()
+    assert gateway.get("ada-key").status == 200
+
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE wallets RENAME TO put_away"))
+    assert gateway.get("ada-key").code == "billing-unavailable"
+    assert upstream.served == 1
+
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE put_away RENAME TO wallets"))
+    assert gateway.get_until(200, "ada-key").balance_cents == 500 - 2 * PRICE
+
+
 def test_a_file_that_is_held_in_rollback_mode_is_refused(database, engine, upstream):
     make_file(engine, customer("ada@example.com", "ada-key"))
     holder = sqlite3.connect(database, isolation_level=None)

@@ -24,8 +24,7 @@ struct Welcome<'a>(&'a Facts);
 
 impl fmt::Display for Welcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Facts { gateway, admin, upstream, config, user, key, admin_token } = self.0;
-        let (key, token) = (key.expose(), admin_token.expose());
+        let Facts { gateway, admin, upstream, config, .. } = self.0;
         writeln!(
             f,
             "Keytoll demo: a sample API, the gateway in front of it, and a database that goes when you stop it.\n"
@@ -36,37 +35,34 @@ impl fmt::Display for Welcome<'_> {
         writeln!(f, "  configuration  {}", config.display())?;
         writeln!(f, "  wallet         {EMAIL} has {OPENING_BALANCE}\n")?;
         writeln!(f, "Paste these into another terminal.\n")?;
-        let call = |f: &mut fmt::Formatter<'_>, what: fmt::Arguments<'_>, rest: fmt::Arguments<'_>| {
-            writeln!(f, "  {what}:\n    curl -i {rest}\n")
-        };
-        let with_key = format!("-H 'X-API-Key: {key}'");
-        let with_token = format!("-H 'Authorization: Bearer {token}'");
-        let api = format!("http://{gateway}/weather");
-        let wallet = format!("http://{admin}/v1/users/{user}/wallet");
-        call(f, format_args!("A call with a good key, for {PRICE}"), format_args!("{api}/forecast {with_key}"))?;
-        call(f, format_args!("A dearer one, for {REPORT_PRICE}"), format_args!("-X POST {api}/reports {with_key}"))?;
-        call(
-            f,
-            format_args!("A wrong key is refused, and costs nothing"),
-            format_args!("{api}/forecast -H 'X-API-Key: wrong'"),
-        )?;
-        call(f, format_args!("A public route needs no key, and is free"), format_args!("{api}/status"))?;
-        call(f, format_args!("When the API fails, the price is given back"), format_args!("{api}/fail {with_key}"))?;
-        call(
-            f,
-            format_args!("A reply that flows line by line; its end waits for the payment"),
-            format_args!("-N {api}/slow {with_key}"),
-        )?;
-        call(f, format_args!("What is in the wallet"), format_args!("{wallet} {with_token}"))?;
-        call(
-            f,
-            format_args!("Put $10.00 in"),
-            format_args!(
-                "{wallet}/entries {with_token} -H 'Content-Type: application/json' -d '{{\"kind\":\"credit\",\"amount_cents\":1000}}'"
-            ),
-        )?;
+        for (what, arguments) in calls(self.0) {
+            writeln!(f, "  {what}:\n    curl -i {arguments}\n")?;
+        }
         writeln!(f, "Requests as they come; Ctrl-C to stop.\n")
     }
+}
+
+/// What each line shows, and curl's arguments for it.
+fn calls(facts: &Facts) -> [(String, String); 8] {
+    let Facts { gateway, admin, user, key, admin_token, .. } = facts;
+    let key = format!("-H 'X-API-Key: {}'", key.expose());
+    let token = format!("-H 'Authorization: Bearer {}'", admin_token.expose());
+    let json = "-H 'Content-Type: application/json'";
+    let api = format!("http://{gateway}/weather");
+    let wallet = format!("http://{admin}/v1/users/{user}/wallet");
+    [
+        (format!("A call with a good key, for {PRICE}"), format!("{api}/forecast {key}")),
+        (format!("A dearer one, for {REPORT_PRICE}"), format!("-X POST {api}/reports {key}")),
+        ("A wrong key is refused, and costs nothing".into(), format!("{api}/forecast -H 'X-API-Key: wrong'")),
+        ("A public route needs no key, and is free".into(), format!("{api}/status")),
+        ("When the API fails, the price is given back".into(), format!("{api}/fail {key}")),
+        ("A reply that flows line by line; its end waits for the payment".into(), format!("-N {api}/slow {key}")),
+        ("What is in the wallet".into(), format!("{wallet} {token}")),
+        (
+            "Put $10.00 in".into(),
+            format!("{wallet}/entries {token} {json} -d '{{\"kind\":\"credit\",\"amount_cents\":1000}}'"),
+        ),
+    ]
 }
 
 /// Shows each request until nobody sends any more.
