@@ -47,7 +47,10 @@ fn the_books_balance_after_every_kill_under_load() {
     let application = ground.application();
     let mut captured = application.prepare("SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state = 1").unwrap();
     for charge in delivered.iter() {
-        assert!(captured.exists([i64::try_from(*charge).unwrap()]).unwrap(), "charge {charge} was delivered and is not captured");
+        assert!(
+            captured.exists([i64::try_from(*charge).unwrap()]).unwrap(),
+            "charge {charge} was delivered and is not captured"
+        );
     }
     let captured = ground.number("SELECT count(*) FROM keytoll_charges WHERE state = 1");
     assert!(u64::try_from(captured).unwrap() <= served.load(Ordering::SeqCst), "more captured than served");
