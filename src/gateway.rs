@@ -58,6 +58,15 @@ const KEY_RELOADS: usize = 2;
 
 /// What every worker shares.
 pub struct Shared {
+    parts: Parts,
+    /// Set when what is left of the requests is cut: their replies are broken off by Keytoll, not by their clients.
+    cutting: AtomicBool,
+    /// Where a key is looked for, in words.
+    where_to: Arc<str>,
+}
+
+/// What [`Shared`] is made of.
+pub struct Parts {
     /// The APIs and their routes.
     pub routes: Arc<RouteTable>,
     /// The number of each route in the books, by the route's index.
@@ -76,58 +85,22 @@ pub struct Shared {
     pub metrics: Arc<GatewayMetrics>,
     /// What probes are told.
     pub readiness: Readiness,
-    /// Set when what is left of the requests is cut: their replies are broken off by Keytoll, not by their clients.
-    pub cutting: Arc<AtomicBool>,
-    /// Where a key is looked for, in words.
-    where_to: Arc<str>,
-}
-
-/// What [`Shared`] is made of.
-pub struct Parts {
-    /// See [`Shared::routes`].
-    pub routes: Arc<RouteTable>,
-    /// See [`Shared::route_ids`].
-    pub route_ids: Vec<RouteId>,
-    /// See [`Shared::sources`].
-    pub sources: Vec<CredentialSource>,
-    /// See [`Shared::prefix`].
-    pub prefix: KeyPrefix,
-    /// See [`Shared::trusted_proxies`].
-    pub trusted_proxies: Vec<IpNet>,
-    /// See [`Shared::auth`].
-    pub auth: Auth,
-    /// See [`Shared::limits`].
-    pub limits: Limits,
-    /// See [`Shared::metrics`].
-    pub metrics: Arc<GatewayMetrics>,
-    /// See [`Shared::readiness`].
-    pub readiness: Readiness,
 }
 
 impl Shared {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Shared {
-        let Parts { routes, route_ids, sources, prefix, trusted_proxies, auth, limits, metrics, readiness } = parts;
-        let where_to = credential::describe(&sources).into();
-        let cutting = Arc::new(AtomicBool::new(false));
-        Shared {
-            routes,
-            route_ids,
-            sources,
-            prefix,
-            trusted_proxies,
-            auth,
-            limits,
-            metrics,
-            readiness,
-            cutting,
-            where_to,
-        }
+        let where_to = credential::describe(&parts.sources).into();
+        Shared { parts, cutting: AtomicBool::new(false), where_to }
     }
 
     /// From now on a reply that is dropped is one that Keytoll broke off.
     pub fn cut(&self) {
         self.cutting.store(true, Ordering::Release);
+    }
+
+    fn is_cutting(&self) -> bool {
+        self.cutting.load(Ordering::Acquire)
     }
 }
 
@@ -142,7 +115,7 @@ pub struct Gateway {
 impl Gateway {
     /// With connections of its own to the upstreams of `apis`.
     pub fn new(shared: Arc<Shared>, billing: Billing, apis: &[ApiConfig]) -> Gateway {
-        let limits = UpstreamLimits::from(&shared.limits);
+        let limits = UpstreamLimits::from(&shared.parts.limits);
         let upstreams = apis
             .iter()
             .map(|api| {
@@ -156,7 +129,7 @@ impl Gateway {
     /// The service of one connection.
     pub fn service(self: &Arc<Self>, peer: SocketAddr) -> Connection {
         let address = peer.ip().to_canonical();
-        let is_trusted = self.shared.trusted_proxies.iter().any(|net| net.contains(&address));
+        let is_trusted = self.shared.parts.trusted_proxies.iter().any(|net| net.contains(&address));
         Connection { gateway: Arc::clone(self), peer: Arc::new(Peer::new(address, is_trusted)), client: peer }
     }
 
@@ -167,7 +140,7 @@ impl Gateway {
         client: SocketAddr,
         request: Request<Incoming>,
     ) -> Response<ReplyBody> {
-        if let Some(probe) = self.shared.readiness.probe(&request) {
+        if let Some(probe) = self.shared.parts.readiness.probe(&request) {
             return probe;
         }
         let request_id = RequestId::of(request.headers());
@@ -194,14 +167,14 @@ impl Gateway {
     ) -> Result<Response<ReplyBody>, Problem> {
         let shared = &self.shared;
         let mut target = Target::of(&mut request)?;
-        let found = target.route(&shared.routes, request.method())?;
+        let found = target.route(&shared.parts.routes, request.method())?;
         record.routed(found.api);
         let key = self.credential(&found, &mut target, &mut request)?;
         let known = match &key {
             Some(taken) => Some(self.authenticate(taken, &found, &record).await?),
             None => None,
         };
-        let body = RequestBody::of(&mut request, &shared.limits)?;
+        let body = RequestBody::of(&mut request, &shared.parts.limits)?;
         let passage = self.pay(&found, key.as_ref(), known, &record).await?;
         let exchange = Exchange { gateway: Arc::clone(self), passage, request_id: request_id.clone(), record };
         let outgoing = exchange.outgoing(peer, &found, target, request, body)?;
@@ -215,7 +188,7 @@ impl Gateway {
         target: &mut Target,
         request: &mut Request<Incoming>,
     ) -> Result<Option<Key>, Problem> {
-        let Shared { sources, prefix, limits, where_to, .. } = &*self.shared;
+        let Shared { parts: Parts { sources, prefix, limits, .. }, where_to, .. } = &*self.shared;
         let original = target.original();
         let query = original.query();
         if found.route.public {
@@ -235,7 +208,7 @@ impl Gateway {
 
     /// Who the key stands for, and whether it is good for this API.
     async fn authenticate(&self, key: &Key, found: &Match<'_>, record: &Record) -> Result<Arc<Known>, Problem> {
-        let auth = &self.shared.auth;
+        let auth = &self.shared.parts.auth;
         for other in &key.others {
             if auth.is_key(other).await.map_err(|_| Problem::BillingUnavailable)? {
                 return Err(Problem::AmbiguousKey);
@@ -262,7 +235,7 @@ impl Gateway {
             return Ok(passage);
         }
         let (Some(key), Some(mut known)) = (key, known) else { return Err(Problem::Internal) };
-        let route = *self.shared.route_ids.get(found.route.index).ok_or(Problem::Internal)?;
+        let route = *self.shared.parts.route_ids.get(found.route.index).ok_or(Problem::Internal)?;
         let price = Price { cents: found.route.price, route };
         for _ in 0..=KEY_RELOADS {
             match self.billing.hold(known.principal(), known.generation(), &price).await {
@@ -276,7 +249,7 @@ impl Gateway {
                 }
                 Err(HoldRefused::Unavailable(_)) => return Err(Problem::BillingUnavailable),
                 Err(HoldRefused::KeyChanged) => {
-                    known = self.shared.auth.reload(&key.key, &known).await.map_err(refused)?;
+                    known = self.shared.parts.auth.reload(&key.key, &known).await.map_err(refused)?;
                     check_api(&known, found)?;
                 }
             }

@@ -141,7 +141,7 @@ impl Settle<'_> {
         let Some(hold) = passage.into_hold() else {
             return Ok(self.pass(reply, None));
         };
-        let charge_on = &self.gateway.shared.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
+        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
         if !outcome.is_charged(charge_on) {
             let receipt = self.release(hold, outcome).await;
             return Ok(self.pass(reply, Some(&receipt)));
@@ -177,7 +177,7 @@ impl Settle<'_> {
         let Some((protocol, client)) = upgrade else {
             return self.failed(passage, Problem::UpstreamBroken).await;
         };
-        let charge_on = &self.gateway.shared.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
+        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
         let outcome = Outcome::Replied(reply.status());
         let mut paid = None;
         if let Some(hold) = passage.into_hold() {
@@ -192,7 +192,7 @@ impl Settle<'_> {
             });
         }
         let upstream = hyper::upgrade::on(&mut reply);
-        tunnel::start(client, upstream, self.gateway.shared.limits.tunnel_idle, self.record.clone());
+        tunnel::start(client, upstream, self.gateway.shared.parts.limits.tunnel_idle, self.record.clone());
         let (mut head, _) = reply.into_parts();
         to_client(&mut head.headers, self.request_id, paid.as_ref(), Some(protocol));
         self.record.replied(head.status);

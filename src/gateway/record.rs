@@ -50,7 +50,7 @@ impl Record {
         request: &Request<B>,
         shared: Arc<Shared>,
     ) -> Record {
-        shared.metrics.requests_open.inc();
+        shared.parts.metrics.requests_open.inc();
         Record {
             inner: Arc::new(Inner {
                 request_id: request_id.clone(),
@@ -85,7 +85,7 @@ impl Record {
         let mut notes = self.notes();
         notes.upstream = Some(after);
         if let Some((index, _)) = &notes.api
-            && let Some(metrics) = self.inner.shared.metrics.api(*index)
+            && let Some(metrics) = self.inner.shared.parts.metrics.api(*index)
         {
             metrics.upstream_answered(after);
         }
@@ -102,14 +102,15 @@ impl Record {
 
     pub(super) fn refused(&self, problem: &Problem) {
         let code = problem.code();
-        self.inner.shared.metrics.refused(code.index());
+        self.inner.shared.parts.metrics.refused(code.index());
         let mut notes = self.notes();
         notes.problem = Some(code.as_str());
         notes.status = Some(problem.status());
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.inner.shared
+    /// Whether Keytoll itself is cutting what is left.
+    pub(super) fn is_cutting(&self) -> bool {
+        self.inner.shared.is_cutting()
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -124,7 +125,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let notes = self.notes.get_mut().unwrap_or_else(PoisonError::into_inner);
         let duration = self.started.elapsed();
-        let metrics = &self.shared.metrics;
+        let metrics = &self.shared.parts.metrics;
         metrics.requests_open.dec();
         if let (Some((index, _)), Some(status)) = (&notes.api, notes.status)
             && let Some(api) = metrics.api(*index)

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::{error, fmt};
 
@@ -214,7 +213,7 @@ impl Drop for ReplyBody {
         let Kind::Settling(unsettled) = &mut self.kind else { return };
         let State::Flowing(hold) = &mut unsettled.state else { return };
         let (Some(hold), Some(record)) = (hold.take(), &self.record) else { return };
-        if record.shared().cutting.load(Ordering::Acquire) {
+        if record.is_cutting() {
             record.settled(Cents::ZERO);
             drop(hold);
         } else {

@@ -1,0 +1,179 @@
+//! Answers: after a commit, after a failure, and when somebody waited too long.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Failure, Writer};
+use crate::model::Cents;
+use crate::store::batch::Item;
+use crate::store::ledger::{Held, HeldCharge, Settled, Wanted};
+use crate::store::mailbox::{Delivery, Mailbox};
+use crate::store::queue::Command;
+use crate::store::refusal::{HoldRefused, Unavailable};
+use crate::telemetry::metrics::StoreMetrics;
+
+impl Writer {
+    /// Answers for a batch that is committed.
+    pub(super) fn answer(&mut self, work: Vec<Item>) {
+        let metrics = Arc::clone(&self.parts.metrics);
+        if !work.is_empty() {
+            self.parts.health.note(Ok(()));
+            self.kept_for = None;
+            metrics.batch_size.observe(work.len() as u64);
+        }
+        let mut post = Post::default();
+        for item in work {
+            match item {
+                Item::Hold(command, Ok(made)) => {
+                    metrics.holds.inc();
+                    metrics.held_cents.inc_by(made.facts.cents.0.unsigned_abs());
+                    metrics.holds_open.inc();
+                    let charge = HeldCharge::new(made.facts, command.reply.mailbox(), command.slot);
+                    let held = Held { charge, balance: made.balance, generation: made.generation };
+                    post.add(command.reply.address(Ok(held)));
+                }
+                Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
+                Item::Settle(command, settled) => {
+                    self.spans.settled(command.facts.span);
+                    count(&metrics, settled, command.facts.cents);
+                    if let Some(reply) = command.reply {
+                        post.add(reply.address(settled));
+                    }
+                }
+                Item::Write(job) => job.finish(Ok(())),
+            }
+        }
+        post.send();
+    }
+
+    /// Deals with a batch that was not committed.
+    pub(super) fn failed(&mut self, work: Vec<Item>, failure: Failure) {
+        let reason = match failure {
+            // The lock of another program is waited for, as long as each one may wait.
+            Failure::Busy => return self.keep(work),
+            Failure::Undone(reason) => reason,
+            Failure::Fatal(fatal) => {
+                self.parts.health.stop(fatal);
+                Unavailable::Unsafe
+            }
+        };
+        self.parts.health.note(Err(reason));
+        self.kept_for = Some(reason);
+        let mut post = Post::default();
+        for item in work {
+            match item {
+                Item::Hold(command, decision) => {
+                    if let Ok(made) = decision {
+                        self.spans.settled(made.facts.span);
+                    }
+                    post.add(command.reply.address(Err(HoldRefused::Unavailable(reason))));
+                }
+                Item::Settle(command, _) => self.kept.push(Command::Settle(command)),
+                Item::Write(job) => job.finish(Err(reason)),
+            }
+        }
+        post.send();
+    }
+
+    pub(super) fn keep(&mut self, work: Vec<Item>) {
+        self.kept_for = Some(Unavailable::Locked);
+        for item in work {
+            self.kept.push(match item {
+                Item::Hold(command, decision) => {
+                    if let Ok(made) = decision {
+                        self.spans.settled(made.facts.span);
+                    }
+                    Command::Hold(command)
+                }
+                Item::Settle(command, _) => Command::Settle(command),
+                Item::Write(job) => Command::Write(job),
+            });
+        }
+    }
+
+    /// Drops holds that nobody waits for, refuses what waited too long, and turns late captures into releases.
+    pub(super) fn expire(&mut self, batch: &mut Vec<Command>) {
+        let now = Instant::now();
+        let late = self.kept_for.unwrap_or(Unavailable::TooLate);
+        let mut post = Post::default();
+        for command in mem::take(batch) {
+            match command {
+                Command::Hold(hold) if hold.reply.is_gone() => {}
+                Command::Hold(hold) if now >= hold.deadline => {
+                    self.parts.health.note(Err(late));
+                    post.add(hold.reply.address(Err(HoldRefused::Unavailable(late))));
+                }
+                Command::Settle(mut settle) if now >= settle.deadline && settle.wanted == Wanted::Capture => {
+                    settle.wanted = Wanted::Release;
+                    if let Some(reply) = settle.reply.take() {
+                        post.add(reply.address(Settled::Released { balance: None }));
+                    }
+                    batch.push(Command::Settle(settle));
+                }
+                Command::Write(job) if now >= job.deadline() => job.finish(Err(late)),
+                command => batch.push(command),
+            }
+        }
+        post.send();
+    }
+
+    /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
+    pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
+        let mut post = Post::default();
+        for command in batch.drain(..) {
+            match command {
+                Command::Hold(hold) => post.add(hold.reply.address(Err(HoldRefused::Unavailable(reason)))),
+                Command::Settle(settle) => {
+                    if let Some(reply) = settle.reply {
+                        post.add(reply.address(Settled::Unknown));
+                    }
+                }
+                Command::Write(job) => job.finish(Err(reason)),
+            }
+        }
+        post.send();
+    }
+}
+
+fn count(metrics: &StoreMetrics, settled: Settled, cents: Cents) {
+    let cents = cents.0.unsigned_abs();
+    metrics.holds_open.dec();
+    match settled {
+        Settled::Captured => {
+            metrics.captures.inc();
+            metrics.captured_cents.inc_by(cents);
+        }
+        Settled::Released { .. } | Settled::Unknown => {
+            metrics.releases.inc();
+            metrics.released_cents.inc_by(cents);
+        }
+    }
+}
+
+/// Answers sorted by the worker that they go to.
+#[derive(Default)]
+struct Post {
+    direct: Vec<Delivery>,
+    by_mailbox: HashMap<usize, (Arc<Mailbox>, Vec<Delivery>)>,
+}
+
+impl Post {
+    fn add(&mut self, (mailbox, delivery): (Option<Arc<Mailbox>>, Delivery)) {
+        match mailbox {
+            Some(mailbox) => {
+                let place = Arc::as_ptr(&mailbox) as usize;
+                self.by_mailbox.entry(place).or_insert_with(|| (mailbox, Vec::new())).1.push(delivery);
+            }
+            None => self.direct.push(delivery),
+        }
+    }
+
+    fn send(self) {
+        for (mailbox, mut deliveries) in self.by_mailbox.into_values() {
+            mailbox.deliver(&mut deliveries);
+        }
+        self.direct.into_iter().for_each(Delivery::hand_over);
+    }
+}

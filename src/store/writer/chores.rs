@@ -1,0 +1,114 @@
+//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead; and what
+//! happens between two transactions.
+
+use std::time::{Duration, Instant};
+
+use super::{CHECKPOINT, CHORES, Writer, now_unix_ms, schema_version};
+use crate::store::checkpoint;
+use crate::store::instance::{self, Recovered};
+use crate::store::refusal::Fatal;
+use crate::store::{external, triggers};
+
+impl Writer {
+    /// Puts what other programs did onto the books.
+    pub(super) fn absorb(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
+        let connection = &self.parts.connection;
+        self.wallets.forget_all();
+        let mut entries = external::absorb(connection, now_unix_ms)?;
+        let schema = schema_version(connection)?;
+        if schema != self.schema && !triggers::in_place(connection)? {
+            tracing::warn!(
+                "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
+            );
+            triggers::install(connection)?;
+            entries += external::reconcile(connection, now_unix_ms)?;
+        }
+        if entries > 0 {
+            tracing::info!(entries, "changes of balances by other programs were entered");
+            self.parts.metrics.external_entries.inc_by(entries);
+        }
+        Ok(())
+    }
+
+    /// Once a second: the mark below which everything is settled, and the holds of processes that are gone.
+    pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
+        self.chores_at = Instant::now() + CHORES;
+        let Some(instance) = &self.parts.instance else { return Ok(()) };
+        let connection = &self.parts.connection;
+        if self.ids.next() > 0 {
+            let mark = self.spans.turn(self.ids.next());
+            if mark != self.low_water {
+                connection
+                    .prepare_cached("UPDATE keytoll_instances SET low_water = ?2 WHERE id = ?1")?
+                    .execute([instance.id, mark])?;
+                self.low_water = mark;
+            }
+        }
+        let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id))?;
+        if !dead.is_empty() {
+            let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
+            self.wallets.flush(connection)?;
+            report(recovered);
+            dead.into_iter().for_each(instance::Dead::remove_lock);
+        }
+        Ok(())
+    }
+
+    /// Between two transactions: the little that is left of a checkpoint, and the bound of the log.
+    pub(super) fn after_turn(&mut self) {
+        let Some(checkpointer) = &self.parts.checkpointer else { return };
+        let bytes = self.identity.wal_bytes();
+        self.parts.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.parts.metrics.wallets_cached.set(i64::try_from(self.wallets.len()).unwrap_or(i64::MAX));
+        let is_late = bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
+        if checkpointer.take_little_left() || is_late {
+            self.checkpoint_at = Instant::now() + CHECKPOINT;
+            match checkpoint::passive(&self.parts.connection) {
+                Ok(_) => {}
+                Err(error) if checkpoint::is_sync_failure(&error) => self.parts.health.stop(Fatal::SyncFailed),
+                Err(error) => tracing::debug!(%error, "the rest of a checkpoint is left for later"),
+            }
+            checkpointer.ask();
+        }
+    }
+
+    /// The last transaction: unused ids go back, and this instance has ended.
+    pub(super) fn finish(mut self) {
+        self.parts.checkpointer = None;
+        if self.parts.health.is_fatal() {
+            return;
+        }
+        let Some(instance) = self.parts.instance.take() else { return };
+        let connection = &self.parts.connection;
+        let ended = self.parts.queue.open_charges() == 0;
+        let last = || -> rusqlite::Result<()> {
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+            if self.ids.next() > 0 {
+                self.ids.give_back(connection)?;
+            }
+            if ended {
+                instance.end(connection, now_unix_ms())?;
+            }
+            connection.execute_batch("COMMIT")?;
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        match last() {
+            Ok(()) if ended => instance.remove_lock(),
+            Ok(()) => tracing::warn!("stopping with charges that are not settled; the next start releases them"),
+            Err(error) => tracing::warn!(%error, "the last transaction failed; the next start puts things in order"),
+        }
+    }
+}
+
+/// Says what was found of processes that are gone.
+pub(super) fn report(recovered: Recovered) {
+    if recovered.instances > 0 {
+        tracing::warn!(
+            instances = recovered.instances,
+            charges = recovered.charges,
+            cents = recovered.cents,
+            "a gateway ended without settling: its holds are released"
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The commit: what it waits for, and what became of one that failed.
+
+use rusqlite::Connection;
+
+use super::{Failure, Writer, schema_version};
+use crate::config::Durability;
+use crate::store::batch::Item;
+use crate::store::checkpoint;
+use crate::store::ledger::{Settled, Wanted};
+use crate::store::refusal::Fatal;
+
+impl Writer {
+    /// Sets what the next commit has to wait for: captures and admin writes reach the disk, holds need not.
+    pub(super) fn sync_for(&mut self, work: &[Item]) -> rusqlite::Result<()> {
+        let full = self.parts.durability == Durability::Full;
+        let wanted = work.iter().any(|item| match item {
+            Item::Hold(..) => false,
+            Item::Settle(command, _) => full && command.wanted == Wanted::Capture,
+            Item::Write(_) => true,
+        });
+        self.set_sync(wanted)
+    }
+
+    pub(super) fn set_sync(&mut self, wanted: bool) -> rusqlite::Result<()> {
+        if wanted != self.synced {
+            let pragma = if wanted { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.parts.connection.prepare_cached(pragma)?.execute([])?;
+            self.synced = wanted;
+        }
+        Ok(())
+    }
+
+    pub(super) fn reserve_ids(&mut self) -> Result<(), Failure> {
+        self.set_sync(true)?;
+        let transaction = self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
+        transaction?;
+        let reserved = self.ids.reserve(&self.parts.connection).and_then(|ids| {
+            self.parts.connection.execute_batch("COMMIT")?;
+            Ok(ids)
+        });
+        if !self.parts.connection.is_autocommit() {
+            self.parts.connection.execute_batch("ROLLBACK")?;
+        }
+        self.ids = reserved?;
+        Ok(())
+    }
+
+    /// Commits. When that fails, only reading again tells whether it took place.
+    pub(super) fn commit(&mut self, work: &[Item]) -> Result<(), Failure> {
+        let connection = &self.parts.connection;
+        let schema = schema_version(connection)?;
+        let committed = connection.prepare_cached("COMMIT")?.execute([]);
+        match committed {
+            Ok(_) => {}
+            Err(error) if !connection.is_autocommit() || checkpoint::is_sync_failure(&error) => {
+                return Err(error.into());
+            }
+            Err(error) => match took_place(connection, work) {
+                Ok(true) => tracing::warn!(%error, "a commit reported an error and took place all the same"),
+                Ok(false) => return Err(error.into()),
+                Err(_) => return Err(Failure::Fatal(Fatal::FateUnknown)),
+            },
+        }
+        self.absorbed = self.seen;
+        self.schema = schema;
+        self.parts.view.publish(self.generation);
+        Ok(())
+    }
+}
+
+/// Whether a batch is in the file: told by the first thing in it that leaves a trace.
+fn took_place(connection: &Connection, work: &[Item]) -> rusqlite::Result<bool> {
+    for item in work {
+        match item {
+            Item::Hold(_, Ok(made)) => {
+                return connection
+                    .prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1")?
+                    .exists([made.facts.id.0]);
+            }
+            Item::Settle(command, Settled::Captured | Settled::Released { .. }) => {
+                let mut select =
+                    connection.prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state <> 0")?;
+                return select.exists([command.facts.id.0]);
+            }
+            Item::Hold(_, Err(_)) | Item::Settle(_, Settled::Unknown) | Item::Write(_) => {}
+        }
+    }
+    Ok(false)
+}
