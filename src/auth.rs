@@ -3,7 +3,8 @@
 //! Two bounded caches, so that unknown keys cannot push out good ones. Loading is shared: a cold key that a thousand
 //! clients present at once costs one look-up. What is remembered carries the generation of the view under which it
 //! was loaded; a hold compares that exactly, so that a stale entry is never wrong, only slower. Where nothing is held
-//! (free routes, refusals) an entry must be fresh: of the generation of now, or loaded a moment ago.
+//! (free routes, refusals) an entry must be fresh: of the generation of now, or loaded a moment ago
+//! and not before a change that was made through the gateway itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use crate::model::{ApiKey, KeyDigest, KeyPrefix, KeyShape, Principal};
 use crate::store::{Found, Generation, Store, Unavailable};
 use crate::telemetry::metrics::AuthMetrics;
 
-/// How old an answer may be that no hold confirms.
+/// How old an answer may be that no hold confirms and that no change of our own has overtaken.
 const FRESH: Duration = Duration::from_millis(40);
 /// How long ago the file may have been compared for the generation to count; with the writer's interval and [`FRESH`]
 /// this keeps free routes within 100 ms of a change.
@@ -154,7 +155,8 @@ impl Auth {
     }
 
     fn is_fresh(&self, generation: Generation, loaded: Instant) -> bool {
-        loaded.elapsed() < FRESH || (generation == self.store.generation() && self.store.view_age() < WATCHED)
+        let is_young = loaded.elapsed() < FRESH && generation >= self.store.own_generation();
+        is_young || (generation == self.store.generation() && self.store.view_age() < WATCHED)
     }
 
     /// One look-up for all who ask at once. It runs in a task of its own: callers come and go, and a look-up that is

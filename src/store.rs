@@ -170,6 +170,12 @@ impl Store {
         self.shared.view.generation()
     }
 
+    /// The generation of the last change of keys and users that was made through this store. What was loaded under an
+    /// older one is not to be relied on: such a change is in force when it is answered.
+    pub fn own_generation(&self) -> Generation {
+        self.shared.view.own()
+    }
+
     /// How long ago the file was last compared for commits of other programs; the generation covers all before.
     pub fn view_age(&self) -> Duration {
         self.shared.view.age()

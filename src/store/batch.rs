@@ -36,6 +36,7 @@ pub(super) struct Batch<'a> {
     ids: &'a mut ChargeIds,
     spans: &'a mut Spans,
     generation: &'a mut Generation,
+    own: &'a mut Generation,
     instance: i64,
     now_unix_ms: i64,
     insert: CachedStatement<'a>,
@@ -49,13 +50,15 @@ pub(super) struct Ground<'a> {
     pub(super) ids: &'a mut ChargeIds,
     pub(super) spans: &'a mut Spans,
     pub(super) generation: &'a mut Generation,
+    /// The generation of the last change of our own.
+    pub(super) own: &'a mut Generation,
     pub(super) instance: i64,
     pub(super) now_unix_ms: i64,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(ground: Ground<'a>) -> rusqlite::Result<Batch<'a>> {
-        let Ground { connection, wallets, ids, spans, generation, instance, now_unix_ms } = ground;
+        let Ground { connection, wallets, ids, spans, generation, own, instance, now_unix_ms } = ground;
         let insert = connection.prepare_cached(
             "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
@@ -63,7 +66,7 @@ impl<'a> Batch<'a> {
         let settle = connection.prepare_cached(
             "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = 0",
         )?;
-        Ok(Batch { connection, wallets, ids, spans, generation, instance, now_unix_ms, insert, settle })
+        Ok(Batch { connection, wallets, ids, spans, generation, own, instance, now_unix_ms, insert, settle })
     }
 
     /// Works through the items. An error of SQLite undoes them all.
@@ -168,6 +171,7 @@ impl<'a> Batch<'a> {
             Ok(true) => {
                 if keys_changed {
                     self.generation.0 += 1;
+                    *self.own = *self.generation;
                 }
                 self.connection.execute_batch("RELEASE write")
             }

@@ -26,22 +26,40 @@ impl Generation {
 /// The shared view: written by the writer, read by everyone.
 pub(super) struct View {
     generation: AtomicU64,
+    /// The generation of the last change that was made through this store.
+    own: AtomicU64,
     started: Instant,
     watched_us: AtomicU64,
 }
 
 impl View {
     pub(super) fn new() -> View {
-        View { generation: AtomicU64::new(1), started: Instant::now(), watched_us: AtomicU64::new(0) }
+        View {
+            generation: AtomicU64::new(1),
+            own: AtomicU64::new(0),
+            started: Instant::now(),
+            watched_us: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::Acquire))
     }
 
+    /// The generation of the last change to keys and users that was made through this store: what was loaded under
+    /// an older one may be wrong, however young it is.
+    pub(super) fn own(&self) -> Generation {
+        Generation(self.own.load(Ordering::Acquire))
+    }
+
     /// Makes a generation known; only after the commit that it stands for.
     pub(super) fn publish(&self, generation: Generation) {
         self.generation.store(generation.0, Ordering::Release);
+    }
+
+    /// Makes known which generation stands for a change of our own; before the change is answered.
+    pub(super) fn publish_own(&self, generation: Generation) {
+        self.own.store(generation.0, Ordering::Release);
     }
 
     /// Notes that the file was compared just now, and that the published generation covers what was seen.

@@ -61,6 +61,8 @@ pub(super) struct Writer {
     identity: Identity,
     wallets: Wallets,
     generation: Generation,
+    /// The generation of the last change of our own.
+    own: Generation,
     /// `data_version` as last seen, and as the books have it.
     seen: i64,
     absorbed: i64,
@@ -116,6 +118,7 @@ impl Writer {
             identity: Identity::of(&parts.path),
             wallets: Wallets::new(parts.cached_wallets),
             generation: parts.view.generation(),
+            own: parts.view.own(),
             seen,
             absorbed: seen,
             schema,
@@ -233,6 +236,7 @@ impl Writer {
             ids: &mut self.ids,
             spans: &mut self.spans,
             generation: &mut self.generation,
+            own: &mut self.own,
             instance: self.parts.instance.as_ref().map_or(0, |instance| instance.id),
             now_unix_ms,
         };
@@ -337,6 +341,7 @@ impl Writer {
         self.absorbed = self.seen;
         self.schema = schema;
         self.parts.view.publish(self.generation);
+        self.parts.view.publish_own(self.own);
         Ok(())
     }
 
