@@ -4,6 +4,14 @@
 mod harness;
 
 #[cfg(test)]
+mod captures;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod credentials;
+#[cfg(test)]
+mod leaving;
+#[cfg(test)]
+mod outcomes;
+#[cfg(test)]
+mod revocation;
