@@ -36,7 +36,7 @@ pub use error::{BodyError, SendError};
 
 use connect::Address;
 use connection::{Connection, Failure};
-use outgoing::Outgoing;
+use outgoing::{Outgoing, Progress};
 use pool::Pool;
 
 /// The waits and counts of the way to an upstream; see [`Limits`] for each.
@@ -146,7 +146,7 @@ impl<B: RequestBody> Upstream<B> {
 
             if let Some(mut kept) = target.pool.take() {
                 match kept.exchange(request, progress.as_deref(), self.limits.head_timeout).await {
-                    Ok(reply) => return Ok(self.reply(reply, kept, target)),
+                    Ok(reply) => return Ok(self.reply(reply, kept, progress, target)),
                     Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
                     Err(Failure::Sent(error)) => return Err(error),
                 }
@@ -161,7 +161,7 @@ impl<B: RequestBody> Upstream<B> {
             };
             let mut fresh = Connection::open(stream).await?;
             return match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout).await {
-                Ok(reply) => Ok(self.reply(reply, fresh, target)),
+                Ok(reply) => Ok(self.reply(reply, fresh, progress, target)),
                 Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
                 Err(Failure::Sent(error)) => Err(error),
             };
@@ -173,13 +173,14 @@ impl<B: RequestBody> Upstream<B> {
         &self,
         reply: Response<hyper::body::Incoming>,
         mut connection: Connection<B>,
+        request: Option<Arc<Progress>>,
         target: &Target<B>,
     ) -> Response<UpstreamBody<B>> {
         if reply.extensions().get::<hyper::upgrade::OnUpgrade>().is_some() {
             connection.release();
             return reply.map(UpstreamBody::none);
         }
-        reply.map(|body| UpstreamBody::new(body, connection, Arc::clone(&target.pool), self.limits.body_idle))
+        reply.map(|body| UpstreamBody::new(body, connection, Arc::clone(&target.pool), request, self.limits.body_idle))
     }
 }
 

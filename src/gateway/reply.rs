@@ -182,10 +182,11 @@ impl Unsettled {
                         Some(Ok(frame)) => Some(cleaned(frame)),
                         None => None,
                         Some(Err(error)) => {
-                            // The hold is dropped, and so released.
+                            let is_clients = matches!(error, BodyError::RequestBody(_));
+                            let hold = hold.take();
                             self.state = State::Done;
-                            if let Some(record) = record {
-                                record.settled(Cents::ZERO);
+                            if let (Some(hold), Some(record)) = (hold, record) {
+                                end_early(hold, self.outcome, record, is_clients);
                             }
                             return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
                         }
@@ -213,13 +214,19 @@ impl Drop for ReplyBody {
         let Kind::Settling(unsettled) = &mut self.kind else { return };
         let State::Flowing(hold) = &mut unsettled.state else { return };
         let (Some(hold), Some(record)) = (hold.take(), &self.record) else { return };
-        if record.is_cutting() {
-            record.settled(Cents::ZERO);
-            drop(hold);
-        } else {
-            record.settled(hold.cents());
-            drop(hold.capture(unsettled.outcome));
-        }
+        end_early(hold, unsettled.outcome, record, true);
+    }
+}
+
+/// Settles a reply that does not come to its end. The client's doing, by leaving or by breaking off its own request:
+/// captured, or all but the last byte could be had for nothing. Otherwise dropped, and so released.
+fn end_early(hold: Hold, outcome: Outcome, record: &Record, is_clients: bool) {
+    if is_clients && !record.is_cutting() {
+        record.settled(hold.cents());
+        drop(hold.capture(outcome));
+    } else {
+        record.settled(Cents::ZERO);
+        drop(hold);
     }
 }
 

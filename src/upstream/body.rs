@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::outgoing::Progress;
 use super::pool::Pool;
 use super::{BodyError, RequestBody};
 
@@ -20,6 +21,8 @@ pub struct UpstreamBody<B: RequestBody> {
     incoming: Incoming,
     lease: Option<Lease<B>>,
     idle: Duration,
+    /// Of the request's body, which may still be on its way.
+    request: Option<Arc<Progress>>,
     /// Whether the timer runs since the last piece; a piece that is there at once never touches it.
     waits: bool,
 }
@@ -34,10 +37,11 @@ impl<B: RequestBody> UpstreamBody<B> {
         incoming: Incoming,
         connection: Connection<B>,
         pool: Arc<Pool<B>>,
+        request: Option<Arc<Progress>>,
         idle: Duration,
     ) -> UpstreamBody<B> {
         let lease = Some(Lease { connection, pool });
-        let mut body = UpstreamBody { incoming, lease, idle, waits: false };
+        let mut body = UpstreamBody { incoming, lease, idle, request, waits: false };
         if body.incoming.is_end_stream() {
             body.finish();
         }
@@ -46,7 +50,7 @@ impl<B: RequestBody> UpstreamBody<B> {
 
     /// Of a reply whose connection is now something else.
     pub(super) fn none(incoming: Incoming) -> UpstreamBody<B> {
-        UpstreamBody { incoming, lease: None, idle: Duration::ZERO, waits: false }
+        UpstreamBody { incoming, lease: None, idle: Duration::ZERO, request: None, waits: false }
     }
 
     fn finish(&mut self) {
@@ -82,7 +86,10 @@ impl<B: RequestBody> Body for UpstreamBody<B> {
             }
             Poll::Ready(Some(Err(cause))) => {
                 self.lease = None;
-                Poll::Ready(Some(Err(BodyError::Broken(cause))))
+                // hyper ends a connection whose request breaks off, and says no more of it than that.
+                let is_clients = self.request.as_ref().is_some_and(|request| request.has_failed());
+                let error = if is_clients { BodyError::RequestBody(cause) } else { BodyError::Broken(cause) };
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
                 self.finish();

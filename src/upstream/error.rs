@@ -64,6 +64,8 @@ pub enum BodyError {
     Idle,
     /// The connection ended or the framing is wrong.
     Broken(hyper::Error),
+    /// The request's own body failed while the reply was on its way: the client's doing.
+    RequestBody(hyper::Error),
 }
 
 impl fmt::Display for BodyError {
@@ -71,6 +73,7 @@ impl fmt::Display for BodyError {
         f.write_str(match self {
             BodyError::Idle => "the upstream's body stopped coming",
             BodyError::Broken(_) => "the upstream broke off its body",
+            BodyError::RequestBody(_) => "the request's body broke off, and the reply with it",
         })
     }
 }
@@ -79,7 +82,7 @@ impl Error for BodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             BodyError::Idle => None,
-            BodyError::Broken(cause) => Some(cause),
+            BodyError::Broken(cause) | BodyError::RequestBody(cause) => Some(cause),
         }
     }
 }

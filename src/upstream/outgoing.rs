@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub(super) struct Progress {
     start: Instant,
     /// Milliseconds after `start`, or [`WAITS`].
     moved_ms: AtomicU64,
+    failed: AtomicBool,
 }
 
 /// It is the client that is waited for. How long that may take is for the body itself to say.
@@ -41,12 +42,17 @@ const WAITS: u64 = u64::MAX;
 
 impl Progress {
     fn new() -> Progress {
-        Progress { start: Instant::now(), moved_ms: AtomicU64::new(0) }
+        Progress { start: Instant::now(), moved_ms: AtomicU64::new(0), failed: AtomicBool::new(false) }
     }
 
     fn moved(&self) {
         let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(WAITS - 1);
         self.moved_ms.store(passed, Ordering::Relaxed);
+    }
+
+    /// Whether the body broke off: the client's doing, and the end of the reply as well.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// The time from which the upstream's silence counts.
@@ -66,6 +72,7 @@ impl<B: RequestBody> Body for Outgoing<B> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Some(progress) = &self.progress {
             match polled {
+                Poll::Ready(Some(Err(_))) => progress.failed.store(true, Ordering::Relaxed),
                 Poll::Ready(_) => progress.moved(),
                 Poll::Pending => progress.moved_ms.store(WAITS, Ordering::Relaxed),
             }

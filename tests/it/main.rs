@@ -4,6 +4,8 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers are tests too.
 
 #[cfg(test)]
+mod captures;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod concurrency;
@@ -12,4 +14,10 @@ mod credentials;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod leaving;
+#[cfg(test)]
+mod outcomes;
+#[cfg(test)]
 mod process;
+#[cfg(test)]
+mod revocation;
