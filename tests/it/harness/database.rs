@@ -1,0 +1,116 @@
+//! The file, as another program sees it: with SQLite's usual patience of 5 s, and no knowledge of Keytoll.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Params};
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+}
+
+impl Database {
+    pub(super) fn new(path: PathBuf) -> Database {
+        Database { path }
+    }
+
+    /// A connection of another program.
+    pub(crate) fn open(&self) -> Connection {
+        let connection = Connection::open(&self.path).unwrap();
+        connection.busy_timeout(Duration::from_secs(5)).unwrap();
+        connection
+    }
+
+    /// One statement of another program.
+    #[track_caller]
+    pub(crate) fn execute(&self, sql: &str, values: impl Params) -> usize {
+        self.open().execute(sql, values).unwrap()
+    }
+
+    /// A number.
+    #[track_caller]
+    pub(crate) fn number(&self, select: &str) -> i64 {
+        self.open().query_row(select, [], |row| row.get(0)).unwrap()
+    }
+
+    /// What stands in the wallet, whatever it is.
+    pub(crate) fn balance_value(&self, user: i64) -> Value {
+        self.open().query_row("SELECT balance FROM wallets WHERE user_id = ?1", [user], |row| row.get(0)).unwrap()
+    }
+
+    /// The money in the wallet.
+    #[track_caller]
+    pub(crate) fn balance(&self, user: i64) -> i64 {
+        self.number(&format!("SELECT balance FROM wallets WHERE user_id = {user}"))
+    }
+
+    /// Charges in a state: 0 held, 1 captured, 2 released.
+    pub(crate) fn charges(&self, state: i64) -> i64 {
+        self.number(&format!("SELECT count(*) FROM keytoll_charges WHERE state = {state}"))
+    }
+
+    /// The amounts of a user's entries of a kind, in order.
+    pub(crate) fn entries(&self, user: i64, kind: &str) -> Vec<i64> {
+        let connection = self.open();
+        let mut select = connection
+            .prepare(
+                "SELECT e.amount_cents FROM keytoll_entries e JOIN keytoll_accounts a ON a.id = e.account_id
+                 WHERE a.user_id = ?1 AND e.kind = ?2 ORDER BY e.id",
+            )
+            .unwrap();
+        let rows = select.query_map(rusqlite::params![user, kind], |row| row.get(0)).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    /// The write lock, until it is dropped.
+    pub(crate) fn lock(&self) -> Lock {
+        let connection = self.open();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Lock { connection }
+    }
+
+    /// Asserts that for every user entries less charges are the wallet's balance, and that no balance is below zero.
+    /// What others wrote must be on the books already.
+    #[track_caller]
+    pub(crate) fn assert_books(&self) {
+        let connection = self.open();
+        let mut select = connection
+            .prepare(
+                "SELECT a.user_id, a.closed_at IS NOT NULL,
+                     (SELECT CASE WHEN typeof(w.balance) = 'integer' THEN w.balance ELSE 0 END
+                      FROM wallets w WHERE w.user_id = a.user_id),
+                     (SELECT coalesce(sum(amount_cents), 0) FROM keytoll_entries WHERE account_id = a.id),
+                     (SELECT coalesce(sum(cents), 0) FROM keytoll_charges WHERE account_id = a.id AND state <> 2)
+                 FROM keytoll_accounts a",
+            )
+            .unwrap();
+        let mut rows = select.query([]).unwrap();
+        let mut accounts = 0;
+        while let Some(row) = rows.next().unwrap() {
+            let (user, closed, balance): (i64, bool, Option<i64>) =
+                (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap());
+            let (entries, charges): (i64, i64) = (row.get(3).unwrap(), row.get(4).unwrap());
+            let balance = if closed { 0 } else { balance.unwrap_or(0) };
+            assert_eq!(entries - charges, balance, "user {user}: entries {entries}, charges {charges}");
+            assert!(balance >= 0, "user {user}: {balance}");
+            accounts += 1;
+        }
+        let wallets: i64 = connection.query_row("SELECT count(*) FROM wallets", [], |row| row.get(0)).unwrap();
+        assert!(accounts >= wallets, "a wallet is not on the books");
+    }
+}
+
+/// The write lock in the hands of another program.
+pub(crate) struct Lock {
+    connection: Connection,
+}
+
+impl Lock {
+    /// Lets it go, with nothing written.
+    pub(crate) fn release(self) {
+        self.connection.execute_batch("ROLLBACK").unwrap();
+    }
+}

@@ -1,0 +1,239 @@
+//! The gateway: the real one, on a thread with a runtime of its own, from a configuration file.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use keytoll::app;
+use keytoll::config::{self, Environment, KeyStorage, Overrides};
+use keytoll::model::{Cents, KeyId, KeyPrefix, UserId};
+use keytoll::store::Store;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{Api, Client, Database, Lock, PATIENCE, Request};
+
+/// A gateway in the making.
+pub(crate) struct GatewayBuilder {
+    workers: usize,
+    sections: Vec<(&'static str, String)>,
+    apis: Vec<Api>,
+}
+
+impl GatewayBuilder {
+    pub(crate) fn workers(mut self, workers: usize) -> GatewayBuilder {
+        self.workers = workers;
+        self
+    }
+
+    pub(crate) fn api(mut self, api: Api) -> GatewayBuilder {
+        self.apis.push(api);
+        self
+    }
+
+    /// A number of `[limits]`.
+    pub(crate) fn limit(self, name: &str, value: u64) -> GatewayBuilder {
+        self.line("limits", format!("{name} = {value}"))
+    }
+
+    /// A line of a section.
+    pub(crate) fn line(mut self, section: &'static str, line: impl Into<String>) -> GatewayBuilder {
+        self.sections.push((section, line.into()));
+        self
+    }
+
+    fn toml(&self, database: &std::path::Path) -> String {
+        let mut text =
+            format!("[server]\nlisten = \"127.0.0.1:0\"\nworkers = {}\ndrain_timeout_ms = 3000\n", self.workers);
+        let of = |section: &str| -> String {
+            let lines = self.sections.iter().filter(|(name, _)| *name == section);
+            lines.map(|(_, line)| format!("{line}\n")).collect()
+        };
+        text += &of("server");
+        text += "[admin]\nlisten = \"127.0.0.1:0\"\n";
+        text += &format!("[database]\npath = {database:?}\ncreate = true\ndurability = \"normal\"\n");
+        for section in ["keys", "limits"] {
+            text += &format!("[{section}]\n{}", of(section));
+        }
+        self.apis.iter().for_each(|api| text += &api.toml());
+        text
+    }
+
+    /// Runs it.
+    pub(crate) fn start(self) -> Gateway {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("auth.db");
+        let file = directory.path().join("keytoll.toml");
+        std::fs::write(&file, self.toml(&database)).unwrap();
+        let (started, starting) = mpsc::channel();
+        let (stop, stopping) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let flags = Overrides { config: Some(file), ..Overrides::default() };
+            let nothing: [(String, String); 0] = [];
+            let loaded = config::load(&flags, &Environment::of(nothing)).unwrap();
+            runtime().block_on(async {
+                let running = app::start(loaded.config, None).await.unwrap();
+                started.send((running.data_address(), running.store().clone())).unwrap();
+                let _ = stopping.await;
+                running.drain().await;
+            });
+        });
+        let (address, store) = starting.recv_timeout(PATIENCE).expect("the gateway starts");
+        Gateway {
+            address,
+            store,
+            database: Database::new(database),
+            running: Some((stop, thread)),
+            _directory: directory,
+        }
+    }
+}
+
+/// A gateway that runs, on a file of its own.
+pub(crate) struct Gateway {
+    address: SocketAddr,
+    store: Store,
+    database: Database,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    _directory: TempDir,
+}
+
+/// A user with a wallet and a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Customer {
+    pub(crate) id: i64,
+    pub(crate) key_id: i64,
+    pub(crate) key: String,
+}
+
+impl Gateway {
+    pub(crate) fn builder() -> GatewayBuilder {
+        GatewayBuilder { workers: 1, sections: Vec::new(), apis: Vec::new() }
+    }
+
+    /// One with this API alone.
+    pub(crate) fn of(api: Api) -> Gateway {
+        Gateway::builder().api(api).start()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// A user with so much money and a key for the API.
+    pub(crate) fn customer(&self, api: &str, balance: i64) -> Customer {
+        runtime().block_on(async {
+            let email = format!("{}@example.com", fastrand::u64(..));
+            let user = self.store.add_user(&email, "Somebody", Cents(balance)).await.unwrap();
+            let prefix = KeyPrefix::new("kt").unwrap();
+            let new = self.store.issue_key(user.id, api, KeyStorage::Sha256, &prefix).await.unwrap();
+            Customer { id: user.id.0, key_id: new.record.id.0, key: new.key.expose().to_owned() }
+        })
+    }
+
+    /// Another key of the same user.
+    pub(crate) fn key(&self, customer: &Customer, api: &str) -> String {
+        let prefix = KeyPrefix::new("kt").unwrap();
+        let issued = self.store.issue_key(UserId(customer.id), api, KeyStorage::Sha256, &prefix);
+        runtime().block_on(issued).unwrap().key.expose().to_owned()
+    }
+
+    /// Switches a key on or off through the gateway's own store.
+    pub(crate) fn set_key_active(&self, customer: &Customer, is_active: bool) {
+        runtime().block_on(self.store.set_key_active(KeyId(customer.key_id), is_active)).unwrap();
+    }
+
+    /// Waits until no charge is open and what others wrote before is on the books.
+    #[track_caller]
+    pub(crate) fn settle(&self) {
+        runtime().block_on(async {
+            timeout(PATIENCE, self.store.settled()).await.expect("a charge stays open");
+            // A write goes through the same thread, which takes in what others committed before it.
+            self.store.route_id("books", "/").await.unwrap();
+        });
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Request {
+        self.request("GET", target)
+    }
+
+    pub(crate) fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.address, method, target)
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// The write lock, in the hands of another program.
+    pub(crate) fn lock(&self) -> Lock {
+        self.database.lock()
+    }
+
+    /// Waits for what is open, then asserts that the books balance and how many charges ended how.
+    #[track_caller]
+    pub(crate) fn assert_charges(&self, captured: i64, released: i64) {
+        self.settle();
+        self.database.assert_books();
+        let found = (self.database.charges(1), self.database.charges(2), self.database.charges(0));
+        assert_eq!(found, (captured, released, 0), "captured, released, held");
+    }
+
+    /// Stops in order, and waits until it has.
+    pub(crate) fn stop(mut self) -> Stopped {
+        self.end().expect("the gateway ends without a panic");
+        Stopped { database: self.database.clone(), address: self.address, _gateway: self }
+    }
+
+    /// Begins to stop; [`Gateway::stop`] waits for it.
+    pub(crate) fn begin_stop(&mut self) {
+        if let Some((stop, thread)) = self.running.take() {
+            let _ = stop.send(());
+            let (stop, _) = oneshot::channel();
+            self.running = Some((stop, thread));
+        }
+    }
+
+    fn end(&mut self) -> thread::Result<()> {
+        match self.running.take() {
+            Some((stop, thread)) => {
+                let _ = stop.send(());
+                thread.join()
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// What a gateway that has stopped leaves behind.
+pub(crate) struct Stopped {
+    pub(crate) database: Database,
+    pub(crate) address: SocketAddr,
+    _gateway: Gateway,
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Repeats a question until its answer is yes.
+#[track_caller]
+pub(crate) fn until(what: &str, mut question: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !question() {
+        assert!(std::time::Instant::now() < deadline, "{what} does not happen");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
