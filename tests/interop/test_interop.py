@@ -200,6 +200,8 @@ def test_a_table_that_alembic_rebuilds_is_billed_from_again(engine, serve):
         operations = Operations(MigrationContext.configure(connection))
         with operations.batch_alter_table("wallets", recreate="always") as batch:
             batch.add_column(Column("currency", String))
+        # A change that no trigger is there to note.
+        connection.execute(text("UPDATE wallets SET balance = balance + 100"))
 
     # A request that was answered was billed in a batch that saw the rebuild.
     assert gateway.get("ada-key").status == 200
@@ -207,13 +209,13 @@ def test_a_table_that_alembic_rebuilds_is_billed_from_again(engine, serve):
     counts = traffic.stop()
     assert all(set(count) == {200} for count in counts), counts
     paid = sum(count[200] for count in counts) + 1
-    assert balance(engine, "ada@example.com") == 1_000_000 - paid * PRICE
+    assert balance(engine, "ada@example.com") == 1_000_000 + 100 - paid * PRICE
 
     # And the application's own changes are noted again.
     with Session(engine) as session:
         session.execute(update(Wallet).values(balance=Wallet.balance + 7))
         session.commit()
-    assert gateway.get("ada-key").balance_cents == 1_000_000 - (paid + 1) * PRICE + 7
+    assert gateway.get("ada-key").balance_cents == 1_000_000 + 100 - (paid + 1) * PRICE + 7
 
 
 def test_while_a_table_is_away_nothing_is_served_and_nothing_costs(engine, serve, upstream):
