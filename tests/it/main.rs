@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod captures;
 #[cfg(test)]
 mod concurrency;
@@ -13,6 +15,8 @@ mod credentials;
 mod draining;
 #[cfg(test)]
 mod headers;
+#[cfg(test)]
+mod house;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
