@@ -13,7 +13,8 @@ use super::problem::Problem;
 use super::reply::ReplyBody;
 use crate::store::Store;
 
-const RESERVED: &str = "/.keytoll/";
+/// Where nothing is ever forwarded.
+pub(super) const RESERVED: &str = "/.keytoll/";
 
 /// Whether this process wants requests.
 #[derive(Clone)]

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use super::path::normalize;
 use super::problem::{BadRequest, Problem};
 use super::route::{Match, RouteTable};
+use super::status::RESERVED;
 
 /// The target of a request, on its way to the form that is forwarded.
 pub(super) struct Target {
@@ -45,6 +46,10 @@ impl Target {
     /// Finds the route, and puts the path into the form that is matched, priced and forwarded.
     pub(super) fn route<'r>(&mut self, routes: &'r RouteTable, method: &Method) -> Result<Match<'r>, Problem> {
         let normalized = normalize(self.original.path()).map_err(Problem::BadPath)?;
+        // In another spelling it is no probe, and it is no API's either.
+        if normalized.as_str().starts_with(RESERVED) {
+            return Err(Problem::NoRoute);
+        }
         let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(Problem::NoRoute)?;
         let path = normalized.settle(found.api.encoded_slash).map_err(Problem::BadPath)?;
         let forwarded = found.forward_path(&path);

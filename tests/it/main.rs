@@ -12,12 +12,26 @@ mod concurrency;
 #[cfg(test)]
 mod credentials;
 #[cfg(test)]
+mod draining;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod headers;
+#[cfg(test)]
+mod house;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod outcomes;
+#[cfg(test)]
+mod paths;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod upgrades;

@@ -18,6 +18,7 @@ use super::{Api, Client, Database, Lock, PATIENCE, Request};
 /// A gateway in the making.
 pub(crate) struct GatewayBuilder {
     workers: usize,
+    drain_timeout_ms: u64,
     sections: Vec<(&'static str, String)>,
     apis: Vec<Api>,
 }
@@ -25,6 +26,12 @@ pub(crate) struct GatewayBuilder {
 impl GatewayBuilder {
     pub(crate) fn workers(mut self, workers: usize) -> GatewayBuilder {
         self.workers = workers;
+        self
+    }
+
+    /// How long requests may take to finish when it stops.
+    pub(crate) fn drain_timeout_ms(mut self, limit: u64) -> GatewayBuilder {
+        self.drain_timeout_ms = limit;
         self
     }
 
@@ -45,8 +52,10 @@ impl GatewayBuilder {
     }
 
     fn toml(&self, database: &std::path::Path) -> String {
-        let mut text =
-            format!("[server]\nlisten = \"127.0.0.1:0\"\nworkers = {}\ndrain_timeout_ms = 3000\n", self.workers);
+        let mut text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nworkers = {}\ndrain_timeout_ms = {}\n",
+            self.workers, self.drain_timeout_ms
+        );
         let of = |section: &str| -> String {
             let lines = self.sections.iter().filter(|(name, _)| *name == section);
             lines.map(|(_, line)| format!("{line}\n")).collect()
@@ -110,7 +119,7 @@ pub(crate) struct Customer {
 
 impl Gateway {
     pub(crate) fn builder() -> GatewayBuilder {
-        GatewayBuilder { workers: 1, sections: Vec::new(), apis: Vec::new() }
+        GatewayBuilder { workers: 1, drain_timeout_ms: 3_000, sections: Vec::new(), apis: Vec::new() }
     }
 
     /// One with this API alone.

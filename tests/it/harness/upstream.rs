@@ -18,9 +18,11 @@ pub(crate) struct Upstream {
     ended: Arc<AtomicBool>,
 }
 
+type Answer = dyn Fn(&Head, &[u8]) -> Vec<u8> + Send + Sync;
+
 enum Manner {
     Scripted(Sender<Call>),
-    Answering(Box<dyn Fn(&Head, &[u8]) -> Vec<u8> + Send + Sync>),
+    Answering(Box<Answer>),
 }
 
 impl Upstream {

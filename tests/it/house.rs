@@ -1,0 +1,203 @@
+//! The house rules that no compiler checks: who may import whom, where SQL and the environment live, how long a file is.
+
+use std::path::{Path, PathBuf};
+
+/// From the top down. Those of one floor do not import each other; each may import what is below.
+const FLOORS: [&[&str]; 10] = [
+    &["main"],
+    &["cli"],
+    &["app"],
+    &["server"],
+    &["gateway", "admin"],
+    &["upstream"],
+    &["auth", "billing"],
+    &["store"],
+    &["config"],
+    &["model"],
+];
+/// May be used by all; uses only these.
+const TELEMETRY_USES: [&str; 2] = ["config", "model"];
+/// Lines of a file that is not a test.
+const MOST_LINES: usize = 400;
+/// Files that are longer for now, each with how long at most: this list only shrinks.
+const LONGER: [(&str, usize); 1] = [("store/writer.rs", 620)];
+
+struct Source {
+    /// Below `src`.
+    name: String,
+    module: String,
+    text: String,
+    is_test: bool,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                let module = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
+                let is_test = name.contains("/tests/") || name.ends_with("/tests.rs") || name.ends_with("/sample.rs");
+                found.push(Source { name, module, text: std::fs::read_to_string(path).unwrap(), is_test });
+            }
+        }
+    }
+    assert!(found.len() > 50, "the sources are not where they were");
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code(source: &Source) -> String {
+    if source.is_test {
+        return String::new();
+    }
+    let own = match source.text.find("#[cfg(test)]\nmod tests {") {
+        Some(tests) => &source.text[..tests],
+        None => &source.text,
+    };
+    own.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| all + line + "\n")
+}
+
+/// The top modules that a text names after this prefix: `use crate::{auth, store::Store}` names two.
+fn named(text: &str, prefix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (place, _) in text.match_indices(prefix) {
+        if text[..place].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':') {
+            continue;
+        }
+        let rest = &text[place + prefix.len()..];
+        let Some(group) = rest.strip_prefix('{') else {
+            found.extend(first_word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut item = String::new();
+        for letter in group.chars() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => found.extend(first_word(&std::mem::take(&mut item))),
+                _ if depth == 0 => item.push(letter),
+                _ => {}
+            }
+        }
+        found.extend(first_word(&item));
+    }
+    found
+}
+
+fn first_word(text: &str) -> Option<String> {
+    let word: String = text.trim().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+    (!word.is_empty()).then_some(word)
+}
+
+fn floor(module: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&module))
+}
+
+/// Whether `from` may import `to`.
+fn may_import(from: &str, to: &str) -> bool {
+    if from == to || from == "lib" {
+        return true;
+    }
+    match (from, to) {
+        ("telemetry", to) => TELEMETRY_USES.contains(&to),
+        (_, "telemetry") => true,
+        (from, to) => match (floor(from), floor(to)) {
+            (Some(above), Some(below)) => above < below,
+            (Some(_) | None, Some(_) | None) => false,
+        },
+    }
+}
+
+#[test]
+fn imports_run_downward_only() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let (code, mut imports) = (code(&source), Vec::new());
+        imports.extend(named(&code, "crate::"));
+        // Only main is outside of the library; elsewhere it is a log's target.
+        if source.module == "main" {
+            imports.extend(named(&code, "keytoll::"));
+        }
+        for import in imports {
+            if !may_import(&source.module, &import) {
+                wrong.push(format!("{} imports {import}", source.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_rule_on_imports_tells_right_from_wrong() {
+    assert!(may_import("gateway", "billing") && may_import("store", "telemetry") && may_import("telemetry", "config"));
+    for (from, to) in [
+        ("store", "billing"),
+        ("gateway", "admin"),
+        ("billing", "auth"),
+        ("telemetry", "store"),
+        ("model", "config"),
+        ("store", "unheard_of"),
+    ] {
+        assert!(!may_import(from, to), "{from} -> {to}");
+    }
+    assert_eq!(named("use crate::{auth, store::{a, b}, model};", "crate::"), ["auth", "store", "model"]);
+    assert_eq!(named("crate::config::X; other_crate::y; pub(in crate::z)", "crate::"), ["config", "z"]);
+}
+
+/// Nobody but these, besides tests, says this.
+fn only_in(text: &str, modules: &[&str]) {
+    let found = sources();
+    let found = found.iter().filter(|source| !modules.contains(&source.module.as_str()) && code(source).contains(text));
+    let found: Vec<&str> = found.map(|source| source.name.as_str()).collect();
+    assert!(found.is_empty(), "{text} is not for {found:?}");
+    let used = sources().iter().any(|source| modules.contains(&source.module.as_str()) && code(source).contains(text));
+    assert!(used, "nobody says {text} any more");
+}
+
+#[test]
+fn sql_lives_in_the_store() {
+    only_in("rusqlite::", &["store"]);
+}
+
+#[test]
+fn the_environment_and_files_are_read_in_the_configuration() {
+    only_in("env::var", &["config"]);
+}
+
+#[test]
+fn there_is_no_unsafe_code() {
+    // What is forbidden so cannot be allowed again further in.
+    assert!(include_str!("../../Cargo.toml").contains("\nunsafe_code = \"forbid\"\n"));
+}
+
+#[test]
+fn a_file_fits_a_reader() {
+    let mut long = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test) {
+        let most = LONGER.iter().find(|(name, _)| *name == source.name).map_or(MOST_LINES, |(_, most)| *most);
+        let lines = source.text.lines().count();
+        if lines > most {
+            long.push(format!("{}: {lines} lines", source.name));
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let silent: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| !source.is_test && source.name != "main.rs" && !source.text.starts_with("//!"))
+        .map(|source| source.name)
+        .collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}

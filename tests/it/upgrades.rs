@@ -1,0 +1,83 @@
+//! Upgraded connections: paid for before the client hears of it, then bytes both ways.
+
+use crate::harness::{Api, Customer, Gateway, Request, Upstream};
+
+fn scene() -> (Upstream, Gateway, Customer) {
+    let upstream = Upstream::scripted();
+    let gateway = Gateway::of(Api::new("weather", upstream.address()));
+    let customer = gateway.customer("weather", 500);
+    (upstream, gateway, customer)
+}
+
+fn upgrade(gateway: &Gateway, customer: &Customer) -> Request {
+    gateway.get("/").key(&customer.key).field("Connection", "keep-alive, Upgrade").field("Upgrade", "websocket")
+}
+
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+#[test]
+fn an_upgrade_is_captured_and_bytes_flow_both_ways() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = upgrade(&gateway, &customer).open();
+    let mut call = upstream.call();
+    assert_eq!(call.head.field("upgrade"), Some("websocket"));
+    assert_eq!(call.head.field("x-api-key"), None);
+    call.send(SWITCHING);
+    let reply = client.reply();
+    assert_eq!((reply.status(), reply.field("upgrade")), (101, Some("websocket")));
+    reply.assert_receipt(10, 490);
+    assert_eq!(gateway.database().charges(1), 1);
+    for round in 0..3 {
+        client.send(format!("up {round}").as_bytes());
+        call.expect(format!("up {round}").as_bytes());
+        call.send(format!("down {round}"));
+        client.expect(format!("down {round}").as_bytes());
+    }
+    // Each side's end goes through to the other.
+    client.finish();
+    call.expect_end();
+    call.send("last words");
+    call.break_off();
+    client.expect(b"last words");
+    client.expect_end();
+    gateway.assert_charges(1, 0);
+}
+
+#[test]
+fn an_upgrade_waits_for_its_capture() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = upgrade(&gateway, &customer).open();
+    let mut call = upstream.call();
+    let lock = gateway.lock();
+    call.send(SWITCHING);
+    call.send("hello");
+    client.expect_silence();
+    lock.release();
+    client.reply().assert_receipt(10, 490);
+    client.expect(b"hello");
+    gateway.assert_charges(1, 0);
+}
+
+#[test]
+fn a_refused_upgrade_is_an_ordinary_reply() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = upgrade(&gateway, &customer).open();
+    upstream.call().reply("HTTP/1.1 426 Upgrade Required\r\nUpgrade: other\r\nContent-Length: 2\r\n\r\nno");
+    let reply = client.reply();
+    assert_eq!((reply.status(), reply.text()), (426, "no"));
+    reply.assert_receipt(10, 490);
+    gateway.assert_charges(1, 0);
+}
+
+#[test]
+fn an_upgrade_that_nobody_asked_for_costs_nothing() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = gateway.get("/").key(&customer.key).open();
+    let mut call = upstream.call();
+    call.send(SWITCHING);
+    let reply = client.reply();
+    reply.assert_problem(502, "upstream-broken");
+    reply.assert_receipt(0, 500);
+    call.expect_end();
+    gateway.assert_charges(0, 1);
+}
