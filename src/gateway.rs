@@ -178,6 +178,10 @@ impl Gateway {
         let passage = self.pay(&found, key.as_ref(), known, &record).await?;
         let exchange = Exchange { gateway: Arc::clone(self), passage, request_id: request_id.clone(), record };
         let outgoing = exchange.outgoing(peer, &found, target, request, body)?;
+        if exchange.passage.hold().is_none() {
+            // Nothing is owed when the client leaves, and nothing goes on.
+            return exchange.run(found.api.index, outgoing).await;
+        }
         detach::survive(exchange.run(found.api.index, outgoing)).await
     }
 

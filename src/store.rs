@@ -67,7 +67,7 @@ use crate::telemetry::metrics::StoreMetrics;
 use health::Health;
 use instance::{Instance, RegisterError};
 use mailbox::Mailbox;
-use queue::{Command, Queue, QueueLimits};
+use queue::{Command, Queue, QueueLimits, WritePlace};
 use readers::Readers;
 use view::View;
 use wallets::Wallets;
@@ -262,7 +262,8 @@ impl Store {
     {
         let (sender, receiver) = oneshot::channel();
         let deadline = Instant::now() + self.shared.queue.limits.hold_timeout;
-        let job = Box::new(Job { deadline, body: Some(body), result: None, sender });
+        let place = WritePlace::take(&self.shared.queue).map_err(WriteError::Unavailable)?;
+        let job = Box::new(Job { deadline, _place: place, body: Some(body), result: None, sender });
         self.shared.queue.push(Command::Write(job)).map_err(WriteError::Unavailable)?;
         receiver.await.unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping)))
     }

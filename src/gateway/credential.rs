@@ -86,8 +86,9 @@ pub(super) fn take<'q>(
     key.map(|key| Taken { key, others, query }).ok_or(Refusal::Missing)
 }
 
-/// Keeps issued keys from being forwarded on a public route, and gives the query to forward. A source is removed when it
-/// holds what has the shape of an issued key, rightly typed or not; anything else in it is the application's.
+/// Keeps keys from being forwarded on a public route, and gives the query to forward. What stands in a source of keys is
+/// removed. Only a bearer token may as well be the application's own: it is removed when it has the shape of an issued
+/// key, rightly typed or not.
 pub(super) fn strip<'q>(
     headers: &mut HeaderMap,
     query: Option<&'q str>,
@@ -104,14 +105,14 @@ pub(super) fn strip<'q>(
     let mut query = query.map(Cow::Borrowed);
     for source in sources {
         match source {
-            CredentialSource::Header(name) => remove_if(headers, name, |line| is_ours(line)),
+            CredentialSource::Header(name) => {
+                headers.remove(name);
+            }
             CredentialSource::AuthorizationBearer => {
                 remove_if(headers, &AUTHORIZATION, |line| bearer(line).is_some_and(is_ours));
             }
             CredentialSource::Query(name) => {
-                query = query::without(query, |parameter| {
-                    parameter.is_named(name) && is_ours(parameter.value().trim_ascii())
-                });
+                query = query::without(query, |parameter| parameter.is_named(name));
             }
         }
     }

@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use super::headers::{ForUpstream, Identity, Peer, Receipt, RequestId, to_client, to_upstream, upgrade_requested};
 use super::problem::{BadRequest, Problem};
 use super::record::Record;
-use super::reply::{self, ReplyBody, Upstreamed};
+use super::reply::{self, End, ReplyBody, Upstreamed};
 use super::request_body::{BodyFault, RequestBody};
 use super::route::Match;
 use super::target::Target;
@@ -44,6 +44,7 @@ pub(super) struct Exchange {
 pub(super) struct Outgoing {
     request: Request<RequestBody>,
     is_head: bool,
+    is_http10: bool,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
 }
 
@@ -73,20 +74,25 @@ impl Exchange {
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
         };
         to_upstream(request.headers_mut(), about);
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
+        if !incoming.is_end_stream() && incoming.size_hint().exact().is_none() {
+            // hyper would send a GET of unknown length without its body.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let is_http10 = head.version == Version::HTTP_10;
         let mut request = Request::new(body.reading(incoming));
         *request.uri_mut() = target.into_uri()?;
         let is_head = head.method == Method::HEAD;
         *request.method_mut() = head.method;
         *request.headers_mut() = head.headers;
-        Ok(Outgoing { request, is_head, upgrade })
+        Ok(Outgoing { request, is_head, is_http10, upgrade })
     }
 
     /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made
     /// here.
     pub(super) async fn run(self, api: usize, outgoing: Outgoing) -> Result<Response<ReplyBody>, Problem> {
         let Exchange { gateway, passage, request_id, record } = self;
-        let Outgoing { request, is_head, upgrade } = outgoing;
+        let Outgoing { request, is_head, is_http10, upgrade } = outgoing;
         let upstream = gateway.upstreams.get(api).ok_or(Problem::Internal)?;
         let started = Instant::now();
         let sent = upstream.send(&passage, request).await;
@@ -97,7 +103,7 @@ impl Exchange {
             *reply.version_mut() = Version::HTTP_11;
             reply
         });
-        let settle = Settle { gateway: &gateway, api, request_id: &request_id, record: &record };
+        let settle = Settle { gateway: &gateway, api, is_http10, request_id: &request_id, record: &record };
         match sent {
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 settle.switched(passage, reply, upgrade).await
@@ -112,6 +118,7 @@ impl Exchange {
 struct Settle<'a> {
     gateway: &'a Gateway,
     api: usize,
+    is_http10: bool,
     request_id: &'a RequestId,
     record: &'a Record,
 }
@@ -160,7 +167,9 @@ impl Settle<'_> {
                 Ok(Response::from_parts(head, body.recorded(self.record.clone())))
             }
             Gathered::Begun(first) => {
-                let body = ReplyBody::settling(body, first, hold, outcome, self.record.clone());
+                let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
+                let end = if is_silent { End::Silent } else { End::Marked };
+                let body = ReplyBody::settling(body, first, end, (hold, outcome), self.record.clone());
                 Ok(Response::from_parts(head, body))
             }
             Gathered::Broken => self.failed(Passage::paid(hold), Problem::UpstreamBroken).await,
@@ -210,6 +219,11 @@ impl Settle<'_> {
     /// Whether the price is final now.
     async fn capture(&self, hold: Hold, outcome: Outcome) -> bool {
         let cents = hold.cents();
+        if self.record.is_cutting() {
+            // The client is cut off already: it will not get what it would pay for.
+            self.release(hold, Outcome::Failed).await;
+            return false;
+        }
         let captured = hold.capture(outcome).await == Settled::Captured;
         self.record.settled(if captured { cents } else { Cents::ZERO });
         captured

@@ -82,6 +82,8 @@ pub(super) enum BadRequest {
     Host,
     /// `CONNECT`, or the target `*`.
     Target,
+    /// A method in lower case.
+    Method,
     /// A body that does not follow HTTP's framing, or broke off.
     Body,
 }

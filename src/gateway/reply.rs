@@ -46,8 +46,21 @@ struct Unsettled {
     body: Upstreamed,
     /// What came before the head went out.
     first: VecDeque<Frame<Bytes>>,
+    end: End,
+    /// With a silent end: the last piece so far.
+    behind: Option<Frame<Bytes>>,
     state: State,
     outcome: Outcome,
+}
+
+/// How a client sees that a reply is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By its length, or by a last chunk.
+    Marked,
+    /// HTTP/1.0: by the end of the connection, which is no mark of anything. So the last piece is held back instead,
+    /// and each piece waits for the next one.
+    Silent,
 }
 
 enum State {
@@ -88,11 +101,11 @@ impl ReplyBody {
     pub(super) fn settling(
         body: Upstreamed,
         first: VecDeque<Frame<Bytes>>,
-        hold: Hold,
-        outcome: Outcome,
+        end: End,
+        (hold, outcome): (Hold, Outcome),
         record: Record,
     ) -> ReplyBody {
-        let unsettled = Unsettled { body, first, state: State::Flowing(Some(hold)), outcome };
+        let unsettled = Unsettled { body, first, end, behind: None, state: State::Flowing(Some(hold)), outcome };
         ReplyBody { kind: Kind::Settling(Box::new(unsettled)), record: Some(record) }
     }
 
@@ -176,6 +189,13 @@ impl Unsettled {
                         None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
                     };
                     let last = match frame {
+                        Some(Ok(frame)) if frame.is_data() && self.end == End::Silent => {
+                            match self.behind.replace(frame) {
+                                Some(behind) => return Poll::Ready(Some(Ok(behind))),
+                                None => continue,
+                            }
+                        }
+                        Some(Ok(_)) | None if self.end == End::Silent => self.behind.take(),
                         Some(Ok(frame)) if frame.is_data() && !(self.first.is_empty() && self.body.is_end_stream()) => {
                             return Poll::Ready(Some(Ok(frame)));
                         }

@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 use hyper::body::Incoming;
 
-use super::path::normalize;
+use super::path::{BadPath, normalize};
 use super::problem::{BadRequest, Problem};
 use super::route::{Match, RouteTable};
 use super::status::RESERVED;
@@ -27,6 +27,11 @@ enum Query {
 impl Target {
     /// Reads the target; an absolute one gives the host (RFC 9112 §3.2.2).
     pub(super) fn of(request: &mut Request<Incoming>) -> Result<Target, Problem> {
+        // Methods are case-sensitive (RFC 9110 §9.1), and many upstreams forget it: `post` must not get past the price
+        // of POST.
+        if request.method().as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return Err(Problem::BadRequest(BadRequest::Method));
+        }
         let is_connect = request.method() == Method::CONNECT;
         let Some(original) = request.uri().path_and_query().cloned().filter(|_| !is_connect) else {
             return Err(Problem::BadRequest(BadRequest::Target));
@@ -52,6 +57,12 @@ impl Target {
         }
         let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(Problem::NoRoute)?;
         let path = normalized.settle(found.api.encoded_slash).map_err(Problem::BadPath)?;
+        // Many upstreams decode `%2F` before they route: it must not lead to another price there than here.
+        let decoded = path.replace("%2F", "/").replace("%2f", "/");
+        let same = |other: Match<'_>| other.route.index == found.route.index;
+        if decoded != *path && !routes.find(self.host.as_deref(), method, &decoded).is_some_and(same) {
+            return Err(Problem::BadPath(BadPath::EncodedSlash));
+        }
         let forwarded = found.forward_path(&path);
         if forwarded != self.original.path() {
             self.path = Some(forwarded.into());

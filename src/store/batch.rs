@@ -140,7 +140,7 @@ impl<'a> Batch<'a> {
         let changed = self.settle.execute(params![facts.id.0, state.code(), self.now_unix_ms, command.status])?;
         if changed == 0 {
             // Settled by someone who took this process for dead. Whatever it was, it was not this settlement.
-            return Ok(Settled::Released { balance: None });
+            return Ok(Settled::Unknown);
         }
         match command.wanted {
             Wanted::Capture => Ok(Settled::Captured),

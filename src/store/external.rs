@@ -35,6 +35,7 @@ pub(super) fn absorb(connection: &Connection, now_unix_ms: i64) -> rusqlite::Res
     // Rows that a REPLACE is about to remove without a word, until the note of what replaced them.
     let mut replaced: Vec<Row> = Vec::new();
     let mut from: Option<Row> = None;
+    let mut is_foreign = false;
     for note in notes {
         let row = Row { wallet: note.wallet, user: note.user, cents: note.cents };
         match note.op.as_str() {
@@ -57,12 +58,13 @@ pub(super) fn absorb(connection: &Connection, now_unix_ms: i64) -> rusqlite::Res
                 books.updated(old.as_ref(), &row, &take_replaced(&mut replaced, &row))?;
             }
             // Not a note of ours: whoever wrote it, the wallets are compared with the books.
-            _ => {
-                reconcile(connection, now_unix_ms)?;
-            }
+            _ => is_foreign = true,
         }
     }
-    let entries = books.close_gone()?;
+    let mut entries = books.close_gone()?;
+    if is_foreign {
+        entries += reconcile(connection, now_unix_ms)?;
+    }
     connection.execute("DELETE FROM keytoll_wallet_log", [])?;
     Ok(entries)
 }

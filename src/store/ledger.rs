@@ -166,7 +166,8 @@ pub enum Settled {
         /// The wallet's balance then; none when it has no wallet, or no integer in it.
         balance: Option<Cents>,
     },
-    /// Not known: the store stopped, or the commit takes longer than the limit. Nothing may be built on it.
+    /// Not known: the store stopped, the commit takes longer than the limit, or somebody else settled the charge.
+    /// Nothing may be built on it.
     Unknown,
 }
 

@@ -120,10 +120,32 @@ impl Drop for Slot {
     }
 }
 
+/// The place of one write, until it is finished.
+pub(super) struct WritePlace {
+    queue: Arc<Queue>,
+}
+
+impl WritePlace {
+    pub(super) fn take(queue: &Arc<Queue>) -> Result<WritePlace, Unavailable> {
+        if queue.writes.fetch_add(1, Ordering::Relaxed) >= queue.limits.queued_writes {
+            queue.writes.fetch_sub(1, Ordering::Relaxed);
+            return Err(Unavailable::QueueFull);
+        }
+        Ok(WritePlace { queue: Arc::clone(queue) })
+    }
+}
+
+impl Drop for WritePlace {
+    fn drop(&mut self) {
+        self.queue.writes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The queue, shared by the writer and everyone else.
 pub(super) struct Queue {
     pub(super) limits: QueueLimits,
     open: AtomicUsize,
+    writes: AtomicUsize,
     drained: Notify,
     inner: Mutex<Inner>,
     filled: Condvar,
@@ -132,9 +154,11 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Inner {
     commands: VecDeque<Command>,
-    writes: usize,
     writer_sleeps: bool,
+    /// No hold and no write is taken any more.
     closed: bool,
+    /// The writer has ended.
+    abandoned: bool,
 }
 
 impl Queue {
@@ -142,6 +166,7 @@ impl Queue {
         Queue {
             limits,
             open: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
             drained: Notify::new(),
             inner: Mutex::default(),
             filled: Condvar::new(),
@@ -174,14 +199,10 @@ impl Queue {
     /// Appends a message and wakes the writer if it sleeps.
     pub(super) fn push(&self, command: Command) -> Result<(), Unavailable> {
         let mut inner = self.lock();
-        if inner.closed {
+        // What is held may be settled as long as the writer lives.
+        let is_settlement = matches!(command, Command::Settle(_));
+        if inner.abandoned || (inner.closed && !is_settlement) {
             return Err(Unavailable::Stopping);
-        }
-        if matches!(command, Command::Write(_)) {
-            if inner.writes >= self.limits.queued_writes {
-                return Err(Unavailable::QueueFull);
-            }
-            inner.writes += 1;
         }
         inner.commands.push_back(command);
         if inner.writer_sleeps {
@@ -203,9 +224,7 @@ impl Queue {
             inner.writer_sleeps = false;
         }
         let count = inner.commands.len().min(most);
-        let before = batch.len();
         batch.extend(inner.commands.drain(..count));
-        inner.writes -= batch[before..].iter().filter(|command| matches!(command, Command::Write(_))).count();
         inner.closed
     }
 
@@ -223,7 +242,7 @@ impl Queue {
         self.close();
         let left = {
             let mut inner = self.lock();
-            inner.writes = 0;
+            inner.abandoned = true;
             std::mem::take(&mut inner.commands)
         };
         drop(left);

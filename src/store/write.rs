@@ -5,6 +5,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::queue::WritePlace;
 use super::refusal::Unavailable;
 use super::wallets::Wallets;
 use crate::model::UserId;
@@ -74,6 +75,8 @@ pub(super) trait WriteJob: Send {
 /// A closure as a [`WriteJob`].
 pub(super) struct Job<F, T, E> {
     pub(super) deadline: Instant,
+    /// Given up when the write is finished.
+    pub(super) _place: WritePlace,
     pub(super) body: Option<F>,
     pub(super) result: Option<Result<T, E>>,
     pub(super) sender: oneshot::Sender<Result<T, WriteError<E>>>,

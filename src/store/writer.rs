@@ -38,6 +38,8 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 /// How often the writer itself checkpoints while the log is past its bound, as when a long reader keeps it from
 /// starting over.
 const CHECKPOINT: Duration = Duration::from_millis(100);
+/// How long after the queue was closed what meets a lock, or a full disk, is tried again.
+const LAST: Duration = Duration::from_secs(5);
 /// How often the slow chores are done: the mark of settled charges, processes that are gone.
 const CHORES: Duration = Duration::from_secs(1);
 
@@ -112,7 +114,6 @@ impl Writer {
     /// What SQLite says.
     pub(super) fn new(parts: Parts) -> rusqlite::Result<Writer> {
         let seen = data_version(&parts.connection)?;
-        let schema = schema_version(&parts.connection)?;
         // Once the log has started over, a file that grew past its bound is cut back to it.
         let most = i64::try_from(parts.wal_bytes / 2).unwrap_or(i64::MAX);
         parts.connection.query_row(&format!("PRAGMA journal_size_limit = {most}"), [], |_| Ok(()))?;
@@ -122,8 +123,9 @@ impl Writer {
             wallets: Wallets::new(parts.cached_wallets),
             generation: parts.view.generation(),
             seen,
-            absorbed: seen,
-            schema,
+            // What came since the start's own transaction is absorbed by the first turn, which checks the triggers too.
+            absorbed: seen - 1,
+            schema: -1,
             ids: ChargeIds::default(),
             spans: Spans::default(),
             low_water: 0,
@@ -137,9 +139,10 @@ impl Writer {
         })
     }
 
-    /// Works until the queue is closed and empty.
+    /// Works until the queue is closed and empty, or was closed too long ago.
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
+        let mut give_up_at = None;
         loop {
             let patience = if self.kept.is_empty() {
                 WATCH
@@ -153,8 +156,17 @@ impl Writer {
             let closed = self.parts.queue.take(&mut batch, most, patience);
             self.expire(&mut batch);
             self.parts.metrics.queue_depth.set(i64::try_from(self.parts.queue.depth()).unwrap_or(i64::MAX));
-            if closed && batch.is_empty() {
-                break;
+            if closed {
+                let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + LAST);
+                if batch.is_empty() || Instant::now() >= give_up_at {
+                    // What is left keeps its slot, so that this instance is not taken for one that settled all.
+                    self.kept = batch;
+                    break;
+                }
+                if self.kept_for.is_some() {
+                    // A closed queue is not waited for.
+                    std::thread::sleep(patience);
+                }
             }
             if self.parts.health.is_fatal() {
                 self.refuse_all(&mut batch, Unavailable::Unsafe);

@@ -141,12 +141,12 @@ fn an_issued_key_does_not_reach_the_upstream_of_a_public_route() {
     let bearer = format!("bearer {key}");
     let query = format!("a=1&key={key}&key=own");
     let mut map = headers(&[("x-api-key", "own"), ("x-api-key", &key), ("authorization", &bearer)]);
-    assert_eq!(strip(&mut map, Some(&query), &sources(), &prefix).as_deref(), Some("a=1&key=own"));
+    assert_eq!(strip(&mut map, Some(&query), &sources(), &prefix).as_deref(), Some("a=1"));
     assert!(map.is_empty());
 
     let mut map = headers(&[("x-api-key", "own"), ("authorization", "Bearer eyJ.x.y")]);
-    assert_eq!(strip(&mut map, Some("key=own"), &sources(), &prefix).as_deref(), Some("key=own"));
-    assert_eq!(map.len(), 2);
+    assert_eq!(strip(&mut map, Some("key=own"), &sources(), &prefix).as_deref(), None);
+    assert_eq!(map.keys().collect::<Vec<_>>(), ["authorization"]);
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Problem {
             Problem::BadRequest(BadRequest::Target) => {
                 "Keytoll is no forward proxy: the request's target must be a path."
             }
+            Problem::BadRequest(BadRequest::Method) => "Methods are case-sensitive; write the method in upper case.",
             Problem::BadRequest(BadRequest::Body) => "The request's body broke off or is not framed as HTTP asks.",
             Problem::BodyTimeout => "The request's body stopped coming; send it without long pauses.",
             Problem::UpstreamUnreachable => "The API behind the gateway cannot be reached; nothing was charged.",

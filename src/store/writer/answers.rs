@@ -18,9 +18,11 @@ impl Writer {
     /// Answers for a batch that is committed.
     pub(super) fn answer(&mut self, work: Vec<Item>) {
         let metrics = Arc::clone(&self.parts.metrics);
-        if !work.is_empty() {
+        if self.kept.is_empty() {
             self.parts.health.note(Ok(()));
             self.kept_for = None;
+        }
+        if !work.is_empty() {
             metrics.batch_size.observe(work.len() as u64);
         }
         let mut post = Post::default();

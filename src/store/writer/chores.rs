@@ -35,6 +35,12 @@ impl Writer {
         self.chores_at = Instant::now() + CHORES;
         let Some(instance) = &self.parts.instance else { return Ok(()) };
         let connection = &self.parts.connection;
+        if self.parts.health.trouble().is_some() {
+            // Something is written, so that the commit shows whether the trouble is over.
+            connection
+                .prepare_cached("UPDATE keytoll_instances SET low_water = low_water WHERE id = ?1")?
+                .execute([instance.id])?;
+        }
         if self.ids.next() > 0 {
             let mark = self.spans.turn(self.ids.next());
             if mark != self.low_water {
