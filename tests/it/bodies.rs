@@ -1,78 +1,14 @@
 //! Bodies of any size pass through and are never gathered.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
-use crate::harness::{Api, Gateway, PATIENCE};
+use crate::harness::{Api, Gateway, PATIENCE, Process};
 
 const GIB: usize = 1 << 30;
 const PIECE: usize = 256 * 1024;
 const MOST_GROWTH_KIB: u64 = 32 * 1024;
-/// What the gateway's process is told by: the upstream's address.
-const UPSTREAM: &str = "KEYTOLL_IT_UPSTREAM";
-
-/// A gateway in a process of its own, so that its memory is its own: this test binary once more, with one test.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    key: String,
-    /// Closed, it ends.
-    stdin: Option<ChildStdin>,
-}
-
-impl Process {
-    fn start(upstream: SocketAddr) -> Process {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "bodies::a_gateway_in_a_process_of_its_own", "--ignored", "--nocapture"])
-            .env(UPSTREAM, upstream.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.find_map(|line| Some(line.unwrap().split_once("serving ")?.1.to_owned())).unwrap();
-        thread::spawn(move || lines.for_each(drop));
-        let (address, key) = ready.split_once(' ').unwrap();
-        Process { child, address: address.parse().unwrap(), key: key.to_owned(), stdin }
-    }
-
-    /// A number of `/proc/PID/status`, in KiB: `VmRSS` is now, `VmHWM` the most there ever was.
-    fn memory_kib(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-#[ignore = "not a test: the gateway of the tests that measure memory"]
-fn a_gateway_in_a_process_of_its_own() {
-    let Ok(upstream) = std::env::var(UPSTREAM) else { return };
-    let gateway = Gateway::of(Api::new("weather", upstream));
-    let customer = gateway.customer("weather", 1_000);
-    println!("serving {} {}", gateway.address(), customer.key);
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    let stopped = gateway.stop();
-    stopped.database.assert_books();
-}
 
 /// Reads so many bytes, however they come.
 fn swallow(stream: &mut impl Read, count: usize) {
@@ -125,7 +61,9 @@ fn upstream(sizes: Vec<(usize, usize)>) -> SocketAddr {
 }
 
 fn exchange(process: &Process, up: usize, down: usize) {
-    let mut stream = process.connect();
+    let mut stream = TcpStream::connect(process.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let key = &process.key;
     write!(stream, "POST / HTTP/1.1\r\nHost: a\r\nx-api-key: {key}\r\nContent-Length: {up}\r\n\r\n").unwrap();
     pour(&mut stream, up);
@@ -136,7 +74,8 @@ fn exchange(process: &Process, up: usize, down: usize) {
 
 /// What the process grew by at most, after a first small exchange, while these bodies went through.
 fn growth_kib(up: usize, down: usize) -> u64 {
-    let process = Process::start(upstream(vec![(PIECE, PIECE), (up, down)]));
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(upstream(vec![(PIECE, PIECE), (up, down)]), directory.path());
     exchange(&process, PIECE, PIECE);
     let before = process.memory_kib("VmRSS:");
     exchange(&process, up, down);

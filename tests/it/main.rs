@@ -28,6 +28,8 @@ mod outcomes;
 #[cfg(test)]
 mod paths;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod revocation;
 #[cfg(test)]
 mod upgrades;
