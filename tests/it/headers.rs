@@ -173,7 +173,8 @@ fn a_request_that_is_framed_twice_is_forwarded_framed_once() {
     // To a server that goes by the length another request would begin within the chunks.
     client.send(b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut call = scene.upstream.call();
-    assert_eq!((call.head.field("content-length"), call.head.field("transfer-encoding")), (None, Some("chunked")));
+    assert_eq!(call.head.field("content-length"), None);
+    assert!(matches!(call.head.field("transfer-encoding"), None | Some("chunked")));
     assert_eq!(call.body().unwrap(), b"");
     call.reply(OK);
     client.reply().assert_receipt(10, 490);

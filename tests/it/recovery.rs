@@ -2,20 +2,21 @@
 
 use tempfile::TempDir;
 
-use crate::harness::{Api, Client, Gateway, Process, Upstream, until};
+use crate::harness::{Api, Call, Client, Gateway, Process, Upstream, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A process with one delivered reply, and one request in flight.
-fn in_flight(directory: &TempDir, upstream: &Upstream) -> (Process, Client) {
+fn in_flight(directory: &TempDir, upstream: &Upstream) -> (Process, Client, Call) {
     let process = Process::start(upstream.address(), directory.path());
     let mut delivered = process.get("/").open();
     upstream.call().reply(OK);
     delivered.reply().assert_receipt(10, 990);
-    let client = process.get("/").open();
+    let mut client = process.get("/").open();
     let mut call = upstream.call();
     call.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
-    (process, client)
+    assert_eq!(client.head().status(), 200);
+    (process, client, call)
 }
 
 fn another(directory: &TempDir, upstream: &Upstream) -> Gateway {
@@ -25,7 +26,7 @@ fn another(directory: &TempDir, upstream: &Upstream) -> Gateway {
 #[test]
 fn what_was_in_flight_in_a_killed_process_is_given_back_by_the_next() {
     let (directory, upstream) = (tempfile::tempdir().unwrap(), Upstream::scripted());
-    let (process, _client) = in_flight(&directory, &upstream);
+    let (process, _client, _call) = in_flight(&directory, &upstream);
     let (user, key) = (process.user, process.key.clone());
     process.kill();
     let gateway = another(&directory, &upstream);
@@ -40,7 +41,7 @@ fn what_was_in_flight_in_a_killed_process_is_given_back_by_the_next() {
 #[test]
 fn what_was_in_flight_in_a_killed_process_is_given_back_by_a_living_one() {
     let (directory, upstream) = (tempfile::tempdir().unwrap(), Upstream::scripted());
-    let (process, _client) = in_flight(&directory, &upstream);
+    let (process, _client, _call) = in_flight(&directory, &upstream);
     let user = process.user;
     let gateway = another(&directory, &upstream);
     // The other one lives: what it holds is its own.
