@@ -150,3 +150,19 @@ fn another_key_of_the_same_user_opens_another_api() {
     gateway.get("/weather").key(&maps).send().assert_problem(403, "wrong-api");
     gateway.assert_charges(1, 0);
 }
+
+#[test]
+fn a_refused_request_is_not_asked_for_its_body() {
+    let (upstream, gateway) = two_apis();
+    let customer = gateway.customer("weather", 500);
+    let post = gateway.request("POST", "/weather").field("Content-Length", "5").field("Expect", "100-continue");
+    let mut refused = post.open();
+    assert_eq!(refused.head().status(), 401);
+    let mut client = post.key(&customer.key).open();
+    assert_eq!(client.head().first_line, "HTTP/1.1 100 Continue");
+    client.send(b"hello");
+    let mut call = upstream.call();
+    assert_eq!(call.body().unwrap(), b"hello");
+    call.reply(OK);
+    client.reply().assert_receipt(10, 490);
+}

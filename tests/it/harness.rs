@@ -9,6 +9,7 @@ mod client;
 mod database;
 mod gateway;
 mod http;
+mod process;
 mod upstream;
 
 pub(crate) use api::Api;
@@ -16,6 +17,7 @@ pub(crate) use client::{Client, Request};
 pub(crate) use database::{Database, Lock};
 pub(crate) use gateway::{Customer, Gateway, until};
 pub(crate) use http::{Head, Reply};
+pub(crate) use process::Process;
 pub(crate) use upstream::{Call, Upstream};
 
 use std::time::Duration;

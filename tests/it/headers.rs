@@ -164,3 +164,24 @@ fn a_body_is_framed_once() {
     assert_eq!((reply.whole, reply.text(), reply.field("content-length")), (true, "whole", Some("5")));
     scene.gateway.assert_charges(1, 0);
 }
+
+#[test]
+fn a_request_that_is_framed_twice_is_forwarded_framed_once() {
+    let scene = Scene::new();
+    let request = scene.get().field("Content-Length", "4").field("Transfer-Encoding", "chunked");
+    let mut client = request.open();
+    // To a server that goes by the length another request would begin within the chunks.
+    client.send(b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut call = scene.upstream.call();
+    assert_eq!(call.head.field("content-length"), None);
+    assert!(matches!(call.head.field("transfer-encoding"), None | Some("chunked")));
+    assert_eq!(call.body().unwrap(), b"");
+    call.reply(OK);
+    client.reply().assert_receipt(10, 490);
+    // What follows is a request of its own, or nothing.
+    if let Some(next) = client.try_reply() {
+        next.assert_problem(401, "missing-key");
+    }
+    assert_eq!(scene.upstream.seen(), 1);
+    scene.gateway.assert_charges(1, 0);
+}

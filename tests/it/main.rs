@@ -4,6 +4,8 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers are tests too.
 
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod captures;
 #[cfg(test)]
 mod cli;
@@ -13,6 +15,8 @@ mod concurrency;
 mod credentials;
 #[cfg(test)]
 mod draining;
+#[cfg(test)]
+mod framing;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -31,6 +35,8 @@ mod outcomes;
 mod paths;
 #[cfg(test)]
 mod process;
+#[cfg(test)]
+mod recovery;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]

@@ -138,3 +138,65 @@ fn a_receipt_counts_what_was_paid_before() {
     assert_eq!((&problem["price_cents"], &problem["balance_cents"]), (&7.into(), &6.into()));
     gateway.assert_charges(2, 0);
 }
+
+#[test]
+fn a_request_whose_body_is_too_large_costs_nothing() {
+    let upstream = Upstream::scripted();
+    let api = Api::new("weather", upstream.address());
+    let gateway = Gateway::builder().api(api).limit("request_body_bytes", 10).start();
+    let customer = gateway.customer("weather", 500);
+    let post = gateway.request("POST", "/").key(&customer.key);
+    let refused = post.clone().body("eleven more").send();
+    refused.assert_problem(413, "body-too-large");
+    assert!(refused.receipt().is_none());
+    let mut client = post.field("Transfer-Encoding", "chunked").open();
+    client.send(b"4\r\nfour\r\n");
+    let mut call = upstream.call();
+    call.expect(b"4\r\nfour\r\n");
+    client.send(b"7\r\nseven..\r\n");
+    let reply = client.reply();
+    reply.assert_problem(413, "body-too-large");
+    reply.assert_receipt(0, 500);
+    call.expect_end();
+    gateway.assert_charges(0, 1);
+}
+
+#[test]
+fn a_request_whose_body_stops_coming_costs_nothing() {
+    let upstream = Upstream::scripted();
+    let api = Api::new("weather", upstream.address());
+    let gateway = Gateway::builder().api(api).limit("request_body_idle_ms", 50).start();
+    let customer = gateway.customer("weather", 500);
+    let mut client = gateway.request("POST", "/").key(&customer.key).field("Content-Length", "9").open();
+    client.send(b"half");
+    let mut call = upstream.call();
+    let reply = client.reply();
+    reply.assert_problem(408, "body-timeout");
+    reply.assert_receipt(0, 500);
+    call.expect_end();
+    gateway.assert_charges(0, 1);
+}
+
+#[test]
+fn the_next_upstream_is_tried_and_paid_once() {
+    let upstream = Upstream::fine();
+    let gateway = Gateway::of(Api::new("weather", Upstream::nobody()).or(upstream.address()));
+    let customer = gateway.customer("weather", 500);
+    for paid in 1..=4 {
+        gateway.get("/").key(&customer.key).send().assert_receipt(10, 500 - 10 * paid);
+    }
+    assert_eq!(upstream.seen(), 4);
+    gateway.assert_charges(4, 0);
+}
+
+#[test]
+fn a_request_is_sent_upstream_once_even_when_that_fails() {
+    let (first, second) = (Upstream::scripted(), Upstream::fine());
+    let gateway = Gateway::of(Api::new("weather", first.address()).or(second.address()));
+    let customer = gateway.customer("weather", 500);
+    let mut client = gateway.get("/").key(&customer.key).open();
+    first.call().break_off();
+    client.reply().assert_problem(502, "upstream-broken");
+    assert_eq!((first.seen(), second.seen()), (1, 0));
+    gateway.assert_charges(0, 1);
+}

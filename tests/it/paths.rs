@@ -65,9 +65,25 @@ fn a_path_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn an_encoded_slash_may_be_passed() {
+fn an_encoded_slash_may_be_passed_where_it_leads_to_no_other_price() {
     let scene = gateway(|api| api.with("encoded_slash = \"pass\"").route("path = \"/a/b\"\nprice_cents = 25"));
-    assert_eq!(cost(&scene, "GET", "/a%2Fb"), (2, "/a%2Fb".to_owned()));
+    assert_eq!(cost(&scene, "GET", "/c%2Fd"), (2, "/c%2Fd".to_owned()));
+    assert_eq!(cost(&scene, "GET", "/a/b/c%2fd"), (25, "/a/b/c%2fd".to_owned()));
+    let (_, gateway, customer) = &scene;
+    // An upstream that decodes it before it routes would serve /a/b.
+    for target in ["/a%2Fb", "/a%2fb/c", "/a/b%2Fc"] {
+        gateway.get(target).key(&customer.key).send().assert_problem(400, "bad-path");
+    }
+}
+
+#[test]
+fn a_method_in_lower_case_does_not_get_past_the_price_of_the_method() {
+    let (upstream, gateway, customer) =
+        gateway(|api| api.route("methods = [\"POST\"]\npath = \"/reports\"\nprice_cents = 25"));
+    for method in ["post", "Post", "pOST"] {
+        gateway.request(method, "/reports").key(&customer.key).send().assert_problem(400, "bad-request");
+    }
+    assert_eq!((upstream.seen(), gateway.database().balance(customer.id)), (0, 500));
 }
 
 #[test]

@@ -1,6 +1,5 @@
-//! The whole program as a process of its own: killed under load, fed with gigabytes, started twice.
+//! The whole program as a process of its own: killed under load, started twice.
 
-mod bodies;
 mod crash;
 
 use std::collections::HashMap;
@@ -103,13 +102,6 @@ impl Gateway {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         assert!(self.child.wait().unwrap().success());
-    }
-
-    /// Bytes of memory that are in use, from /proc.
-    fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
     }
 }
 

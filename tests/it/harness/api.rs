@@ -8,6 +8,7 @@ pub(crate) struct Api {
     name: String,
     path: String,
     upstream: String,
+    more_upstreams: String,
     price_cents: i64,
     more: String,
     routes: String,
@@ -19,6 +20,7 @@ impl Api {
             name: name.to_owned(),
             path: "/".to_owned(),
             upstream: format!("http://{upstream}"),
+            more_upstreams: String::new(),
             price_cents: 10,
             more: String::new(),
             routes: String::new(),
@@ -32,6 +34,12 @@ impl Api {
 
     pub(crate) fn price(mut self, cents: i64) -> Api {
         self.price_cents = cents;
+        self
+    }
+
+    /// Another upstream.
+    pub(crate) fn or(mut self, upstream: impl Display) -> Api {
+        self.more_upstreams += &format!(", \"http://{upstream}\"");
         self
     }
 
@@ -49,9 +57,9 @@ impl Api {
     }
 
     pub(super) fn toml(&self) -> String {
-        let Api { name, path, upstream, price_cents, more, routes } = self;
+        let Api { name, path, upstream, more_upstreams, price_cents, more, routes } = self;
         format!(
-            "[[api]]\nname = \"{name}\"\npath = \"{path}\"\nupstreams = [\"{upstream}\"]\nprice_cents = {price_cents}\n{more}{routes}"
+            "[[api]]\nname = \"{name}\"\npath = \"{path}\"\nupstreams = [\"{upstream}\"{more_upstreams}]\nprice_cents = {price_cents}\n{more}{routes}"
         )
     }
 }

@@ -1,6 +1,7 @@
 //! The gateway: the real one, on a thread with a runtime of its own, from a configuration file.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) struct GatewayBuilder {
     drain_timeout_ms: u64,
     sections: Vec<(&'static str, String)>,
     apis: Vec<Api>,
+    directory: Option<PathBuf>,
 }
 
 impl GatewayBuilder {
@@ -40,6 +42,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// On the file in a directory that is there already.
+    pub(crate) fn at(mut self, directory: &Path) -> GatewayBuilder {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
     /// A number of `[limits]`.
     pub(crate) fn limit(self, name: &str, value: u64) -> GatewayBuilder {
         self.line("limits", format!("{name} = {value}"))
@@ -51,7 +59,7 @@ impl GatewayBuilder {
         self
     }
 
-    fn toml(&self, database: &std::path::Path) -> String {
+    fn toml(&self, database: &Path) -> String {
         let mut text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nworkers = {}\ndrain_timeout_ms = {}\n",
             self.workers, self.drain_timeout_ms
@@ -72,9 +80,9 @@ impl GatewayBuilder {
 
     /// Runs it.
     pub(crate) fn start(self) -> Gateway {
-        let directory = tempfile::tempdir().unwrap();
-        let database = directory.path().join("auth.db");
-        let file = directory.path().join("keytoll.toml");
+        let own = tempfile::tempdir().unwrap();
+        let database = self.directory.as_deref().unwrap_or(own.path()).join("auth.db");
+        let file = own.path().join("keytoll.toml");
         std::fs::write(&file, self.toml(&database)).unwrap();
         let (started, starting) = mpsc::channel();
         let (stop, stopping) = oneshot::channel();
@@ -90,13 +98,7 @@ impl GatewayBuilder {
             });
         });
         let (address, store) = starting.recv_timeout(PATIENCE).expect("the gateway starts");
-        Gateway {
-            address,
-            store,
-            database: Database::new(database),
-            running: Some((stop, thread)),
-            _directory: directory,
-        }
+        Gateway { address, store, database: Database::new(database), running: Some((stop, thread)), _directory: own }
     }
 }
 
@@ -119,7 +121,7 @@ pub(crate) struct Customer {
 
 impl Gateway {
     pub(crate) fn builder() -> GatewayBuilder {
-        GatewayBuilder { workers: 1, drain_timeout_ms: 3_000, sections: Vec::new(), apis: Vec::new() }
+        GatewayBuilder { workers: 1, drain_timeout_ms: 3_000, sections: Vec::new(), apis: Vec::new(), directory: None }
     }
 
     /// One with this API alone.
