@@ -27,12 +27,20 @@ impl Pace {
 
     /// Called before the lock is taken: rests when a rest is owed.
     pub(super) fn rest(&mut self) {
-        self.owed = self.owed.saturating_sub(self.free_since.elapsed());
-        if self.owed >= LEAST_REST {
-            thread::sleep(self.owed);
-            self.owed = Duration::ZERO;
+        let rest = self.due(self.free_since.elapsed());
+        if !rest.is_zero() {
+            thread::sleep(rest);
         }
         self.free_since = Instant::now();
+    }
+
+    /// The rest that is due now, after the lock has been free for a while.
+    fn due(&mut self, free: Duration) -> Duration {
+        self.owed = self.owed.saturating_sub(free);
+        if self.owed < LEAST_REST {
+            return Duration::ZERO;
+        }
+        std::mem::take(&mut self.owed)
     }
 
     /// Called when the lock was got.
@@ -40,12 +48,47 @@ impl Pace {
         self.held_since = now;
     }
 
-    /// Called when the lock is free again: a third of the time that it was held is owed. How long it was held.
+    /// Called when the lock is free again. How long it was held.
     pub(super) fn freed(&mut self) -> Duration {
         let now = Instant::now();
         let held = now.saturating_duration_since(self.held_since);
-        self.owed = (self.owed + held / 3).min(MOST_REST);
+        self.owe(held);
         self.free_since = now;
         held
+    }
+
+    /// A third of the time that the lock was held is owed.
+    fn owe(&mut self, held: Duration) {
+        self.owed = (self.owed + held / 3).min(MOST_REST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_free_for_a_quarter_of_the_time_however_short_the_turns() {
+        for held in [Duration::from_micros(50), Duration::from_millis(2), Duration::from_millis(100)] {
+            let mut pace = Pace::new();
+            let (mut busy, mut free) = (Duration::ZERO, Duration::ZERO);
+            while busy < Duration::from_secs(10) {
+                // The next batch is always at hand.
+                free += pace.due(Duration::ZERO);
+                pace.owe(held);
+                busy += held;
+            }
+            free += pace.due(Duration::ZERO);
+            assert!(free * 3 + LEAST_REST * 3 >= busy, "{held:?}: free {free:?} of {busy:?}");
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_free_by_itself_owes_no_rest() {
+        let mut pace = Pace::new();
+        for _ in 0..1000 {
+            assert_eq!(pace.due(Duration::from_millis(2)), Duration::ZERO);
+            pace.owe(Duration::from_millis(3));
+        }
     }
 }
