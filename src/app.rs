@@ -173,15 +173,7 @@ fn tell(opening: &Opening, config: &Config) {
     if opening.external_entries > 0 {
         tracing::info!(entries = opening.external_entries, "balances that changed while Keytoll was away were entered");
     }
-    let recovered = opening.recovered;
-    if recovered.instances > 0 {
-        tracing::warn!(
-            instances = recovered.instances,
-            charges = recovered.charges,
-            cents = recovered.cents,
-            "an earlier gateway ended without settling: its holds are released"
-        );
-    }
+    opening.recovered.tell();
     if !opening.foreign_triggers.is_empty() {
         let triggers = opening.foreign_triggers.join(", ");
         tracing::warn!(triggers, "the application's own triggers on the shared tables do not run for Keytoll's writes");

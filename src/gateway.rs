@@ -174,10 +174,10 @@ impl Gateway {
             Some(taken) => Some(self.authenticate(taken, &found, &record).await?),
             None => None,
         };
-        let body = RequestBody::of(&mut request, &shared.parts.limits)?;
+        RequestBody::admit(request.body(), &shared.parts.limits)?;
         let passage = self.pay(&found, key.as_ref(), known, &record).await?;
         let exchange = Exchange { gateway: Arc::clone(self), passage, request_id: request_id.clone(), record };
-        let outgoing = exchange.outgoing(peer, &found, target, request, body)?;
+        let outgoing = exchange.outgoing(peer, &found, target, request)?;
         if exchange.passage.hold().is_none() {
             // Nothing is owed when the client leaves, and nothing goes on.
             return exchange.run(found.api.index, outgoing).await;

@@ -56,7 +56,6 @@ impl Exchange {
         found: &Match<'_>,
         target: Target,
         mut request: Request<Incoming>,
-        body: RequestBody,
     ) -> Result<Outgoing, Problem> {
         let upgrade = upgrade_requested(request.headers());
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
@@ -80,7 +79,7 @@ impl Exchange {
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let is_http10 = head.version == Version::HTTP_10;
-        let mut request = Request::new(body.reading(incoming));
+        let mut request = Request::new(RequestBody::new(incoming, &self.gateway.shared.parts.limits));
         *request.uri_mut() = target.into_uri()?;
         let is_head = head.method == Method::HEAD;
         *request.method_mut() = head.method;

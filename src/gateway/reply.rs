@@ -23,7 +23,7 @@ use crate::model::Cents;
 use crate::store::Settled;
 use crate::upstream::{BodyError, UpstreamBody};
 
-/// A reply's body as the upstream sends it, with room for one frame that was looked at.
+/// A reply's body as the upstream sends it.
 pub(super) type Upstreamed = UpstreamBody<RequestBody>;
 
 /// The body of a reply.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use std::{error, fmt};
 
 use bytes::Bytes;
-use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -17,7 +16,7 @@ use crate::config::Limits;
 
 /// The body of a request.
 pub struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Incoming,
     left_bytes: u64,
     limit_bytes: u64,
     idle: Duration,
@@ -41,30 +40,26 @@ pub enum BodyFault {
 }
 
 impl RequestBody {
-    /// Takes the body out of the request. hyper says `100 Continue` at the first poll, so that what is refused before
+    /// Looks at a body without polling it: hyper says `100 Continue` at the first poll, so that what is refused before
     /// is refused without it.
     ///
     /// # Errors
     /// A body that says of itself that it is too long.
-    pub(super) fn of(request: &mut Request<Incoming>, limits: &Limits) -> Result<RequestBody, Problem> {
+    pub(super) fn admit(incoming: &Incoming, limits: &Limits) -> Result<(), Problem> {
         let limit_bytes = limits.request_body_bytes;
-        if request.body().size_hint().lower() > limit_bytes {
-            return Err(Problem::BodyTooLarge { limit_bytes });
-        }
-        Ok(RequestBody {
-            incoming: None,
-            left_bytes: limit_bytes,
-            limit_bytes,
+        if incoming.size_hint().lower() > limit_bytes { Err(Problem::BodyTooLarge { limit_bytes }) } else { Ok(()) }
+    }
+
+    /// The body that goes upstream.
+    pub(super) fn new(incoming: Incoming, limits: &Limits) -> RequestBody {
+        RequestBody {
+            incoming,
+            left_bytes: limits.request_body_bytes,
+            limit_bytes: limits.request_body_bytes,
             idle: limits.request_body_idle,
             timer: None,
             waits: false,
-        })
-    }
-
-    /// The same with what is to be read.
-    pub(super) fn reading(mut self, incoming: Incoming) -> RequestBody {
-        self.incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
-        self
+        }
     }
 
     fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
@@ -95,8 +90,7 @@ impl Body for RequestBody {
     type Error = BodyFault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        match Pin::new(incoming).poll_frame(cx) {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.waits = false;
                 Poll::Ready(Some(self.check(frame)))
@@ -108,11 +102,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.incoming.size_hint()
     }
 }
 

@@ -9,6 +9,7 @@ use super::path::{BadPath, normalize};
 use super::problem::{BadRequest, Problem};
 use super::route::{Match, RouteTable};
 use super::status::RESERVED;
+use crate::config::EncodedSlash;
 
 /// The target of a request, on its way to the form that is forwarded.
 pub(super) struct Target {
@@ -57,11 +58,13 @@ impl Target {
         }
         let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(Problem::NoRoute)?;
         let path = normalized.settle(found.api.encoded_slash).map_err(Problem::BadPath)?;
-        // Many upstreams decode `%2F` before they route: it must not lead to another price there than here.
-        let decoded = path.replace("%2F", "/").replace("%2f", "/");
-        let same = |other: Match<'_>| other.route.index == found.route.index;
-        if decoded != *path && !routes.find(self.host.as_deref(), method, &decoded).is_some_and(same) {
-            return Err(Problem::BadPath(BadPath::EncodedSlash));
+        if found.api.encoded_slash == EncodedSlash::Pass {
+            // Many upstreams decode `%2F` before they route: it must not lead to another price there than here.
+            let decoded = path.replace("%2F", "/").replace("%2f", "/");
+            let same = |other: Match<'_>| other.route.index == found.route.index;
+            if !routes.find(self.host.as_deref(), method, &decoded).is_some_and(same) {
+                return Err(Problem::BadPath(BadPath::EncodedSlash));
+            }
         }
         let forwarded = found.forward_path(&path);
         if forwarded != self.original.path() {

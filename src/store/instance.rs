@@ -32,6 +32,20 @@ pub struct Recovered {
     pub cents: i64,
 }
 
+impl Recovered {
+    /// Says in the log what was found, if anything was.
+    pub fn tell(self) {
+        if self.instances > 0 {
+            tracing::warn!(
+                instances = self.instances,
+                charges = self.charges,
+                cents = self.cents,
+                "a gateway ended without settling: its holds are released"
+            );
+        }
+    }
+}
+
 impl Instance {
     /// Registers this process, inside of a transaction: the lock is held before anyone can see the row.
     pub(super) fn register(

@@ -1,10 +1,9 @@
 //! Money under pressure: no balance goes below zero, nothing unpaid goes upstream, and the neighbours can still write.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use crate::harness::{Api, Client, Gateway, Upstream, until};
+use crate::harness::{Api, Gateway, Upstream, traffic};
 
 #[test]
 fn a_hundred_requests_at_once_buy_what_the_wallet_can_pay() {
@@ -39,34 +38,14 @@ fn a_hundred_requests_at_once_buy_what_the_wallet_can_pay() {
 fn another_program_writes_beside_full_load_without_one_lock_timeout() {
     let upstream = Upstream::fine();
     let gateway = Gateway::builder().workers(2).api(Api::new("weather", upstream.address())).start();
-    let customer = gateway.customer("weather", 1_000_000_000);
     let other = gateway.customer("weather", 0);
-    let enough = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..32)
-        .map(|_| {
-            let (address, request) = (gateway.address(), gateway.get("/").key(&customer.key));
-            let enough = Arc::clone(&enough);
-            thread::spawn(move || {
-                let mut client = Client::connect(address);
-                let mut served = 0;
-                while !enough.load(Ordering::Relaxed) {
-                    client.send_request(&request);
-                    let reply = client.reply();
-                    assert_eq!(reply.status(), 200, "{reply:?}");
-                    served += 1;
-                }
-                served
-            })
-        })
-        .collect();
-    until("full load", || upstream.seen() >= 320);
-    let connection = gateway.database().open();
-    for _ in 0..200 {
-        // Panics when SQLite's 5 s are over.
-        connection.execute("UPDATE wallets SET balance = balance + 1 WHERE user_id = ?1", [other.id]).unwrap();
-    }
-    enough.store(true, Ordering::Relaxed);
-    let served: i64 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    let served = traffic(&gateway, &upstream, 32, || {
+        let connection = gateway.database().open();
+        for _ in 0..200 {
+            // Panics when SQLite's 5 s are over.
+            connection.execute("UPDATE wallets SET balance = balance + 1 WHERE user_id = ?1", [other.id]).unwrap();
+        }
+    });
     assert!(served >= 320);
     gateway.assert_charges(served, 0);
     assert_eq!(gateway.database().balance(other.id), 200);

@@ -10,6 +10,7 @@ mod database;
 mod gateway;
 mod http;
 mod process;
+mod traffic;
 mod upstream;
 
 pub(crate) use api::Api;
@@ -18,6 +19,7 @@ pub(crate) use database::{Database, Lock};
 pub(crate) use gateway::{Customer, Gateway, until};
 pub(crate) use http::{Head, Reply};
 pub(crate) use process::Process;
+pub(crate) use traffic::traffic;
 pub(crate) use upstream::{Call, Upstream};
 
 use std::time::Duration;

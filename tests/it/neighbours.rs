@@ -1,42 +1,14 @@
 //! The other program: what it writes counts at once and is on the books, while requests flow.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-
-use crate::harness::{Api, Client, Gateway, Upstream, until};
+use crate::harness::{Api, Gateway, Upstream, traffic};
 
 fn gateway(upstream: &Upstream) -> Gateway {
     Gateway::builder().workers(2).api(Api::new("weather", upstream.address())).start()
 }
 
-/// Runs `body` while two clients of another wallet keep the writer busy; how often they were served.
+/// How often two clients of another wallet, who keep the writer busy, were served while `body` ran.
 fn under_traffic(gateway: &Gateway, upstream: &Upstream, body: impl FnOnce()) -> i64 {
-    let busy = gateway.customer("weather", 1_000_000_000);
-    let enough = Arc::new(AtomicBool::new(false));
-    let before = upstream.seen();
-    let clients: Vec<_> = (0..2)
-        .map(|_| {
-            let (address, request) = (gateway.address(), gateway.get("/").key(&busy.key));
-            let enough = Arc::clone(&enough);
-            thread::spawn(move || {
-                let mut client = Client::connect(address);
-                let mut served = 0;
-                while !enough.load(Ordering::Relaxed) {
-                    client.send_request(&request);
-                    assert_eq!(client.reply().status(), 200);
-                    served += 1;
-                }
-                served
-            })
-        })
-        .collect();
-    until("traffic", || upstream.seen() >= before + 20);
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-    enough.store(true, Ordering::Relaxed);
-    let served = clients.into_iter().map(|client| client.join().unwrap()).sum();
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    served
+    traffic(gateway, upstream, 2, body)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{CHECKPOINT, CHORES, Writer, now_unix_ms, schema_version};
 use crate::store::checkpoint;
-use crate::store::instance::{self, Recovered};
+use crate::store::instance;
 use crate::store::refusal::Fatal;
 use crate::store::{external, triggers};
 
@@ -54,7 +54,7 @@ impl Writer {
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
             self.wallets.flush(connection)?;
-            report(recovered);
+            recovered.tell();
             dead.into_iter().for_each(instance::Dead::remove_lock);
         }
         Ok(())
@@ -104,17 +104,5 @@ impl Writer {
             Ok(()) => tracing::warn!("stopping with charges that are not settled; the next start releases them"),
             Err(error) => tracing::warn!(%error, "the last transaction failed; the next start puts things in order"),
         }
-    }
-}
-
-/// Says what was found of processes that are gone.
-pub(super) fn report(recovered: Recovered) {
-    if recovered.instances > 0 {
-        tracing::warn!(
-            instances = recovered.instances,
-            charges = recovered.charges,
-            cents = recovered.cents,
-            "a gateway ended without settling: its holds are released"
-        );
     }
 }
