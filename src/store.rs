@@ -23,6 +23,7 @@ mod keys;
 mod ledger;
 mod lookup;
 mod mailbox;
+mod migrations;
 mod open;
 mod pace;
 mod page;

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::migrations;
 use super::refusal::OpenError;
 
 /// The shared tables as SQLAlchemy writes them on SQLite: names, types and constraints.
@@ -46,68 +47,6 @@ const COLUMNS: [(&str, &[&str]); 3] = [
     ("wallets", &["id", "user_id", "balance"]),
 ];
 
-/// The migrations of Keytoll's tables; the number of one is its place, from 1. One that was released is never changed.
-const MIGRATIONS: [&str; 1] = ["
-CREATE TABLE keytoll_meta (
-    name TEXT PRIMARY KEY,
-    value INTEGER NOT NULL
-);
-INSERT INTO keytoll_meta (name, value) VALUES ('next_charge_id', 1);
-CREATE TABLE keytoll_instances (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    started_at INTEGER NOT NULL,
-    low_water INTEGER NOT NULL,
-    ended_at INTEGER
-);
-CREATE TABLE keytoll_accounts (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    user_id INTEGER NOT NULL,
-    email TEXT,
-    opened_at INTEGER NOT NULL,
-    closed_at INTEGER
-);
-CREATE UNIQUE INDEX keytoll_accounts_open ON keytoll_accounts (user_id) WHERE closed_at IS NULL;
-CREATE TABLE keytoll_entries (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    account_id INTEGER NOT NULL REFERENCES keytoll_accounts (id),
-    kind TEXT NOT NULL,
-    amount_cents INTEGER NOT NULL,
-    note TEXT,
-    created_at INTEGER NOT NULL
-);
-CREATE INDEX keytoll_entries_account ON keytoll_entries (account_id, id);
-CREATE TABLE keytoll_routes (
-    id INTEGER PRIMARY KEY,
-    api_name TEXT NOT NULL,
-    route TEXT NOT NULL,
-    UNIQUE (api_name, route)
-);
-CREATE TABLE keytoll_charges (
-    id INTEGER PRIMARY KEY,
-    account_id INTEGER NOT NULL,
-    key_id INTEGER NOT NULL,
-    route_id INTEGER NOT NULL,
-    instance_id INTEGER NOT NULL,
-    cents INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    held_at INTEGER NOT NULL,
-    settled_at INTEGER,
-    status INTEGER
-);
-CREATE TABLE keytoll_key_hints (
-    key_id INTEGER PRIMARY KEY,
-    stored_hint TEXT NOT NULL,
-    hint TEXT NOT NULL
-);
-CREATE TABLE keytoll_wallet_log (
-    id INTEGER PRIMARY KEY,
-    op,
-    wallet_id,
-    user_id,
-    balance
-);
-"];
-
 /// Makes the shared tables that are missing, and checks the columns of those that are there.
 pub(super) fn ensure_shared(connection: &Connection) -> Result<(), Wrong> {
     connection.execute_batch(SHARED)?;
@@ -140,7 +79,7 @@ pub(super) fn is_current(connection: &Connection) -> Result<bool, Wrong> {
     }
     let found: i64 =
         connection.query_row("SELECT coalesce(max(version), 0) FROM keytoll_migrations", [], |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = i64::try_from(migrations::ALL.len()).unwrap_or(i64::MAX);
     if found > known { Err(Wrong::Newer { found, known }) } else { Ok(found == known) }
 }
 
@@ -151,11 +90,11 @@ pub(super) fn migrate(connection: &Connection, now_unix_ms: i64) -> Result<bool,
     )?;
     let found: i64 =
         connection.query_row("SELECT coalesce(max(version), 0) FROM keytoll_migrations", [], |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = i64::try_from(migrations::ALL.len()).unwrap_or(i64::MAX);
     if found > known {
         return Err(Wrong::Newer { found, known });
     }
-    for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+    for (version, migration) in (1..).zip(migrations::ALL).filter(|(version, _)| *version > found) {
         connection.execute_batch(migration)?;
         connection
             .execute("INSERT INTO keytoll_migrations (version, applied_at) VALUES (?1, ?2)", [version, now_unix_ms])?;

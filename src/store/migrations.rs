@@ -1,0 +1,92 @@
+//! The numbered migrations of Keytoll's own tables.
+//!
+//! The number of one is its place, from 1, and one that was released is never changed. Other programs read the schema
+//! with whatever SQLite they have: nothing newer than 3.8.2.
+
+/// All of them, the oldest first.
+pub(super) const ALL: [&str; 2] = [BOOKS, SUMS];
+
+/// Charges, entries, and what makes them safe.
+const BOOKS: &str = "
+CREATE TABLE keytoll_meta (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+);
+INSERT INTO keytoll_meta (name, value) VALUES ('next_charge_id', 1);
+CREATE TABLE keytoll_instances (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    started_at INTEGER NOT NULL,
+    low_water INTEGER NOT NULL,
+    ended_at INTEGER
+);
+CREATE TABLE keytoll_accounts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id INTEGER NOT NULL,
+    email TEXT,
+    opened_at INTEGER NOT NULL,
+    closed_at INTEGER
+);
+CREATE UNIQUE INDEX keytoll_accounts_open ON keytoll_accounts (user_id) WHERE closed_at IS NULL;
+CREATE TABLE keytoll_entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id INTEGER NOT NULL REFERENCES keytoll_accounts (id),
+    kind TEXT NOT NULL,
+    amount_cents INTEGER NOT NULL,
+    note TEXT,
+    created_at INTEGER NOT NULL
+);
+CREATE INDEX keytoll_entries_account ON keytoll_entries (account_id, id);
+CREATE TABLE keytoll_routes (
+    id INTEGER PRIMARY KEY,
+    api_name TEXT NOT NULL,
+    route TEXT NOT NULL,
+    UNIQUE (api_name, route)
+);
+CREATE TABLE keytoll_charges (
+    id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    route_id INTEGER NOT NULL,
+    instance_id INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    held_at INTEGER NOT NULL,
+    settled_at INTEGER,
+    status INTEGER
+);
+CREATE TABLE keytoll_key_hints (
+    key_id INTEGER PRIMARY KEY,
+    stored_hint TEXT NOT NULL,
+    hint TEXT NOT NULL
+);
+CREATE TABLE keytoll_wallet_log (
+    id INTEGER PRIMARY KEY,
+    op,
+    wallet_id,
+    user_id,
+    balance
+);
+";
+
+/// What every account's settled charges and entries come to, so that nothing has to read them all; and what is left of
+/// charges whose rows are gone. A meta value tells up to where the rows are in the sums.
+const SUMS: &str = "
+INSERT INTO keytoll_meta (name, value) VALUES ('summed_charges_below', 0), ('summed_entries_through', 0);
+CREATE TABLE keytoll_sums (
+    account_id INTEGER PRIMARY KEY,
+    entered_cents INTEGER NOT NULL,
+    charged_cents INTEGER NOT NULL
+);
+CREATE TABLE keytoll_usage (
+    hour INTEGER NOT NULL,
+    account_id INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    route_id INTEGER NOT NULL,
+    status_class INTEGER NOT NULL,
+    captured INTEGER NOT NULL,
+    captured_cents INTEGER NOT NULL,
+    released INTEGER NOT NULL,
+    released_cents INTEGER NOT NULL,
+    PRIMARY KEY (hour, account_id, key_id, route_id, status_class)
+) WITHOUT ROWID;
+";
