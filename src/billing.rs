@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -20,7 +20,8 @@ use crate::store::{Generation, HeldCharge, HoldRefused, HoldWish, Ledger, Settle
 #[cfg(test)]
 mod tests;
 
-/// Beyond its own limit the writer answers when its commit does; this much later nobody waits any more.
+/// Beyond its own limit the writer answers when its commit does; this much later nobody waits any more, and what is
+/// committed still later is undone.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// One worker's way to the books.
@@ -136,16 +137,18 @@ impl Hold {
     }
 }
 
-/// A capture or release on its way; it goes on whether or not this is awaited.
+/// A capture or release on its way; it goes on whether or not this is awaited. One that is awaited to its end and is
+/// not [`Settled::Captured`] does not cost anything, or will not as soon as the database answers again.
 #[derive(Debug)]
 pub struct Settling {
     settlement: Settlement,
-    patience: Pin<Box<Sleep>>,
+    /// Gone when the answer was on its way at its end.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Settling {
     fn new(settlement: Settlement, timeout: Duration) -> Settling {
-        Settling { settlement, patience: Box::pin(sleep(timeout + GRACE)) }
+        Settling { settlement, patience: Some(Box::pin(sleep(timeout + GRACE))) }
     }
 }
 
@@ -156,7 +159,10 @@ impl Future for Settling {
         if let Poll::Ready(settled) = Pin::new(&mut self.settlement).poll(cx) {
             return Poll::Ready(settled);
         }
-        self.patience.as_mut().poll(cx).map(|()| Settled::Unknown)
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        ready!(patience.as_mut().poll(cx));
+        self.patience = None;
+        if self.settlement.give_up() { Poll::Ready(Settled::Unknown) } else { Poll::Pending }
     }
 }
 

@@ -61,7 +61,7 @@ impl<'a> Batch<'a> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
         )?;
         let settle = connection.prepare_cached(
-            "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = 0",
+            "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = ?5",
         )?;
         Ok(Batch { connection, wallets, ids, spans, generation, instance, now_unix_ms, insert, settle })
     }
@@ -133,18 +133,20 @@ impl<'a> Batch<'a> {
 
     fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {
         let facts = &command.facts;
-        let state = match command.wanted {
-            Wanted::Capture => ChargeState::Captured,
-            Wanted::Release => ChargeState::Released,
+        let (from, to) = match command.wanted {
+            Wanted::Capture => (ChargeState::Held, ChargeState::Captured),
+            Wanted::Release => (ChargeState::Held, ChargeState::Released),
+            Wanted::Undo => (ChargeState::Captured, ChargeState::Released),
         };
-        let changed = self.settle.execute(params![facts.id.0, state.code(), self.now_unix_ms, command.status])?;
+        let changed =
+            self.settle.execute(params![facts.id.0, to.code(), self.now_unix_ms, command.status, from.code()])?;
         if changed == 0 {
             // Settled by someone who took this process for dead. Whatever it was, it was not this settlement.
             return Ok(Settled::Unknown);
         }
         match command.wanted {
             Wanted::Capture => Ok(Settled::Captured),
-            Wanted::Release => {
+            Wanted::Release | Wanted::Undo => {
                 let (user, account) = (facts.user_id, facts.account);
                 let balance = give_back(self.connection, self.wallets, user, account, facts.cents, self.now_unix_ms)?;
                 Ok(Settled::Released { balance })

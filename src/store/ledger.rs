@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -117,10 +118,11 @@ impl HeldCharge {
     fn settle(&mut self, wanted: Wanted, status: Option<u16>) -> Settlement {
         let (sender, receiver) = oneshot::channel();
         let reply = Reply::new(sender, self.mailbox.take());
+        let decision = Arc::new(Decision::default());
         if let Some(slot) = self.slot.take() {
-            send(self.facts, wanted, status, Some(reply), slot);
+            send(self.facts, wanted, status, Some((reply, Arc::clone(&decision))), slot);
         }
-        Settlement { receiver }
+        Settlement { receiver, decision }
     }
 }
 
@@ -132,10 +134,17 @@ impl Drop for HeldCharge {
     }
 }
 
-fn send(facts: ChargeFacts, wanted: Wanted, status: Option<u16>, reply: Option<Reply<Settled>>, slot: Slot) {
+fn send(
+    facts: ChargeFacts,
+    wanted: Wanted,
+    status: Option<u16>,
+    waiter: Option<(Reply<Settled>, Arc<Decision>)>,
+    slot: Slot,
+) {
     let queue = Arc::clone(slot.queue());
     let deadline = Instant::now() + queue.limits.settle_timeout;
-    let command = Command::Settle(SettleCommand { facts, wanted, status, deadline, reply, _slot: slot });
+    let (reply, decision) = waiter.unzip();
+    let command = Command::Settle(SettleCommand { facts, wanted, status, deadline, reply, decision, _slot: slot });
     if let Err(reason) = queue.push(command) {
         // The reply's sender is gone with the command, so that the one who waits is told; the charge stays held in
         // the file until the next start finds it.
@@ -154,6 +163,20 @@ impl fmt::Debug for HeldCharge {
 pub(super) enum Wanted {
     Capture,
     Release,
+    /// A capture that was committed after its waiter had given up, and told its client that nothing was charged, is
+    /// turned into a release. Only the writer wants this, and before anyone has heard of the capture.
+    Undo,
+}
+
+/// What a settlement comes to when its commit and the end of its waiter's patience cross: whoever is first decides.
+#[derive(Debug, Default)]
+pub(super) struct Decision(AtomicBool);
+
+impl Decision {
+    /// Whether nobody has decided before.
+    pub(super) fn is_mine(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// What became of a charge, committed.
@@ -166,8 +189,8 @@ pub enum Settled {
         /// The wallet's balance then; none when it has no wallet, or no integer in it.
         balance: Option<Cents>,
     },
-    /// Not known: the store stopped, the commit takes longer than the limit, or somebody else settled the charge.
-    /// Nothing may be built on it.
+    /// Not known yet, or not this settlement's doing: the store stopped, the commit takes longer than the limit (a
+    /// capture is then undone), or somebody else settled the charge. Nothing may be built on it.
     Unknown,
 }
 
@@ -175,6 +198,15 @@ pub enum Settled {
 #[derive(Debug)]
 pub struct Settlement {
     receiver: oneshot::Receiver<Settled>,
+    decision: Arc<Decision>,
+}
+
+impl Settlement {
+    /// Waits no longer. `true`: no answer will come, and a capture that is committed all the same is undone. `false`:
+    /// the answer is on its way.
+    pub fn give_up(&self) -> bool {
+        self.decision.is_mine()
+    }
 }
 
 impl Future for Settlement {

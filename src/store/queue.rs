@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::ledger::{ChargeFacts, Held, HoldWish, Settled, Wanted};
+use super::ledger::{ChargeFacts, Decision, Held, HoldWish, Settled, Wanted};
 use super::mailbox::{Delivery, Mailbox};
 use super::refusal::{HoldRefused, Unavailable};
 use super::write::WriteJob;
@@ -56,8 +56,17 @@ pub(super) struct SettleCommand {
     pub(super) status: Option<u16>,
     pub(super) deadline: Instant,
     pub(super) reply: Option<Reply<Settled>>,
+    /// Shared with the one who waits.
+    pub(super) decision: Option<Arc<Decision>>,
     /// The place of the charge, given up when the settlement is done.
     pub(super) _slot: Slot,
+}
+
+impl SettleCommand {
+    /// Whether the one who waits has given up; otherwise, from now on, it cannot any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.decision.as_ref().is_some_and(|decision| !decision.is_mine())
+    }
 }
 
 /// Where an answer goes: to the one who waits, by way of its worker's mailbox if it has one.

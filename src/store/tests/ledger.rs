@@ -170,6 +170,48 @@ async fn a_capture_that_meets_a_lock_for_too_long_ends_as_a_release() {
 }
 
 #[tokio::test]
+async fn a_capture_that_is_committed_after_its_waiter_gave_up_is_undone() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let held = sample.hold(&ledger, &key, 40).await;
+    let application = sample.application();
+    application.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let settlement = held.charge.capture(200);
+    assert!(settlement.give_up());
+    application.execute_batch("COMMIT").unwrap();
+    sample.store.settled().await;
+    assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 2);
+    assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
+    assert_eq!(sample.books(user), 500);
+}
+
+#[tokio::test]
+async fn a_capture_that_nobody_waits_for_stands() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    drop(sample.hold(&ledger, &key, 40).await.charge.capture(200));
+    sample.store.settled().await;
+    assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 1);
+    assert_eq!(sample.books(user), 460);
+}
+
+#[tokio::test]
+async fn nobody_gives_up_on_a_capture_that_was_answered() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let settlement = sample.hold(&ledger, &key, 40).await.charge.capture(200);
+    sample.store.settled().await;
+    assert!(!settlement.give_up());
+    assert_eq!(settlement.await, Settled::Captured);
+}
+
+#[tokio::test]
 async fn open_charges_are_bounded_and_a_settlement_always_has_a_place() {
     let limits = Limits { open_charges: 3, ..Limits::default() };
     let sample = Sample::open_with(Role::Gateway, &limits);

@@ -10,7 +10,7 @@ use crate::model::Cents;
 use crate::store::batch::Item;
 use crate::store::ledger::{Held, HeldCharge, Settled, Wanted};
 use crate::store::mailbox::{Delivery, Mailbox};
-use crate::store::queue::Command;
+use crate::store::queue::{Command, SettleCommand};
 use crate::store::refusal::{HoldRefused, Unavailable};
 use crate::telemetry::metrics::StoreMetrics;
 
@@ -37,6 +37,7 @@ impl Writer {
                     post.add(command.reply.address(Ok(held)));
                 }
                 Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
+                Item::Settle(command, Settled::Captured) if command.is_given_up() => self.undo(command),
                 Item::Settle(command, settled) => {
                     self.spans.settled(command.facts.span);
                     count(&metrics, settled, command.facts.cents);
@@ -48,6 +49,13 @@ impl Writer {
             }
         }
         post.send();
+    }
+
+    /// A capture whose client was told that nothing is charged, because the commit took too long: the next turn gives
+    /// the money back.
+    fn undo(&mut self, command: SettleCommand) {
+        tracing::warn!(charge_id = command.facts.id.0, "a capture was committed too late and is undone");
+        self.kept.push(Command::Settle(SettleCommand { wanted: Wanted::Undo, reply: None, decision: None, ..command }));
     }
 
     /// Deals with a batch that was not committed.

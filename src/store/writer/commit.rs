@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use super::{Failure, Writer, schema_version};
 use crate::config::Durability;
+use crate::model::ChargeState;
 use crate::store::batch::Item;
 use crate::store::checkpoint;
 use crate::store::ledger::{Settled, Wanted};
@@ -15,7 +16,7 @@ impl Writer {
         let full = self.parts.durability == Durability::Full;
         let wanted = work.iter().any(|item| match item {
             Item::Hold(..) => false,
-            Item::Settle(command, _) => full && command.wanted == Wanted::Capture,
+            Item::Settle(command, _) => full && command.wanted != Wanted::Release,
             Item::Write(_) => true,
         });
         self.set_sync(wanted)
@@ -77,10 +78,14 @@ fn took_place(connection: &Connection, work: &[Item]) -> rusqlite::Result<bool> 
                     .prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1")?
                     .exists([made.facts.id.0]);
             }
-            Item::Settle(command, Settled::Captured | Settled::Released { .. }) => {
+            Item::Settle(command, settled @ (Settled::Captured | Settled::Released { .. })) => {
+                let state = match settled {
+                    Settled::Captured => ChargeState::Captured,
+                    Settled::Released { .. } | Settled::Unknown => ChargeState::Released,
+                };
                 let mut select =
-                    connection.prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state <> 0")?;
-                return select.exists([command.facts.id.0]);
+                    connection.prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state = ?2")?;
+                return select.exists([command.facts.id.0, state.code()]);
             }
             Item::Hold(_, Err(_)) | Item::Settle(_, Settled::Unknown) | Item::Write(_) => {}
         }
