@@ -32,7 +32,8 @@ struct Books {
 impl Books {
     fn new(durability: Durability) -> Books {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let database = DatabaseConfig { path: directory.path().join("auth.db"), create: true, durability };
+        let database =
+            DatabaseConfig { path: directory.path().join("auth.db"), create: true, durability, keep_charges: None };
         let metrics = Metrics::new(&[], &[], None);
         let opened = Store::open(&database, &Limits::default(), Role::Gateway, Arc::clone(&metrics.store));
         let (store, _) = opened.expect("a new database");

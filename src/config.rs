@@ -117,6 +117,8 @@ pub struct DatabaseConfig {
     pub create: bool,
     /// What an acknowledged capture survives.
     pub durability: Durability,
+    /// How long a settled charge keeps its row, before it becomes usage by hour; for ever when `None`.
+    pub keep_charges: Option<Duration>,
 }
 
 /// What an acknowledged capture survives.

@@ -10,6 +10,7 @@
 
 mod accounts;
 mod batch;
+mod books;
 mod charge_ids;
 mod charges;
 mod checkpoint;
@@ -27,9 +28,11 @@ mod migrations;
 mod open;
 mod pace;
 mod page;
+mod pending;
 mod queue;
 mod readers;
 mod refusal;
+mod routes;
 #[cfg(test)]
 mod sample;
 mod schema;
@@ -45,11 +48,12 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::{oneshot, watch};
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::watch;
 
+pub use books::BooksState;
 pub use charges::{ChargeFilter, ChargeRecord};
 pub use entries::{Booked, EntryRecord, WalletRecord, WalletRefused};
 pub use instance::Recovered;
@@ -63,16 +67,17 @@ pub use view::Generation;
 pub use write::WriteError;
 
 use crate::config::{DatabaseConfig, Limits};
-use crate::model::{ApiKey, RouteId};
+use crate::model::ApiKey;
 use crate::telemetry::metrics::StoreMetrics;
+use books::Bookkeeper;
 use health::Health;
 use instance::{Instance, RegisterError};
 use mailbox::Mailbox;
-use queue::{Command, Queue, QueueLimits, WritePlace};
+use queue::{Queue, QueueLimits};
 use readers::Readers;
 use view::View;
 use wallets::Wallets;
-use write::{Job, WriteFault, WriteTx};
+use write::{Synced, WriteFault, WriteTx};
 use writer::{Parts, Writer, now_unix_ms};
 
 /// Who opens the store.
@@ -110,6 +115,8 @@ struct Shared {
     view: Arc<View>,
     health: Arc<Health>,
     readers: Readers,
+    /// Gateways have one.
+    bookkeeper: Mutex<Option<Bookkeeper>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -141,6 +148,12 @@ impl Store {
         let queue = Arc::new(Queue::new(QueueLimits::from(limits)));
         let view = Arc::new(View::new());
         let readers = Readers::start(&path, limits.queued_reads, Arc::clone(&metrics))?;
+        let bookkeeper = match role {
+            Role::Gateway => {
+                Some(Bookkeeper::start(&path, Arc::clone(&queue), database.keep_charges, Arc::clone(&metrics))?)
+            }
+            Role::Tool => None,
+        };
         let parts = Parts {
             connection,
             path: path.clone(),
@@ -158,7 +171,14 @@ impl Store {
         let writer = Writer::new(parts).map_err(error)?;
         let thread = spawn_writer(writer, Arc::clone(&queue), Arc::clone(&health));
         let thread = thread.map_err(|error| OpenError::Io(path.clone(), error))?;
-        let shared = Shared { queue, view, health, readers, writer: Mutex::new(Some(thread)) };
+        let shared = Shared {
+            queue,
+            view,
+            health,
+            readers,
+            bookkeeper: Mutex::new(bookkeeper),
+            writer: Mutex::new(Some(thread)),
+        };
         Ok((Store { shared: Arc::new(shared) }, opening))
     }
 
@@ -187,32 +207,6 @@ impl Store {
         self.shared.readers.read(move |connection| lookup::find(connection, &key)).await
     }
 
-    /// The number under which charges of an API's route stand in the books; made when it is new.
-    ///
-    /// # Errors
-    /// The books cannot be written now.
-    pub async fn route_id(&self, api_name: &str, route: &str) -> Result<RouteId, Unavailable> {
-        let (api_name, route) = (api_name.to_owned(), route.to_owned());
-        let body = move |tx: &mut WriteTx<'_>| -> Result<RouteId, WriteFault<std::convert::Infallible>> {
-            let connection = tx.connection();
-            connection.execute(
-                "INSERT INTO keytoll_routes (api_name, route) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                params![api_name, route],
-            )?;
-            let id = connection.query_row(
-                "SELECT id FROM keytoll_routes WHERE api_name = ?1 AND route = ?2",
-                params![api_name, route],
-                |row| row.get(0),
-            )?;
-            Ok(RouteId(id))
-        };
-        match self.write(body).await {
-            Ok(id) => Ok(id),
-            Err(WriteError::Unavailable(reason)) => Err(reason),
-            Err(WriteError::Refused(never)) => match never {},
-        }
-    }
-
     /// Why billing is unavailable, if it is.
     pub fn trouble(&self) -> Option<Unavailable> {
         self.shared.health.trouble()
@@ -221,6 +215,13 @@ impl Store {
     /// Says when the process has to stop because going on would be unsafe.
     pub fn fatal(&self) -> watch::Receiver<Option<Fatal>> {
         self.shared.health.fatal()
+    }
+
+    /// How the books stood when the gateway last compared them with the wallets; `None` before the first time, and
+    /// for tools.
+    pub fn books_state(&self) -> Option<BooksState> {
+        let bookkeeper = self.shared.bookkeeper.lock().unwrap_or_else(PoisonError::into_inner);
+        bookkeeper.as_ref().and_then(Bookkeeper::state)
     }
 
     /// Waits until every charge is settled.
@@ -236,13 +237,7 @@ impl Store {
     /// Ends the writer after what waits in its queue, checkpoints, and says in the file that this process is done.
     /// Blocks until then.
     pub fn close(&self) {
-        self.shared.queue.close();
-        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer
-            && writer.join().is_err()
-        {
-            tracing::error!("the database writer ended with a panic");
-        }
+        self.shared.end();
     }
 
     /// Runs a read on a read-only connection.
@@ -261,23 +256,30 @@ impl Store {
         E: Send + 'static,
         F: FnOnce(&mut WriteTx<'_>) -> Result<T, WriteFault<E>> + Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
-        let deadline = Instant::now() + self.shared.queue.limits.hold_timeout;
-        let place = WritePlace::take(&self.shared.queue).map_err(WriteError::Unavailable)?;
-        let job = Box::new(Job { deadline, _place: place, body: Some(body), result: None, sender });
-        self.shared.queue.push(Command::Write(job)).map_err(WriteError::Unavailable)?;
-        receiver.await.unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping)))
+        let answer = write::submit(&self.shared.queue, Synced::Now, body).map_err(WriteError::Unavailable)?;
+        answer.await.unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping)))
+    }
+}
+
+impl Shared {
+    /// Ends the threads in the order in which they use each other.
+    fn end(&self) {
+        let bookkeeper = self.bookkeeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Its last write may wait for the writer, which therefore lives on meanwhile.
+        drop(bookkeeper);
+        self.queue.close();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            tracing::error!("the database writer ended with a panic");
+        }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.queue.close();
-        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the database writer ended with a panic");
-        }
+        self.end();
     }
 }
 
@@ -316,7 +318,8 @@ fn start(
         opening.external_entries = external::absorb(connection, now_unix_ms).map_err(error)?;
         if !triggers::in_place(connection).map_err(error)? {
             triggers::install(connection).map_err(error)?;
-            opening.external_entries += external::reconcile(connection, now_unix_ms).map_err(error)?;
+            let compared = external::reconcile(connection, external::COMPARED, now_unix_ms);
+            opening.external_entries += compared.map_err(error)?;
         }
     }
     let mut dead = Vec::new();
@@ -373,5 +376,6 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
     schema::uninstall(&connection).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
     dead.into_iter().for_each(instance::Dead::remove_lock);
+    instance::remove(&books::retention::RollUpLock::path(&path));
     Ok(true)
 }

@@ -10,6 +10,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::Serialize;
 
 use super::AdminState;
+use crate::store::{BooksState, Unavailable};
 use crate::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
 
 #[derive(Serialize)]
@@ -18,11 +19,15 @@ struct Probe {
     /// Why not ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
+    /// How wallets and books compared last. What does not balance there is for `keytoll doctor` to explain, and no reason
+    /// to send requests elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    books: Option<BooksState>,
 }
 
 /// The process answers.
 pub(super) async fn health() -> Response {
-    Json(Probe { status: "ok", reasons: Vec::new() }).into_response()
+    Json(Probe { status: "ok", reasons: Vec::new(), books: None }).into_response()
 }
 
 /// Whether requests should be sent here, and why not.
@@ -31,11 +36,12 @@ pub(super) async fn readiness(State(admin): State<AdminState>) -> Response {
     if admin.draining.load(Ordering::Acquire) {
         reasons.push("the gateway is draining");
     }
-    reasons.extend(admin.store.trouble().map(crate::store::Unavailable::reason));
+    reasons.extend(admin.store.trouble().map(Unavailable::reason));
+    let books = admin.store.books_state();
     if reasons.is_empty() {
-        return Json(Probe { status: "ready", reasons }).into_response();
+        return Json(Probe { status: "ready", reasons, books }).into_response();
     }
-    let body = Json(Probe { status: "not ready", reasons });
+    let body = Json(Probe { status: "not ready", reasons, books });
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
 }
 

@@ -25,7 +25,7 @@ fn keys() -> KeysConfig {
 }
 
 fn database(path: &Path) -> DatabaseConfig {
-    DatabaseConfig { path: path.to_owned(), create: true, durability: Durability::Normal }
+    DatabaseConfig { path: path.to_owned(), create: true, durability: Durability::Normal, keep_charges: None }
 }
 
 async fn scene(limits: Limits) -> Scene {

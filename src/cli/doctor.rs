@@ -1,6 +1,6 @@
 //! `keytoll doctor`: proves the books and the file.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 
@@ -8,20 +8,29 @@ use super::args::{Common, Format};
 use super::exit::{Exit, Failure};
 use super::output;
 use crate::config::{self, Environment};
-use crate::store::doctor::{self, Finding, Report, Severity, Summary};
+use crate::model::{Cents, UserId};
+use crate::store::doctor::{self, Finding, Repaired, Report, Severity, Summary};
 
 const EXAMPLES: &str = "\
 Examples:
   keytoll doctor --database auth.db
   keytoll doctor --json | jq '.findings[] | select(.severity == \"wrong\")'
+  keytoll doctor --repair
 
 Reads only, whether or not a gateway runs. For every user, entries minus charges held or captured must be the wallet's
-balance. Status 0 when everything holds, 1 when something is wrong; notes do not count.";
+balance. Status 0 when everything holds, 1 when something is wrong; notes do not count.
+
+With --repair, what can be put right is: what is in a wallet and not on the books is accepted with an external entry,
+holds of gateways that have ended are released, missing triggers are put back. No entry and no settled charge is ever
+changed. The file is then examined once more.";
 
 /// Flags of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
+    /// Put right what can be, if something is wrong
+    #[arg(long)]
+    repair: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -29,6 +38,8 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Answer<'a> {
     ok: bool,
+    #[serde(skip_serializing_if = "<[Repaired]>::is_empty")]
+    repaired: &'a [Repaired],
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -36,11 +47,17 @@ struct Answer<'a> {
 pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Result<(), Failure> {
     let settings = config::load_database(&common.overrides(), environment)?;
     settings.warnings.iter().for_each(output::warn);
-    let report = doctor::examine(&settings.database)?;
+    let mut report = doctor::examine(&settings.database)?;
+    let mut repaired = Vec::new();
+    if args.repair && !report.holds() {
+        repaired = doctor::repair(&settings.database)?;
+        report = doctor::examine(&settings.database)?;
+    }
     if args.format.json {
-        output::json(&Answer { ok: report.holds(), report: &report })?;
+        output::json(&Answer { ok: report.holds(), repaired: &repaired, report: &report })?;
     } else {
-        output::print(&Words(&report).to_string())?;
+        let done: String = repaired.iter().map(|done| told("done", done.user_id, done.cents, &done.message)).collect();
+        output::print(&format!("{done}{}", Words(&report)))?;
     }
     if report.holds() { Ok(()) } else { Err(Failure::No(Exit::No)) }
 }
@@ -68,19 +85,19 @@ fn write_finding(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
         Severity::Wrong => "wrong",
         Severity::Note => "note",
     };
-    let mut whom = String::new();
-    if let Some(user) = finding.user_id {
-        write!(whom, "user {user}: ")?;
-    }
-    if let Some(cents) = finding.cents {
-        write!(whom, "{cents}: ")?;
-    }
-    writeln!(f, "{severity:<5}  {whom}{}", output::visible(&finding.message))?;
+    f.write_str(&told(severity, finding.user_id, finding.cents, &finding.message))?;
     writeln!(f, "       -> {}", output::visible(&finding.remedy))
 }
 
+/// One line: how it stands, about whom and how much, and what is so.
+fn told(word: &str, user: Option<UserId>, cents: Option<Cents>, message: &str) -> String {
+    let user = user.map(|user| format!("user {user}: ")).unwrap_or_default();
+    let cents = cents.map(|cents| format!("{cents}: ")).unwrap_or_default();
+    format!("{word:<5}  {user}{cents}{}\n", output::visible(message))
+}
+
 fn write_summary(f: &mut fmt::Formatter<'_>, summary: &Summary, holds: bool) -> fmt::Result {
-    let Summary { users, unbalanced, charges, held, held_cents, gateways } = summary;
+    let Summary { users, unbalanced, charges, rolled_up, held, held_cents, gateways } = summary;
     match unbalanced {
         0 => write!(f, "books of {} balance", count(*users, "user"))?,
         wrong => write!(f, "books of {wrong} of {} do not balance", count(*users, "user"))?,
@@ -88,6 +105,9 @@ fn write_summary(f: &mut fmt::Formatter<'_>, summary: &Summary, holds: bool) -> 
     write!(f, "; {}, {held} held", count(*charges, "charge"))?;
     if *held > 0 {
         write!(f, " ({held_cents})")?;
+    }
+    if *rolled_up > 0 {
+        write!(f, "; {rolled_up} older ones kept as usage")?;
     }
     if *gateways > 0 {
         write!(f, "; {} running", count(*gateways, "gateway"))?;
@@ -102,7 +122,6 @@ fn count(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Cents;
 
     /// The last line of a report without findings.
     fn said(summary: Summary) -> String {
@@ -115,10 +134,11 @@ mod tests {
     fn a_report_ends_with_its_sum() {
         let summary = Summary { users: 3, charges: 12, ..Summary::default() };
         assert_eq!(said(summary), "books of 3 users balance; 12 charges, 0 held\n");
-        let summary = Summary { users: 2, unbalanced: 1, charges: 1, held: 1, held_cents: Cents(2), gateways: 1 };
+        let summary =
+            Summary { users: 2, unbalanced: 1, charges: 1, held: 1, held_cents: Cents(2), gateways: 1, rolled_up: 7 };
         assert_eq!(
             said(summary),
-            "books of 1 of 2 users do not balance; 1 charge, 1 held ($0.02); 1 gateway running\n"
+            "books of 1 of 2 users do not balance; 1 charge, 1 held ($0.02); 7 older ones kept as usage; 1 gateway running\n"
         );
     }
 }

@@ -25,7 +25,11 @@ impl Config {
             Durability::Full => "captures survive a power cut (durability full)",
             Durability::Normal => "captures survive the process, not a power cut (durability normal)",
         };
-        writeln!(out, "database  {}, {missing}; {survives}", database.path.display())?;
+        let kept = match database.keep_charges {
+            Some(age) => format!("charges kept for {} days", age.as_secs() / (24 * 60 * 60)),
+            None => "charges kept for ever".to_owned(),
+        };
+        writeln!(out, "database  {}, {missing}; {survives}; {kept}", database.path.display())?;
         let sources: Vec<String> = self.keys.sources.iter().map(source).collect();
         let storage = match self.keys.storage {
             KeyStorage::Sha256 => "as SHA-256",

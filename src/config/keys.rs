@@ -115,7 +115,12 @@ impl Default for Settings {
             },
             admin_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081),
             token_file: None,
-            database: DatabaseConfig { path: "auth.db".into(), create: false, durability: Durability::Full },
+            database: DatabaseConfig {
+                path: "auth.db".into(),
+                create: false,
+                durability: Durability::Full,
+                keep_charges: Some(90 * DAY),
+            },
             keys: KeysConfig {
                 sources: vec![
                     CredentialSource::Header(http::HeaderName::from_static("x-api-key")),
@@ -133,6 +138,7 @@ impl Default for Settings {
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: i64 = 1 << 20;
 
 /// The sections of single values.
@@ -155,6 +161,10 @@ pub(super) const KEYS: &[Key<Settings>] = &[
         .also("--create", "KEYTOLL_CREATE"),
     Key::new("database.durability", |to, given| {
         set(&mut to.database.durability, given.one_of(&["full", "normal"], &[Durability::Full, Durability::Normal]));
+    }),
+    Key::new("database.keep_charges_days", |to, given| {
+        let days = given.count(0..=36_500).map(|days| u32::try_from(days).unwrap_or(u32::MAX));
+        set(&mut to.database.keep_charges, days.map(|days| (days > 0).then(|| DAY * days)));
     }),
     Key::new("keys.sources", |to, given| {
         set(&mut to.keys.sources, given.filled_list("write \"header:x-api-key\"", value::source));

@@ -9,6 +9,8 @@ use rusqlite::{Connection, params};
 
 /// Ids in one reservation.
 const BLOCK: i64 = 1_000_000;
+/// The mark of a process without open charges and without reserved ids.
+pub(super) const NOTHING_OPEN: i64 = i64::MAX;
 
 /// The ids reserved for this process.
 #[derive(Debug, Default)]
@@ -43,9 +45,22 @@ impl ChargeIds {
         })
     }
 
-    /// The id that comes next.
-    pub(super) fn next(&self) -> i64 {
-        self.next
+    /// The id that comes next. `None` when none was reserved.
+    pub(super) fn next(&self) -> Option<i64> {
+        (self.next < self.end).then_some(self.next)
+    }
+
+    /// Where the reserved ids end.
+    pub(super) fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// Whether another process has reserved ids above these.
+    pub(super) fn are_behind(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let reserved: i64 = connection
+            .prepare_cached("SELECT value FROM keytoll_meta WHERE name = 'next_charge_id'")?
+            .query_row([], |row| row.get(0))?;
+        Ok(reserved > self.end)
     }
 
     /// Gives unused ids back, inside of the last transaction of a process that ends in order.
@@ -92,16 +107,19 @@ impl Spans {
         }
     }
 
-    /// Begins a new span, and returns the id below which nothing is open; `next_id` is the next one to be used.
-    pub(super) fn turn(&mut self, next_id: i64) -> i64 {
+    /// Begins a new span, and returns the id below which nothing is open and nothing will come. `next_id` is the next
+    /// one to be used; `None` when a new block will be reserved first, above everything that there is.
+    pub(super) fn turn(&mut self, next_id: Option<i64>) -> i64 {
         while self.spans.front().is_some_and(|span| span.open == 0) {
             self.spans.pop_front();
             self.front += 1;
         }
-        if self.spans.back().is_some_and(|span| span.first_id != next_id) {
+        if let Some(next_id) = next_id
+            && self.spans.back().is_some_and(|span| span.first_id != next_id)
+        {
             self.spans.push_back(Span { first_id: next_id, open: 0 });
         }
-        self.spans.front().map_or(next_id, |span| span.first_id)
+        self.spans.front().map_or(next_id.unwrap_or(NOTHING_OPEN), |span| span.first_id)
     }
 }
 
@@ -114,17 +132,29 @@ mod tests {
         let mut spans = Spans::default();
         let long = spans.held(1);
         let short = spans.held(2);
-        assert_eq!(spans.turn(3), 1);
+        assert_eq!(spans.turn(Some(3)), 1);
         let later = spans.held(3);
         spans.settled(short);
         spans.settled(later);
-        assert_eq!(spans.turn(4), 1);
+        assert_eq!(spans.turn(Some(4)), 1);
         spans.settled(long);
-        assert_eq!(spans.turn(4), 4);
+        assert_eq!(spans.turn(Some(4)), 4);
         let again = spans.held(4);
-        assert_eq!(spans.turn(5), 4);
+        assert_eq!(spans.turn(Some(5)), 4);
         spans.settled(again);
-        assert_eq!(spans.turn(5), 5);
+        assert_eq!(spans.turn(Some(5)), 5);
+    }
+
+    #[test]
+    fn without_ids_the_mark_is_that_of_the_oldest_open_charge_or_none() {
+        let mut spans = Spans::default();
+        let open = spans.held(1);
+        assert_eq!(spans.turn(None), 1);
+        let above = spans.held(1_000_001);
+        spans.settled(open);
+        assert_eq!(spans.turn(Some(1_000_002)), 1);
+        spans.settled(above);
+        assert_eq!(spans.turn(None), NOTHING_OPEN);
     }
 
     #[test]
@@ -137,9 +167,10 @@ mod tests {
         mine = mine.reserve(&connection).unwrap();
         let other = ChargeIds::default().reserve(&connection).unwrap();
         assert_eq!((mine.take(), mine.take()), (Some(1), Some(2)));
-        assert_eq!(other.next(), 1 + BLOCK);
+        assert_eq!(other.next(), Some(1 + BLOCK));
+        assert!(mine.are_behind(&connection).unwrap() && !other.are_behind(&connection).unwrap());
         mine = mine.reserve(&connection).unwrap();
-        assert_eq!(mine.next(), 1 + 2 * BLOCK);
+        assert_eq!(mine.next(), Some(1 + 2 * BLOCK));
         mine.give_back(&connection).unwrap();
         let value: i64 = connection.query_row("SELECT value FROM keytoll_meta", [], |row| row.get(0)).unwrap();
         assert_eq!(value, 1 + 2 * BLOCK);

@@ -1,28 +1,35 @@
 //! The examination of a database file: do the books balance, is the file whole, is anything stuck.
 //!
-//! Reads only, over a connection of its own, whether or not a gateway runs: every check is a short read, so that the
-//! write-ahead log can start over in between. What is compared with each other is read in one snapshot. For the
-//! command line alone.
+//! [`examine`] reads only, over a connection of its own, whether or not a gateway runs: every check is a short read, so that the
+//! write-ahead log can start over in between. What is compared with each other is read in one snapshot. [`repair`] writes what
+//! puts right what can be. For the command line alone.
 
 mod books;
 mod file;
 mod holds;
-mod pending;
+mod repair;
 mod rows;
+mod usage;
 mod wallets;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use rusqlite::Connection;
 
+use super::books::retention::RollUpLock;
 use super::open;
 use super::refusal::OpenError;
 use crate::config::DatabaseConfig;
 use crate::model::{Cents, UserId};
 
+pub use repair::{Repaired, repair};
+
+/// The remedy of what [`repair`] puts right.
+const REPAIR: &str = "run `keytoll doctor --repair`";
 /// Findings of one check that are listed; the rest is counted.
 const LISTED: u64 = 100;
 
@@ -34,6 +41,8 @@ pub enum Check {
     Journal,
     /// The tables and their version.
     Tables,
+    /// The SQLite that wrote the file last.
+    Sqlite,
     /// SQLite's own check of the file.
     Integrity,
     /// References from table to table.
@@ -42,6 +51,8 @@ pub enum Check {
     Triggers,
     /// Rows of charges and entries, each by itself.
     Rows,
+    /// The sums that the gateway keeps of them.
+    Sums,
     /// Charges that nobody will settle.
     Holds,
     /// Each wallet against its entries and charges.
@@ -115,6 +126,8 @@ pub struct Summary {
     pub unbalanced: u64,
     /// Charges, in any state.
     pub charges: u64,
+    /// Old charges, whose rows have become usage.
+    pub rolled_up: u64,
     /// Charges that are held now.
     pub held: u64,
     /// What they hold.
@@ -164,9 +177,11 @@ impl Report {
 /// The file is missing, no SQLite database, newer than this program, or cannot be read.
 pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
     let path = open::prepare_file(&database.path, false)?;
+    let mut report = Report::default();
+    // Before the file is opened: closing the descriptor later would drop SQLite's locks.
+    file::written_by(&path, &mut report).map_err(|found| OpenError::Io(path.clone(), found))?;
     let connection = open::reader(&path)?;
     let error = |error| open::open_error(&path, error);
-    let mut report = Report::default();
     if !file::tables(&connection, &mut report).map_err(|wrong| wrong.at(&path))? {
         return Ok(report);
     }
@@ -174,7 +189,8 @@ pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
     if !file::integrity(&connection, gateways.running() > 0, &mut report).map_err(error)? {
         return Ok(report);
     }
-    let summary = examine_money(&connection, &gateways, &mut report).map_err(error)?;
+    let stay = RollUpLock::stay(&path).map_err(|found| OpenError::Io(path.clone(), found))?;
+    let summary = examine_money(&connection, &gateways, stay, &mut report).map_err(error)?;
     report.summary = Some(summary);
     Ok(report)
 }
@@ -182,12 +198,14 @@ pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
 fn examine_money(
     connection: &Connection,
     gateways: &holds::Gateways,
+    stay: Option<fs::File>,
     report: &mut Report,
 ) -> rusqlite::Result<Summary> {
     file::foreign_keys(connection, report)?;
     let triggers = file::triggers(connection, report)?;
     let mut frozen = rows::Frozen::new(connection)?;
     rows::frozen(connection, &mut frozen, report)?;
+    drop(stay);
     let recent = rows::recent(connection, &frozen, report)?;
     let (held, held_cents) = holds::examine(connection, &frozen, gateways, report)?;
     let counted = books::examine(connection, &frozen, gateways.running() > 0, triggers, report)?;
@@ -196,6 +214,7 @@ fn examine_money(
         users: counted.users,
         unbalanced: counted.unbalanced,
         charges: frozen.charges + recent,
+        rolled_up: frozen.rolled_up,
         held,
         held_cents,
         gateways: gateways.running(),

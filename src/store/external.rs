@@ -7,8 +7,13 @@
 use rusqlite::{Connection, params};
 
 use super::accounts;
+use super::books::check::{self, Standing};
+use super::books::sums;
 use super::wallets::{Balance, money};
 use crate::model::{AccountId, Cents, EntryKind, UserId};
+
+/// The note of an entry that no trigger could tell more of.
+pub(super) const COMPARED: &str = "found by comparing the wallet with the books";
 
 /// One line of the triggers' log.
 struct Note {
@@ -63,7 +68,7 @@ pub(super) fn absorb(connection: &Connection, now_unix_ms: i64) -> rusqlite::Res
     }
     let mut entries = books.close_gone()?;
     if is_foreign {
-        entries += reconcile(connection, now_unix_ms)?;
+        entries += reconcile(connection, COMPARED, now_unix_ms)?;
     }
     connection.execute("DELETE FROM keytoll_wallet_log", [])?;
     Ok(entries)
@@ -192,38 +197,23 @@ impl Books<'_> {
     }
 }
 
-/// Compares every wallet with the books and enters the difference. Reads every charge: only where no note can say
-/// what happened. How many entries were made.
-pub(super) fn reconcile(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<u64> {
+/// Compares every wallet with the books and enters the difference: where no note can say what happened. Reads the
+/// accounts and their sums, and of charges and entries what came after those. `note`: why, for the entries. How many
+/// entries were made.
+pub(super) fn reconcile(connection: &Connection, note: &str, now_unix_ms: i64) -> rusqlite::Result<u64> {
     connection.execute(
         "INSERT INTO keytoll_accounts (user_id, email, opened_at)
          SELECT w.user_id, u.email, ?1 FROM wallets w LEFT JOIN users u ON u.id = w.user_id
          WHERE w.user_id NOT IN (SELECT user_id FROM keytoll_accounts WHERE closed_at IS NULL)",
         [now_unix_ms],
     )?;
-    let differences = {
-        let mut select = connection.prepare(
-            "WITH charged AS (SELECT account_id, sum(cents) AS cents FROM keytoll_charges WHERE state <> 2 GROUP BY account_id),
-                  entered AS (SELECT account_id, sum(amount_cents) AS cents FROM keytoll_entries GROUP BY account_id)
-             SELECT a.id,
-                    CASE WHEN typeof(w.balance) = 'integer' THEN w.balance ELSE 0 END
-                    - coalesce(entered.cents, 0) + coalesce(charged.cents, 0) AS difference
-             FROM keytoll_accounts a
-             LEFT JOIN wallets w ON w.user_id = a.user_id
-             LEFT JOIN charged ON charged.account_id = a.id
-             LEFT JOIN entered ON entered.account_id = a.id
-             WHERE a.closed_at IS NULL AND difference <> 0",
-        )?;
-        let rows = select.query_map([], |row| Ok((AccountId(row.get(0)?), Cents(row.get(1)?))))?;
-        rows.collect::<rusqlite::Result<Vec<_>>>()?
-    };
-    let mut entries = 0;
-    for (account, difference) in differences {
-        let note = Some("found by comparing the wallet with the books");
-        accounts::enter(connection, account, EntryKind::External, difference, note, now_unix_ms)?;
-        entries += 1;
+    let recent = sums::recent(connection, sums::marks(connection)?)?;
+    let standings = check::standings(connection, &recent, AccountId(i64::MIN), i64::MAX)?;
+    let mut books = Books { connection, now_unix_ms, entries: 0, gone: Vec::new() };
+    for Standing { account, wallet, books: on_books, .. } in standings {
+        books.enter(account, Cents(wallet), Cents(on_books), note)?;
     }
-    Ok(entries)
+    Ok(books.entries)
 }
 
 /// Takes the wallets of a file that Keytoll sees for the first time onto the books.

@@ -65,6 +65,22 @@ impl Instance {
         Ok(Instance { id, path, _lock: lock })
     }
 
+    /// Notes the id below which none of this process's charges is open and none will come.
+    pub(super) fn set_low_water(&self, connection: &Connection, mark: i64) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("UPDATE keytoll_instances SET low_water = ?2 WHERE id = ?1")?
+            .execute([self.id, mark])?;
+        Ok(())
+    }
+
+    /// Notes that ids up to `end` were reserved, in the transaction that does so.
+    pub(super) fn set_ids(&self, connection: &Connection, mark: i64, end: i64) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("UPDATE keytoll_instances SET low_water = ?2, ids_below = ?3 WHERE id = ?1")?
+            .execute([self.id, mark, end])?;
+        Ok(())
+    }
+
     /// Says that this process settled everything, inside of its last transaction.
     pub(super) fn end(&self, connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
         connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [self.id, now_unix_ms])?;
@@ -149,22 +165,23 @@ pub(super) fn release_dead(
 ) -> rusqlite::Result<Recovered> {
     let mut recovered = Recovered::default();
     for instance in dead {
-        let open: Option<i64> = connection
+        let open: Option<(i64, i64)> = connection
             .query_row(
-                "SELECT low_water FROM keytoll_instances WHERE id = ?1 AND ended_at IS NULL",
+                "SELECT low_water, coalesce(ids_below, 9223372036854775807) FROM keytoll_instances
+                 WHERE id = ?1 AND ended_at IS NULL",
                 [instance.id],
-                |row| row.get(0),
+                |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .optional()?;
         // Another process may have been faster.
-        let Some(low_water) = open else { continue };
+        let Some((low_water, ids_below)) = open else { continue };
         recovered.instances += 1;
         let held = {
             let mut select = connection.prepare_cached(
                 "SELECT c.id, c.account_id, c.cents, a.user_id FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id
-                 WHERE c.id >= ?1 AND c.state = 0 AND c.instance_id = ?2",
+                 WHERE c.id >= ?1 AND c.id < ?3 AND c.state = 0 AND c.instance_id = ?2",
             )?;
-            let rows = select.query_map([low_water, instance.id], |row| {
+            let rows = select.query_map([low_water, instance.id, ids_below], |row| {
                 Ok((row.get::<_, i64>(0)?, AccountId(row.get(1)?), Cents(row.get(2)?), UserId(row.get(3)?)))
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()?
@@ -212,8 +229,11 @@ fn lock_path(database: &Path, instance: i64) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
+/// Takes a lock file away.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
     }
 }

@@ -4,6 +4,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
+use super::books::sums;
 use super::page::{Page, PageWish};
 use super::write::{WriteFault, WriteTx};
 use super::{Store, Unavailable, WriteError, users};
@@ -128,8 +129,8 @@ impl Store {
         // Charges carry no index by key, so that the many are read beside the writer, and the few that may have come
         // since then inside of the transaction.
         let read = self.read(move |connection| {
-            let from = first_open_id(connection)?;
-            Ok((from, has_charges(connection, id, i64::MIN)?))
+            let from = sums::final_below(connection)?;
+            Ok((from, has_charges(connection, id, i64::MIN)? || has_usage(connection, id)?))
         });
         let (from, has_charges_now) = read.await.map_err(WriteError::Unavailable)?;
         self.write(move |tx| {
@@ -194,20 +195,15 @@ fn list(connection: &Connection, filter: &KeyFilter, wish: PageWish) -> rusqlite
     Ok(Page::of(rows.collect::<rusqlite::Result<_>>()?, wish, |key| key.id.0))
 }
 
-/// Every charge below this id is in the file by now: those to come get it or a higher one.
-fn first_open_id(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached(
-            "SELECT min(value, coalesce((SELECT min(low_water) FROM keytoll_instances WHERE ended_at IS NULL), value))
-             FROM keytoll_meta WHERE name = 'next_charge_id'",
-        )?
-        .query_row([], |row| row.get(0))
-}
-
 fn has_charges(connection: &Connection, id: KeyId, from: i64) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT 1 FROM keytoll_charges WHERE id >= ?1 AND key_id = ?2 LIMIT 1")?
         .exists([from, id.0])
+}
+
+/// Whether charges with the key have become usage.
+fn has_usage(connection: &Connection, id: KeyId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM keytoll_usage WHERE key_id = ?1 LIMIT 1")?.exists([id.0])
 }
 
 fn get(connection: &Connection, id: KeyId) -> rusqlite::Result<Option<KeyRecord>> {

@@ -69,8 +69,10 @@ CREATE TABLE keytoll_wallet_log (
 ";
 
 /// What every account's settled charges and entries come to, so that nothing has to read them all; and what is left of
-/// charges whose rows are gone. A meta value tells up to where the rows are in the sums.
+/// charges whose rows are gone. Two meta values tell up to where the rows are in the sums. `ids_below`: the end of the
+/// ids that an instance has reserved.
 const SUMS: &str = "
+ALTER TABLE keytoll_instances ADD COLUMN ids_below INTEGER;
 INSERT INTO keytoll_meta (name, value) VALUES ('summed_charges_below', 0), ('summed_entries_through', 0);
 CREATE TABLE keytoll_sums (
     account_id INTEGER PRIMARY KEY,

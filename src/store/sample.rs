@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -18,9 +19,13 @@ pub(super) struct Sample {
 }
 
 fn open(path: &Path, create: bool, role: Role, limits: &Limits) -> Result<(Store, Opening), OpenError> {
-    let database = DatabaseConfig { path: path.to_owned(), create, durability: Durability::Normal };
+    let database = DatabaseConfig { path: path.to_owned(), create, durability: Durability::Normal, keep_charges: None };
+    open_as(&database, role, limits)
+}
+
+fn open_as(database: &DatabaseConfig, role: Role, limits: &Limits) -> Result<(Store, Opening), OpenError> {
     let metrics = Metrics::new(&[], &[], None);
-    Store::open(&database, limits, role, Arc::clone(&metrics.store))
+    Store::open(database, limits, role, Arc::clone(&metrics.store))
 }
 
 impl Sample {
@@ -50,6 +55,14 @@ impl Sample {
         let (store, opening) = self.open_another(role);
         self.store = store;
         opening
+    }
+
+    /// As a gateway that keeps charges for no longer than this.
+    pub(super) fn reopen_keeping(&mut self, keep_charges: Option<Duration>) {
+        self.store.close();
+        let (path, durability) = (self.path(), Durability::Normal);
+        let database = DatabaseConfig { path, create: false, durability, keep_charges };
+        self.store = open_as(&database, Role::Gateway, &Limits::default()).unwrap().0;
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -1,11 +1,12 @@
 //! Writes of the admin plane and the command line: closures that run inside of the writer's transaction.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::queue::WritePlace;
+use super::queue::{Command, Queue, WritePlace};
 use super::refusal::Unavailable;
 use super::wallets::Wallets;
 use crate::model::UserId;
@@ -62,10 +63,48 @@ impl<E> From<rusqlite::Error> for WriteFault<E> {
     }
 }
 
+/// What a write that was answered survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Synced {
+    /// A power cut, whatever the setting says.
+    Now,
+    /// The end of the process: for what can be done again.
+    Later,
+}
+
+/// What the one who waits for a write hears.
+pub(super) type Answer<T, E> = oneshot::Receiver<Result<T, WriteError<E>>>;
+
+/// Queues a write; the answer comes after its commit.
+///
+/// # Errors
+/// Too many writes wait already, or the writer has ended.
+pub(super) fn submit<T, E, F>(queue: &Arc<Queue>, synced: Synced, body: F) -> Result<Answer<T, E>, Unavailable>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    F: FnOnce(&mut WriteTx<'_>) -> Result<T, WriteFault<E>> + Send + 'static,
+{
+    let (sender, receiver) = oneshot::channel();
+    let deadline = Instant::now() + queue.limits.hold_timeout;
+    let place = WritePlace::take(queue)?;
+    queue.push(Command::Write(Box::new(Job {
+        deadline,
+        synced,
+        _place: place,
+        body: Some(body),
+        result: None,
+        sender,
+    })))?;
+    Ok(receiver)
+}
+
 /// A write whose types the writer does not know.
 pub(super) trait WriteJob: Send {
     /// Until when it may wait for its turn.
     fn deadline(&self) -> Instant;
+    /// What its commit has to wait for.
+    fn synced(&self) -> Synced;
     /// Runs inside of a savepoint. `Ok(true)`: keep it. `Ok(false)`: the write refused, undo it.
     fn run(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<bool>;
     /// Tells the one who waits, after the commit, or after it failed.
@@ -73,13 +112,14 @@ pub(super) trait WriteJob: Send {
 }
 
 /// A closure as a [`WriteJob`].
-pub(super) struct Job<F, T, E> {
-    pub(super) deadline: Instant,
+struct Job<F, T, E> {
+    deadline: Instant,
+    synced: Synced,
     /// Given up when the write is finished.
-    pub(super) _place: WritePlace,
-    pub(super) body: Option<F>,
-    pub(super) result: Option<Result<T, E>>,
-    pub(super) sender: oneshot::Sender<Result<T, WriteError<E>>>,
+    _place: WritePlace,
+    body: Option<F>,
+    result: Option<Result<T, E>>,
+    sender: oneshot::Sender<Result<T, WriteError<E>>>,
 }
 
 impl<F, T, E> WriteJob for Job<F, T, E>
@@ -90,6 +130,10 @@ where
 {
     fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    fn synced(&self) -> Synced {
+        self.synced
     }
 
     fn run(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<bool> {

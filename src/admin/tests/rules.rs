@@ -179,3 +179,21 @@ async fn a_full_queue_is_a_503_with_a_time_to_come_back() {
     let answer = plane.get("/v1/users").await;
     assert_eq!((answer.problem(), answer.header("retry-after")), ((503, "database-unavailable"), Some("1")));
 }
+
+#[tokio::test]
+async fn readiness_shows_how_the_books_stand() {
+    let plane = Plane::start().await;
+    plane.add_user("a@example.com").await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let books = loop {
+        let ready = plane.send("GET", "/readyz", "", "").await;
+        match ready.body.get("books") {
+            Some(books) => break books.clone(),
+            None => assert!(std::time::Instant::now() < deadline, "the books are not compared"),
+        }
+    };
+    assert_eq!((&books["users"], &books["unbalanced"]), (&1.into(), &0.into()));
+    assert!(books["checked_at"].as_str().unwrap().ends_with('Z'));
+    let metrics = plane.send("GET", "/metrics", "", "").await;
+    assert!(metrics.text.contains("keytoll_books_unbalanced_users 0"));
+}

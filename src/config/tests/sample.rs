@@ -71,7 +71,7 @@ fn an_explanation_says_what_counts() {
         "\
 clients   127.0.0.1:8080, 1 worker
 admin     127.0.0.1:8081, without a token: /v1/* is closed
-database  auth.db, refused when missing; captures survive a power cut (durability full)
+database  auth.db, refused when missing; captures survive a power cut (durability full); charges kept for 90 days
 keys      looked for in header x-api-key, then Authorization: Bearer; stored as SHA-256
 api       \"weather\": /weather -> http://127.0.0.1:3000
           goes upstream with the path kept and the client's Host; %2F is refused

@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::pending::Pending;
 use super::rows::{self, Frozen, Sums};
 use super::{Check, Finding, Report};
 use crate::model::{Cents, UserId};
+use crate::store::pending::Pending;
 use crate::store::wallets::{Balance, money};
 
 /// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
@@ -98,8 +98,8 @@ impl Books<'_> {
 
     fn remedy(&self) -> &'static str {
         if self.triggers_in_place {
-            "find out who changed the wallet. To accept its balance, drop the trigger keytoll_wallets_after_update and run \
-             `keytoll user list`: the difference is entered as external"
+            "find out who changed the wallet. To accept its balance, run `keytoll doctor --repair`: the difference is entered \
+             as external"
         } else {
             "find out who changed the wallet. `keytoll user list`, or a start, accepts its balance: the difference is entered \
              as external"

@@ -91,11 +91,8 @@ pub(super) fn examine(
 fn lost(stuck: &Stuck, user: Option<i64>) -> Finding {
     let message = format!("{} held by a gateway that has ended; no gateway will settle it", stuck.name());
     let remedy = match user {
-        Some(user) => {
-            let cents = stuck.cents;
-            format!("give the money back: keytoll wallet credit --user {user} --cents {cents} --note \"lost hold\"")
-        }
-        None => "its account is not on the books: compare the file with a backup".to_owned(),
+        Some(_) => "run `keytoll doctor --repair`: it is released",
+        None => "its account is not on the books: compare the file with a backup",
     };
     Finding::wrong(Check::Holds, message, remedy)
 }

@@ -1,18 +1,20 @@
 //! Charges and entries, row by row: is each well formed, and what do they come to for each account.
 //!
 //! Charges below the mark of every living gateway are settled and never change again, and no entry ever changes. Their
-//! sums are gathered in many short reads; only the few rows that came later are read together with the wallets.
+//! sums are gathered in many short reads; only the few rows that came later are read together with the wallets. On the
+//! way they are held against the sums that the gateway keeps of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::{Check, Finding, Report};
+use super::{Check, Finding, REPAIR, Report, usage};
 use crate::model::{ChargeState, EntryKind};
+use crate::store::books::sums::{self, Marks, Sum};
 
 /// Rows of one read; few in tests, so that they cross from page to page.
-const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };
+pub(super) const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };
 const DEFECT: &str =
     "another program wrote it, or the file was damaged: compare it with a backup, and correct it with sqlite3";
 
@@ -26,34 +28,77 @@ pub(super) struct Frozen {
     last_entry: i64,
     pub(super) sums: Sums,
     pub(super) charges: u64,
+    /// Charges whose rows have become usage.
+    pub(super) rolled_up: u64,
+    /// How far the gateway has added up, and what it came to.
+    marks: Marks,
+    kept: HashMap<i64, Sum>,
+    /// The same, as it is found here.
+    found: HashMap<i64, Sum>,
 }
 
 impl Frozen {
     /// Where the line is now; one snapshot.
     pub(super) fn new(connection: &Connection) -> rusqlite::Result<Frozen> {
-        let (first_open_charge, last_entry) = connection.query_row(
-            "SELECT min((SELECT value FROM keytoll_meta WHERE name = 'next_charge_id'),
-                        coalesce((SELECT min(low_water) FROM keytoll_instances WHERE ended_at IS NULL), 9223372036854775807)),
-                    (SELECT coalesce(max(id), 0) FROM keytoll_entries)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        Ok(Frozen { first_open_charge, last_entry, sums: Sums::new(), charges: 0 })
+        let snapshot = connection.unchecked_transaction()?;
+        let first_open_charge = sums::final_below(&snapshot)?;
+        let last_entry =
+            snapshot.query_row("SELECT coalesce(max(id), 0) FROM keytoll_entries", [], |row| row.get(0))?;
+        let marks = sums::marks(&snapshot)?;
+        let kept = {
+            let mut select = snapshot.prepare("SELECT account_id, entered_cents, charged_cents FROM keytoll_sums")?;
+            let rows =
+                select.query_map([], |row| Ok((row.get(0)?, Sum { entered: row.get(1)?, charged: row.get(2)? })))?;
+            rows.collect::<rusqlite::Result<HashMap<i64, Sum>>>()?
+        };
+        let (sums, found) = (Sums::new(), HashMap::new());
+        Ok(Frozen { first_open_charge, last_entry, sums, charges: 0, rolled_up: 0, marks, kept, found })
+    }
+
+    /// Whether the sums that the gateway keeps are those of the rows.
+    fn compare_sums(&self, report: &mut Report) {
+        let accounts: BTreeSet<&i64> = self.kept.keys().chain(self.found.keys()).collect();
+        for account in accounts {
+            let of = |sums: &HashMap<i64, Sum>| sums.get(account).copied().unwrap_or_default();
+            let (kept, found) = (of(&self.kept), of(&self.found));
+            if kept != found {
+                let message = format!("the sums that are kept of account {account} are not those of its rows");
+                let difference = i128::from(kept.books()) - i128::from(found.books());
+                report.add(Finding::wrong(Check::Sums, message, REPAIR).cents(difference));
+            }
+        }
     }
 }
 
 /// Reads what cannot change any more, in short reads.
 pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut Report) -> rusqlite::Result<()> {
-    let (sums, charges) = (&mut frozen.sums, &mut frozen.charges);
+    let (sums, charges, found) = (&mut frozen.sums, &mut frozen.charges, &mut frozen.found);
+    usage::each(connection, report, |used| {
+        frozen.rolled_up += used.charges;
+        *sums.entry(used.account).or_default() -= i128::from(used.captured_cents);
+        let sum = found.entry(used.account).or_default();
+        sum.charged = sum.charged.wrapping_add(used.captured_cents);
+    })?;
     each_charge(connection, i64::MIN, frozen.first_open_charge, |charge| {
         *charges += 1;
         *sums.entry(charge.account).or_default() += charge.effect();
+        if charge.id < frozen.marks.charges_below {
+            let sum = found.entry(charge.account).or_default();
+            sum.charged = sum.charged.wrapping_add(charge.taken());
+        }
         charge.judge(report);
     })?;
     each_entry(connection, i64::MIN, frozen.last_entry, |entry| {
-        *sums.entry(entry.account).or_default() += i128::from(entry.cents.unwrap_or(0));
+        let cents = entry.cents.unwrap_or(0);
+        *sums.entry(entry.account).or_default() += i128::from(cents);
+        if entry.id <= frozen.marks.entries_through {
+            let sum = found.entry(entry.account).or_default();
+            sum.entered = sum.entered.wrapping_add(cents);
+        }
         entry.judge(report);
-    })
+    })?;
+    frozen.compare_sums(report);
+    Ok(())
 }
 
 /// Judges the rows that came later; how many charges there are among them.
@@ -100,8 +145,13 @@ impl Charge {
 
     /// What it did to the balance.
     fn effect(&self) -> i128 {
+        -i128::from(self.taken())
+    }
+
+    /// What it took out of the wallet.
+    fn taken(&self) -> i64 {
         match self.state {
-            Some(ChargeState::Held | ChargeState::Captured) => -i128::from(self.cents.unwrap_or(0)),
+            Some(ChargeState::Held | ChargeState::Captured) => self.cents.unwrap_or(0),
             Some(ChargeState::Released) | None => 0,
         }
     }

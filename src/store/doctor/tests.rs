@@ -1,6 +1,7 @@
 //! Files that are right, files that were tampered with, files in use.
 
 mod in_use;
+mod repair;
 mod tampered;
 
 use rusqlite::Connection;
@@ -32,7 +33,12 @@ impl File {
     }
 
     fn database(&self) -> DatabaseConfig {
-        DatabaseConfig { path: self.directory.path().join("auth.db"), create: true, durability: Durability::Full }
+        DatabaseConfig {
+            path: self.directory.path().join("auth.db"),
+            create: true,
+            durability: Durability::Full,
+            keep_charges: None,
+        }
     }
 
     fn open(&self) -> Store {
@@ -73,7 +79,7 @@ impl File {
 /// Examines the file of a store that is open.
 fn examined(sample: &Sample) -> Report {
     let path = sample.application().path().unwrap().into();
-    examine(&DatabaseConfig { path, create: false, durability: Durability::Full }).unwrap()
+    examine(&DatabaseConfig { path, create: false, durability: Durability::Full, keep_charges: None }).unwrap()
 }
 
 fn wrong(report: &Report) -> Vec<Finding> {

@@ -104,7 +104,7 @@ async fn the_mark_for_new_charges_lies_at_or_below_every_one_to_come() {
     let ledger = sample.ledger();
     // The first hold reserves ids: those to come lie below the next reservation.
     sample.hold(&ledger, &other.key, 2).await.charge.capture(200).await;
-    let from = sample.store.read(first_open_id).await.unwrap();
+    let from = sample.store.read(sums::final_below).await.unwrap();
     sample.hold(&ledger, &key.key, 2).await.charge.capture(200).await;
     let seen = sample.store.read(move |connection| has_charges(connection, key.record.id, from)).await.unwrap();
     assert!(seen);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{CHECKPOINT, CHORES, Writer, now_unix_ms, schema_version};
+use crate::store::charge_ids::ChargeIds;
 use crate::store::checkpoint;
 use crate::store::instance;
 use crate::store::refusal::Fatal;
@@ -21,7 +22,7 @@ impl Writer {
                 "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
             );
             triggers::install(connection)?;
-            entries += external::reconcile(connection, now_unix_ms)?;
+            entries += external::reconcile(connection, external::COMPARED, now_unix_ms)?;
         }
         if entries > 0 {
             tracing::info!(entries, "changes of balances by other programs were entered");
@@ -41,14 +42,14 @@ impl Writer {
                 .prepare_cached("UPDATE keytoll_instances SET low_water = low_water WHERE id = ?1")?
                 .execute([instance.id])?;
         }
-        if self.ids.next() > 0 {
-            let mark = self.spans.turn(self.ids.next());
-            if mark != self.low_water {
-                connection
-                    .prepare_cached("UPDATE keytoll_instances SET low_water = ?2 WHERE id = ?1")?
-                    .execute([instance.id, mark])?;
-                self.low_water = mark;
-            }
+        if self.ids.next().is_some() && self.ids.are_behind(connection)? {
+            // Ids that lie unused below those of another gateway would keep the sums of the books from going on.
+            self.ids = ChargeIds::default();
+        }
+        let mark = self.spans.turn(self.ids.next());
+        if mark != self.low_water {
+            instance.set_low_water(connection, mark)?;
+            self.low_water = mark;
         }
         let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id))?;
         if !dead.is_empty() {
@@ -90,7 +91,7 @@ impl Writer {
         let last = || -> rusqlite::Result<()> {
             connection.busy_timeout(Duration::from_secs(5))?;
             connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
-            if self.ids.next() > 0 {
+            if self.ids.next().is_some() {
                 self.ids.give_back(connection)?;
             }
             if ended {

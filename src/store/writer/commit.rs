@@ -9,6 +9,7 @@ use crate::store::batch::Item;
 use crate::store::checkpoint;
 use crate::store::ledger::{Settled, Wanted};
 use crate::store::refusal::Fatal;
+use crate::store::write::Synced;
 
 impl Writer {
     /// Sets what the next commit has to wait for: captures and admin writes reach the disk, holds need not.
@@ -17,7 +18,7 @@ impl Writer {
         let wanted = work.iter().any(|item| match item {
             Item::Hold(..) => false,
             Item::Settle(command, _) => full && command.wanted != Wanted::Release,
-            Item::Write(_) => true,
+            Item::Write(job) => job.synced() == Synced::Now,
         });
         self.set_sync(wanted)
     }
@@ -36,9 +37,15 @@ impl Writer {
         let transaction = self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
         transaction?;
         let reserved = self.ids.reserve(&self.parts.connection).and_then(|ids| {
+            if let (Some(instance), Some(next)) = (&self.parts.instance, ids.next()) {
+                let mark = self.spans.turn(Some(next));
+                instance.set_ids(&self.parts.connection, mark, ids.end())?;
+            }
             self.parts.connection.execute_batch("COMMIT")?;
             Ok(ids)
         });
+        // Should the commit have failed, the mark is written again by the next chores.
+        self.low_water = 0;
         if !self.parts.connection.is_autocommit() {
             self.parts.connection.execute_batch("ROLLBACK")?;
         }

@@ -42,6 +42,12 @@ pub struct StoreMetrics {
     pub wal_bytes: Gauge,
     /// Checkpoints.
     pub checkpoints: Counter,
+    /// Old charges that became usage.
+    pub charges_rolled_up: Counter,
+    /// Users whose wallet was not what the books say, when they were last compared.
+    pub books_unbalanced_users: Gauge,
+    /// When that was, in seconds since 1970; 0 before the first time.
+    pub books_checked_seconds: Gauge,
 }
 
 impl StoreMetrics {
@@ -69,6 +75,11 @@ impl StoreMetrics {
             wallets_cached: register.gauge("wallets_cached", "Wallets in memory"),
             wal_bytes: register.gauge("wal_bytes", "Size of the write-ahead log"),
             checkpoints: register.counter("checkpoints", "Checkpoints of the write-ahead log"),
+            charges_rolled_up: register.counter("charges_rolled_up", "Old charges that became usage"),
+            books_unbalanced_users: register
+                .gauge("books_unbalanced_users", "Users whose wallet is not what the books say"),
+            books_checked_seconds: register
+                .gauge("books_checked_timestamp_seconds", "When wallets and books were last compared"),
         }
     }
 }

@@ -122,6 +122,23 @@ fn the_doctor_names_user_cents_and_remedy_of_a_tampered_balance() {
 }
 
 #[test]
+fn the_doctor_repairs_what_it_can_and_says_what_it_did() {
+    let desk = Desk::with_ada();
+    let tampered = "DROP TRIGGER keytoll_wallets_after_update; UPDATE wallets SET balance = balance + 100";
+    desk.application().execute_batch(tampered).unwrap();
+    let run = desk.run(&["doctor", "--repair"]).done();
+    let done = "done   the triggers on wallets are in place again\n\
+                done   user 1: $1.00: what is in the wallet was accepted: entered as external\n\
+                books of 1 user balance; 0 charges, 0 held\n";
+    assert_eq!(run.out, done);
+    let report = desk.json(&["doctor", "--repair"]);
+    assert_eq!((&report["ok"], report.get("repaired")), (&json!(true), None));
+    let entries = desk.json(&["wallet", "entries", "--user", "1"]);
+    assert_eq!(entries["data"][1]["kind"], "external");
+    assert_eq!(entries["data"][1]["amount_cents"], 100);
+}
+
+#[test]
 fn the_doctor_finds_a_charge_in_a_state_that_is_not_known() {
     let desk = Desk::with_ada();
     let charge = "INSERT INTO keytoll_charges VALUES (1, 1, 1, 1, 1, 2, 9, 0, 0, NULL)";

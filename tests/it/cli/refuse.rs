@@ -17,7 +17,7 @@ fn wrong_use_is_2_and_touches_nothing() {
         &["key", "show", "one"],
         &["wallet", "credit", "--user", "1", "--cents", "-5"],
         &["wallet", "debit", "--user", "1", "--cents", "0"],
-        &["doctor", "--repair"],
+        &["doctor", "--mend"],
         &["health", "--database"],
     ];
     for arguments in wrong {

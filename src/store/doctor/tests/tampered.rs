@@ -82,7 +82,9 @@ async fn every_charge_is_well_formed() {
     for (row, words) in rows {
         for next_charge_id in [1, 2] {
             let file = File::new().await;
-            file.behind_its_back(&format!("{CHARGE} VALUES {row}; UPDATE keytoll_meta SET value = {next_charge_id}"));
+            file.behind_its_back(&format!(
+                "{CHARGE} VALUES {row}; UPDATE keytoll_meta SET value = {next_charge_id} WHERE name = 'next_charge_id'"
+            ));
             let found = file.only_wrong();
             assert_eq!(found.check, Check::Rows);
             assert!(found.message.contains("charge 1 ") && found.message.contains(words), "{}", found.message);
@@ -114,7 +116,7 @@ async fn holds_of_a_killed_gateway_are_told_and_those_that_nobody_will_settle_ar
     let held = format!("{CHARGE} VALUES (8, 2, 1, 1, 1, 5, 0, 0, NULL), (9, 2, 1, 1, 1, 6, 0, 0, NULL)");
     file.behind_its_back(&format!(
         "INSERT INTO keytoll_instances (id, started_at, low_water) VALUES (1, 0, 1); {held};
-         UPDATE keytoll_meta SET value = 100; UPDATE wallets SET balance = balance - 11 WHERE user_id = 2"
+         UPDATE keytoll_meta SET value = 100 WHERE name = 'next_charge_id'; UPDATE wallets SET balance = balance - 11 WHERE user_id = 2"
     ));
     let report = file.examine();
     assert!(report.holds(), "the books balance: {report:#?}");

@@ -1,12 +1,12 @@
 //! What other programs did to wallets and the writer has not entered yet: the effect of the triggers' notes, by user.
 //!
-//! Reads the notes as [`external`](crate::store::external) does, and enters nothing.
+//! Reads the notes as [`external`](super::external) does, and enters nothing.
 
 use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use crate::store::wallets::{Balance, money};
+use super::wallets::{Balance, money};
 
 /// Changes that will become entries.
 #[derive(Default)]

@@ -1,0 +1,221 @@
+//! The upkeep of the books, on a thread of its own, so that nothing ever has to read every charge.
+//!
+//! Once a second it adds up what has become final since ([`sums`]), moves charges that are older than the setting into
+//! the usage table, a few at a time ([`retention`]), and compares every wallet with the books ([`check`]) now and
+//! then. It reads over a connection of its own and writes through the writer, like everyone else; what it writes need
+//! not reach the disk at once, because all of it can be done again.
+
+pub(super) mod check;
+pub(super) mod retention;
+pub(super) mod sums;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::open;
+use super::queue::Queue;
+use super::refusal::{OpenError, Unavailable};
+use super::write::{self, Synced, WriteError, WriteFault, WriteTx};
+use super::writer::now_unix_ms;
+use crate::model::Timestamp;
+use crate::telemetry::metrics::StoreMetrics;
+use check::Comparison;
+use retention::{Retention, RollUpLock};
+
+/// How often there is a look for what has become final.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How often charges that have grown old are looked for.
+const RETENTION: Duration = Duration::from_secs(60);
+/// How often all wallets are compared with the books.
+const COMPARISON: Duration = Duration::from_secs(60);
+/// Between two portions of one kind of work: traffic comes first.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// How the books stood when they were last compared with the wallets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct BooksState {
+    /// When that was.
+    pub checked_at: Timestamp,
+    /// Users with an account.
+    pub users: u64,
+    /// Those whose wallet is not what the books say.
+    pub unbalanced: u64,
+}
+
+/// What the thread and its owner tell each other.
+#[derive(Default)]
+struct Shared {
+    stop: Mutex<bool>,
+    wake: Condvar,
+    state: Mutex<Option<BooksState>>,
+}
+
+/// The thread.
+pub(super) struct Bookkeeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bookkeeper {
+    /// `keep_charges`: how long a settled charge keeps its row; for ever when `None`.
+    ///
+    /// # Errors
+    /// No connection to the file, no lock file beside it, or no thread.
+    pub(super) fn start(
+        path: &Path,
+        queue: Arc<Queue>,
+        keep_charges: Option<Duration>,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Bookkeeper, OpenError> {
+        let io = |error| OpenError::Io(path.to_owned(), error);
+        let retention = match keep_charges {
+            Some(age) => Some(Retention::new(age, RollUpLock::open(path).map_err(io)?)),
+            None => None,
+        };
+        let shared = Arc::new(Shared::default());
+        let desk = Desk { connection: open::reader(path)?, queue, retention, metrics, shared: Arc::clone(&shared) };
+        let thread = thread::Builder::new().name("keytoll-books".into()).spawn(move || desk.run()).map_err(io)?;
+        Ok(Bookkeeper { shared, thread: Some(thread) })
+    }
+
+    /// How the books stood last; `None` before the first comparison.
+    pub(super) fn state(&self) -> Option<BooksState> {
+        *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the thread after the step that it is at.
+    pub(super) fn stop(&mut self) {
+        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the books ended with a panic");
+        }
+    }
+}
+
+impl Drop for Bookkeeper {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the thread works with.
+struct Desk {
+    connection: Connection,
+    queue: Arc<Queue>,
+    retention: Option<Retention>,
+    metrics: Arc<StoreMetrics>,
+    shared: Arc<Shared>,
+}
+
+/// Why a step was not finished; the next round tries again.
+enum Unfinished {
+    Sqlite(rusqlite::Error),
+    Unavailable(Unavailable),
+}
+
+impl From<rusqlite::Error> for Unfinished {
+    fn from(error: rusqlite::Error) -> Unfinished {
+        Unfinished::Sqlite(error)
+    }
+}
+
+impl Desk {
+    fn run(mut self) {
+        let (mut retention_at, mut comparison_at) = (Instant::now(), Instant::now());
+        while self.rest(INTERVAL) {
+            let done = self.round(&mut retention_at, &mut comparison_at);
+            match done {
+                Ok(()) | Err(Unfinished::Unavailable(Unavailable::Stopping)) => {}
+                // The writer has said what is wrong, in the log and on `/readyz`.
+                Err(Unfinished::Unavailable(reason)) => tracing::debug!(%reason, "the books are kept later"),
+                Err(Unfinished::Sqlite(error)) => tracing::warn!(%error, "the books could not be read; tried again"),
+            }
+        }
+    }
+
+    fn round(&mut self, retention_at: &mut Instant, comparison_at: &mut Instant) -> Result<(), Unfinished> {
+        self.sum_up()?;
+        if Instant::now() >= *retention_at {
+            self.retire()?;
+            *retention_at = Instant::now() + RETENTION;
+        }
+        if Instant::now() >= *comparison_at {
+            self.compare()?;
+            *comparison_at = Instant::now() + COMPARISON;
+        }
+        Ok(())
+    }
+
+    /// Adds up what has become final, portion by portion.
+    fn sum_up(&self) -> Result<(), Unfinished> {
+        loop {
+            let Some(portion) = sums::gather(&self.connection)? else { return Ok(()) };
+            let is_last = portion.is_last;
+            self.write(move |tx| sums::apply(tx.connection(), &portion))?;
+            if is_last || !self.rest(BREATH) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves what is old into the usage table, portion by portion.
+    fn retire(&mut self) -> Result<(), Unfinished> {
+        let Some(retention) = &self.retention else { return Ok(()) };
+        let mut cursor = retention.begin(now_unix_ms());
+        while let Some(old) = cursor.next(&self.connection)? {
+            // An examination of the file counts charges and usage, and wants neither to move meanwhile.
+            let Some(locked) = retention.lock() else { return Ok(()) };
+            let moved = self.write(move |tx| retention::roll_up(tx.connection(), old));
+            drop(locked);
+            self.metrics.charges_rolled_up.inc_by(moved?);
+            if !self.rest(BREATH) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self) -> Result<(), Unfinished> {
+        let found = check::compare(&self.connection, |user, difference| {
+            tracing::error!(user_id = user.0, %difference, "the books do not balance: run `keytoll doctor`");
+        })?;
+        let Comparison { users, unbalanced } = found;
+        let checked_at = Timestamp::from_unix_ms(now_unix_ms());
+        self.metrics.books_unbalanced_users.set(i64::try_from(unbalanced).unwrap_or(i64::MAX));
+        self.metrics.books_checked_seconds.set(checked_at.unix_ms() / 1_000);
+        let state = BooksState { checked_at, users, unbalanced };
+        *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        Ok(())
+    }
+
+    /// Runs a write in the writer's transaction, and waits for its commit.
+    fn write<T, F>(&self, body: F) -> Result<T, Unfinished>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut WriteTx<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let body = move |tx: &mut WriteTx<'_>| -> Result<T, WriteFault<std::convert::Infallible>> { Ok(body(tx)?) };
+        let answer = write::submit(&self.queue, Synced::Later, body).map_err(Unfinished::Unavailable)?;
+        match answer.blocking_recv().unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping))) {
+            Ok(done) => Ok(done),
+            Err(WriteError::Unavailable(reason)) => Err(Unfinished::Unavailable(reason)),
+            Err(WriteError::Refused(never)) => match never {},
+        }
+    }
+
+    /// Waits. `false` when the thread has to end.
+    fn rest(&self, time: Duration) -> bool {
+        let stop = self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shared.wake.wait_timeout_while(stop, time, |stop| !*stop);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}

@@ -1,0 +1,84 @@
+//! Every wallet against its account, by the sums: the cheap form of what `keytoll doctor` proves.
+//!
+//! Reads the accounts, some thousand in one snapshot, and only the charges and entries that came after the marks.
+
+use rusqlite::Connection;
+
+use super::sums::{self, Sum, Sums};
+use crate::model::{AccountId, UserId};
+use crate::store::pending::Pending;
+use crate::store::wallets::{Balance, money};
+
+/// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
+const CHUNK: i64 = if cfg!(test) { 2 } else { 20_000 };
+
+/// What a comparison of all accounts found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// Users with an account.
+    pub(super) users: u64,
+    /// Those whose wallet is not what the books say.
+    pub(super) unbalanced: u64,
+}
+
+/// An open account and what is in the wallet of its user.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Standing {
+    pub(in crate::store) account: AccountId,
+    pub(in crate::store) user: UserId,
+    /// Nothing, where there is no wallet or no integer in it.
+    pub(in crate::store) wallet: i64,
+    pub(in crate::store) books: i64,
+}
+
+/// Compares all accounts; `tell` hears of each user whose wallet holds more or less than the books say, and how much.
+pub(super) fn compare(connection: &Connection, mut tell: impl FnMut(UserId, i128)) -> rusqlite::Result<Comparison> {
+    let mut found = Comparison::default();
+    let mut after = AccountId(i64::MIN);
+    loop {
+        let snapshot = connection.unchecked_transaction()?;
+        let recent = sums::recent(&snapshot, sums::marks(&snapshot)?)?;
+        let pending = Pending::read(&snapshot)?;
+        let standings = standings(&snapshot, &recent, after, CHUNK)?;
+        drop(snapshot);
+        let Some(last) = standings.last() else { return Ok(found) };
+        after = last.account;
+        for standing in standings {
+            found.users += 1;
+            // What another program changed and nobody has entered yet is no difference.
+            let difference = i128::from(standing.wallet) - i128::from(standing.books) - pending.of(standing.user.0);
+            if difference != 0 {
+                found.unbalanced += 1;
+                tell(standing.user, difference);
+            }
+        }
+    }
+}
+
+/// Open accounts after an id, at most so many, in the caller's snapshot; `recent` is of the same.
+pub(in crate::store) fn standings(
+    connection: &Connection,
+    recent: &Sums,
+    after: AccountId,
+    most: i64,
+) -> rusqlite::Result<Vec<Standing>> {
+    let mut select = connection.prepare_cached(
+        "SELECT a.id, a.user_id, w.balance, coalesce(s.entered_cents, 0), coalesce(s.charged_cents, 0)
+         FROM keytoll_accounts a
+         LEFT JOIN wallets w ON w.user_id = a.user_id
+         LEFT JOIN keytoll_sums s ON s.account_id = a.id
+         WHERE a.closed_at IS NULL AND a.id > ?1 ORDER BY a.id LIMIT ?2",
+    )?;
+    let rows = select.query_map([after.0, most], |row| {
+        let account = row.get(0)?;
+        let summed = Sum { entered: row.get(3)?, charged: row.get(4)? };
+        let later = recent.get(&account).copied().unwrap_or_default();
+        let wallet = match money(row.get_ref(2)?) {
+            Balance::Money(cents) => cents.0,
+            Balance::NoMoney => 0,
+        };
+        let books = summed.books().wrapping_add(later.books());
+        Ok(Standing { account: AccountId(account), user: UserId(row.get(1)?), wallet, books })
+    })?;
+    rows.collect()
+}

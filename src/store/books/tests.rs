@@ -1,0 +1,269 @@
+//! Sums, usage and the comparison that rests on them.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::check::{self, Comparison};
+use super::retention::{self, Retention, RollUpLock};
+use super::sums;
+use crate::config::{DatabaseConfig, Durability};
+use crate::model::{ApiKey, Cents, UserId};
+use crate::store::doctor;
+use crate::store::external;
+use crate::store::sample::Sample;
+use crate::store::{Ledger, Role};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR_MS: i64 = 3_600_000;
+
+/// A connection as Keytoll's own are: no trigger fires on it.
+fn own(sample: &Sample) -> Connection {
+    let connection = sample.application();
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    connection
+}
+
+/// A user with 500 cents and a key, and a ledger.
+async fn customer(sample: &Sample) -> (UserId, ApiKey, Ledger) {
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    (user, key, sample.ledger())
+}
+
+/// So many charges, captured and released in turn.
+async fn settled(sample: &Sample, ledger: &Ledger, key: &ApiKey, count: usize) {
+    for number in 0..count {
+        let held = sample.hold(ledger, key, 3).await;
+        if number % 2 == 0 {
+            held.charge.capture(200).await
+        } else {
+            held.charge.release(Some(502)).await
+        };
+    }
+}
+
+/// Everything that is final, added up; how many portions that took.
+fn sum_up(connection: &Connection) -> usize {
+    let mut portions = 0;
+    while let Some(portion) = sums::gather(connection).unwrap() {
+        sums::apply(connection, &portion).unwrap();
+        portions += 1;
+    }
+    portions
+}
+
+/// Moves what is older than an hour; how many charges.
+fn retire(connection: &Connection, sample: &Sample, now_unix_ms: i64) -> u64 {
+    let retention = Retention::new(HOUR, RollUpLock::open(&sample.path()).unwrap());
+    let mut cursor = retention.begin(now_unix_ms);
+    let mut moved = 0;
+    while let Some(old) = cursor.next(connection).unwrap() {
+        moved += retention::roll_up(connection, old).unwrap();
+    }
+    moved
+}
+
+/// The books as they are proved, from the rows; the sum of what is kept of them.
+fn assert_proved(sample: &Sample) -> doctor::Summary {
+    let database =
+        DatabaseConfig { path: sample.path(), create: false, durability: Durability::Full, keep_charges: None };
+    let report = doctor::examine(&database).unwrap();
+    assert!(report.holds(), "{report:#?}");
+    report.summary.unwrap()
+}
+
+#[tokio::test]
+async fn sums_hold_what_is_final_and_leave_what_is_open() {
+    let mut sample = Sample::open(Role::Gateway);
+    let (user, key, ledger) = customer(&sample).await;
+    settled(&sample, &ledger, &key, 8).await;
+    let open = sample.hold(&ledger, &key, 7).await;
+    settled(&sample, &ledger, &key, 4).await;
+    // The mark of the gateway comes with its chores; here with its end, which leaves one charge held.
+    sample.store.close();
+    let connection = own(&sample);
+    connection.execute("UPDATE keytoll_instances SET low_water = ?1", [open.charge.id().0]).unwrap();
+    assert!(sum_up(&connection) > 2, "portions are small in tests");
+    assert_eq!(sums::marks(&connection).unwrap().charges_below, open.charge.id().0);
+    let summed: (i64, i64) = connection
+        .query_row("SELECT entered_cents, charged_cents FROM keytoll_sums", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(summed, (500, 4 * 3));
+    assert_eq!(sum_up(&connection), 0, "nothing is added twice");
+    let found = check::compare(&connection, |_, _| {}).unwrap();
+    assert_eq!(found, Comparison { users: 1, unbalanced: 0 });
+    drop(open);
+    drop(connection);
+    sample.reopen(Role::Gateway);
+    assert_eq!(sample.books(user), 500 - 6 * 3);
+    assert_proved(&sample);
+}
+
+#[tokio::test]
+async fn a_portion_is_written_once_whoever_gathers_it() {
+    let sample = Sample::open(Role::Tool);
+    sample.user("a@example.com").await;
+    let connection = own(&sample);
+    let (mine, others) = (sums::gather(&connection).unwrap().unwrap(), sums::gather(&connection).unwrap().unwrap());
+    sums::apply(&connection, &others).unwrap();
+    sums::apply(&connection, &mine).unwrap();
+    assert_eq!(sample.number("SELECT entered_cents FROM keytoll_sums"), 500);
+}
+
+#[tokio::test]
+async fn a_comparison_of_all_wallets_does_not_read_what_was_added_up() {
+    let sample = Sample::open(Role::Gateway);
+    let (_, key, ledger) = customer(&sample).await;
+    settled(&sample, &ledger, &key, 9).await;
+    sample.store.close();
+    let connection = own(&sample);
+    sum_up(&connection);
+    // Were they read, the books would not balance.
+    connection.execute("DELETE FROM keytoll_charges", []).unwrap();
+    assert_eq!(check::compare(&connection, |_, _| {}).unwrap().unbalanced, 0);
+    assert_eq!(external::reconcile(&connection, "compared", 0).unwrap(), 0);
+    connection.execute("UPDATE wallets SET balance = balance + 11", []).unwrap();
+    let mut told = Vec::new();
+    check::compare(&connection, |user, cents| told.push((user, cents))).unwrap();
+    assert_eq!(told, [(UserId(1), 11)]);
+    assert_eq!(external::reconcile(&connection, "compared", 0).unwrap(), 1);
+    assert_eq!(check::compare(&connection, |_, _| {}).unwrap().unbalanced, 0);
+}
+
+#[tokio::test]
+async fn sums_that_wrap_around_still_prove_the_books() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@example.com").await;
+    for _ in 0..3 {
+        sample.store.credit(user, Cents(i64::MAX - 500), None).await.unwrap();
+        sample.store.debit(user, Cents(i64::MAX - 500), None).await.unwrap();
+    }
+    let connection = own(&sample);
+    sum_up(&connection);
+    assert_eq!(check::compare(&connection, |_, _| {}).unwrap(), Comparison { users: 1, unbalanced: 0 });
+    assert_proved(&sample);
+}
+
+#[tokio::test]
+async fn old_charges_become_usage_and_the_books_stay_as_they_are() {
+    let mut sample = Sample::open(Role::Gateway);
+    let (user, key, ledger) = customer(&sample).await;
+    settled(&sample, &ledger, &key, 10).await;
+    sample.store.close();
+    let connection = own(&sample);
+    let now: i64 = connection.query_row("SELECT max(held_at) FROM keytoll_charges", [], |row| row.get(0)).unwrap();
+    assert_eq!(retire(&connection, &sample, now + 2 * HOUR_MS), 0, "what is not added up stays");
+    sum_up(&connection);
+    // Seven of them are old: in the order of time, as ids are.
+    connection.execute("UPDATE keytoll_charges SET held_at = held_at - 7200000 WHERE id <= 7", []).unwrap();
+    assert_eq!(retire(&connection, &sample, now), 7);
+    assert_eq!(retire(&connection, &sample, now), 0);
+    assert_eq!(sample.number("SELECT count(*) * 100 + min(id) FROM keytoll_charges"), 308);
+    let usage: (i64, i64, i64, i64) = connection
+        .query_row(
+            "SELECT sum(captured), sum(captured_cents), sum(released), sum(released_cents) FROM keytoll_usage",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .unwrap();
+    assert_eq!(usage, (4, 12, 3, 9));
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_usage WHERE status_class = 2 AND captured = 4"), 1);
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_usage WHERE status_class = 5 AND released = 3"), 1);
+    assert_eq!(check::compare(&connection, |_, _| {}).unwrap().unbalanced, 0);
+    drop(connection);
+    let summary = assert_proved(&sample);
+    assert_eq!((summary.charges, summary.rolled_up), (3, 7));
+    sample.reopen(Role::Gateway);
+    let key_id = sample.number("SELECT id FROM api_keys");
+    assert!(sample.store.delete_key(crate::model::KeyId(key_id)).await.is_err(), "usage points to the key");
+    assert_eq!(sample.store.wallet(user).await.unwrap().unwrap().balance_cents, Cents(500 - 5 * 3));
+}
+
+#[tokio::test]
+async fn old_charges_beside_the_young_ones_of_another_gateway_are_found() {
+    let sample = Sample::open(Role::Gateway);
+    let (_, key, ledger) = customer(&sample).await;
+    settled(&sample, &ledger, &key, 1).await;
+    sample.store.close();
+    let connection = own(&sample);
+    // Stretches of five ids: one with young charges first, one with old ones, one that is mixed.
+    connection
+        .execute_batch(
+            "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at, status)
+             SELECT 1000 + value, 1, 1, 1, 1, 1, 2, CASE WHEN value IN (0, 1, 5, 6, 8) THEN 0 ELSE 9999999999999 END, 1, 500
+             FROM (SELECT 0 AS value UNION SELECT 1 UNION SELECT 2 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8);
+             UPDATE keytoll_meta SET value = 5000 WHERE name = 'next_charge_id'",
+        )
+        .unwrap();
+    sum_up(&connection);
+    assert_eq!(retire(&connection, &sample, 2 * HOUR_MS), 4);
+    // 1008 stands behind a young one of its stretch: it goes when that one does.
+    let left: Vec<i64> = connection
+        .prepare("SELECT id FROM keytoll_charges WHERE id >= 1000")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(left, [1002, 1007, 1008]);
+}
+
+#[tokio::test]
+async fn nothing_becomes_usage_while_the_file_is_examined() {
+    let sample = Sample::open(Role::Gateway);
+    let retention = Retention::new(HOUR, RollUpLock::open(&sample.path()).unwrap());
+    let examined = RollUpLock::stay(&sample.path()).unwrap().unwrap();
+    assert!(retention.lock().is_none());
+    drop(examined);
+    let locked = retention.lock();
+    assert!(locked.is_some());
+}
+
+#[tokio::test]
+async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
+    let mut sample = Sample::open(Role::Gateway);
+    let (_, key, ledger) = customer(&sample).await;
+    settled(&sample, &ledger, &key, 6).await;
+    sample.store.close();
+    let connection = own(&sample);
+    connection.execute("UPDATE keytoll_charges SET held_at = 0", []).unwrap();
+    connection.execute("UPDATE wallets SET balance = balance + 1", []).unwrap();
+    sample.reopen_keeping(Some(HOUR));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let state = loop {
+        match sample.store.books_state() {
+            Some(state) => break state,
+            None => assert!(std::time::Instant::now() < deadline, "the books are not compared"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!((state.users, state.unbalanced), (1, 1));
+    assert_eq!(sample.number("SELECT sum(captured + released) FROM keytoll_usage"), 6);
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_charges"), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_idle_does_not_hold_up_the_sums() {
+    let sample = Sample::open(Role::Gateway);
+    let (_, key, ledger) = customer(&sample).await;
+    settled(&sample, &ledger, &key, 1).await;
+    let (other, _) = sample.open_another(Role::Gateway);
+    let (others_ledger, answers) = other.ledger();
+    tokio::spawn(answers);
+    let held = others_ledger.hold(sample.wish(&key, 1).await).await.unwrap();
+    held.charge.capture(200).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let connection = own(&sample);
+    while sums::marks(&connection).unwrap().charges_below <= 1_000_000 {
+        assert!(std::time::Instant::now() < deadline, "the mark stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // And the idle one goes on with ids of its own.
+    let again = sample.hold(&ledger, &key, 1).await;
+    assert!(again.charge.id().0 > 2_000_000);
+    again.charge.capture(200).await;
+    other.close();
+    assert_proved(&sample);
+}

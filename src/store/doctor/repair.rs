@@ -1,0 +1,117 @@
+//! What can be put right of what an examination finds, in one transaction, by writing: nothing that stands in the books
+//! is changed, but for a hold that nobody would settle, which is settled.
+
+use rusqlite::{Connection, params};
+
+use crate::config::DatabaseConfig;
+use crate::model::{AccountId, Cents, ChargeState, UserId};
+use crate::store::books::sums;
+use crate::store::refusal::OpenError;
+use crate::store::wallets::Wallets;
+use crate::store::writer::now_unix_ms;
+use crate::store::{external, instance, open, triggers};
+
+/// The note of entries that accept what is in a wallet.
+const ACCEPTED: &str = "accepted by keytoll doctor --repair";
+
+/// One thing that was put right.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Repaired {
+    /// Whom it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// How much it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cents: Option<Cents>,
+    /// What was done.
+    pub message: String,
+}
+
+/// Puts right what can be: triggers that are missing, notes that nobody entered, holds that nobody will settle, sums
+/// that are not those of their rows, and books that are not what is in the wallet, which get an `external` entry.
+///
+/// # Errors
+/// The file cannot be opened or written; nothing was changed then.
+pub fn repair(database: &DatabaseConfig) -> Result<Vec<Repaired>, OpenError> {
+    let path = open::prepare_file(&database.path, false)?;
+    let connection = open::writer(&path)?;
+    let error = |error| open::open_error(&path, error);
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
+    let dead = instance::find_dead(&connection, &path, None).map_err(error)?;
+    let done = inside(&connection, &dead).map_err(error)?;
+    connection.execute_batch("COMMIT").map_err(error)?;
+    dead.into_iter().for_each(instance::Dead::remove_lock);
+    Ok(done)
+}
+
+fn inside(connection: &Connection, dead: &[instance::Dead]) -> rusqlite::Result<Vec<Repaired>> {
+    let now_unix_ms = now_unix_ms();
+    let mut done = Vec::new();
+    let noted = external::absorb(connection, now_unix_ms)?;
+    if noted > 0 {
+        done.push(said(format!("{noted} changes of balances by other programs were entered")));
+    }
+    if !triggers::in_place(connection)? {
+        triggers::install(connection)?;
+        done.push(said("the triggers on wallets are in place again"));
+    }
+    let mut wallets = Wallets::new(usize::MAX);
+    let recovered = instance::release_dead(connection, &mut wallets, dead, now_unix_ms)?;
+    if recovered.charges > 0 {
+        let message = format!("{} charges of gateways that were killed are released", recovered.charges);
+        done.push(Repaired { cents: Some(Cents(recovered.cents)), ..said(message) });
+    }
+    release_lost(connection, &mut wallets, now_unix_ms, &mut done)?;
+    wallets.flush(connection)?;
+    // Whatever the sums were, the comparison below must not rest on them.
+    sums::rebuild(connection)?;
+    let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM keytoll_entries", [], |row| row.get(0))?;
+    external::reconcile(connection, ACCEPTED, now_unix_ms)?;
+    let mut entered = connection.prepare(
+        "SELECT a.user_id, e.amount_cents FROM keytoll_entries e JOIN keytoll_accounts a ON a.id = e.account_id
+         WHERE e.id > ?1 ORDER BY e.id",
+    )?;
+    let entered = entered.query_map([last], |row| Ok((UserId(row.get(0)?), Cents(row.get(1)?))))?;
+    for entry in entered {
+        let (user_id, cents) = entry?;
+        let message = "what is in the wallet was accepted: entered as external".to_owned();
+        done.push(Repaired { user_id: Some(user_id), cents: Some(cents), message });
+    }
+    Ok(done)
+}
+
+/// Releases charges that stand as held by gateways that have ended.
+fn release_lost(
+    connection: &Connection,
+    wallets: &mut Wallets,
+    now_unix_ms: i64,
+    done: &mut Vec<Repaired>,
+) -> rusqlite::Result<()> {
+    let lost = {
+        let mut select = connection.prepare(
+            "SELECT c.id, c.account_id, c.cents, a.user_id FROM keytoll_charges c
+             JOIN keytoll_accounts a ON a.id = c.account_id
+             LEFT JOIN keytoll_instances i ON i.id = c.instance_id
+             WHERE c.state = 0 AND typeof(c.cents) = 'integer'
+             AND (i.id IS NULL OR i.ended_at IS NOT NULL OR c.id < i.low_water)",
+        )?;
+        let rows = select.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)?, AccountId(row.get(1)?), Cents(row.get(2)?), UserId(row.get(3)?)))
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()?
+    };
+    for (charge, account, cents, user) in lost {
+        connection.execute(
+            "UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0",
+            params![charge, ChargeState::Released.code(), now_unix_ms],
+        )?;
+        instance::give_back(connection, wallets, user, account, cents, now_unix_ms)?;
+        let message = format!("charge {charge}, held by a gateway that has ended, is released");
+        done.push(Repaired { user_id: Some(user), cents: Some(cents), message });
+    }
+    Ok(())
+}
+
+fn said(message: impl Into<String>) -> Repaired {
+    Repaired { user_id: None, cents: None, message: message.into() }
+}

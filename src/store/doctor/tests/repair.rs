@@ -1,0 +1,102 @@
+use super::*;
+use crate::store::doctor::repair;
+
+const CHARGE: &str =
+    "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at)";
+
+impl File {
+    /// Repairs, and asserts that everything holds then. Who and how much.
+    fn repaired(&self) -> Vec<(i64, i64)> {
+        assert!(!self.examine().holds(), "there is nothing to repair");
+        let done = repair(&self.database()).unwrap();
+        let report = self.examine();
+        assert!(report.holds(), "{report:#?}");
+        assert_eq!(repair(&self.database()).unwrap(), [], "a repair is done once");
+        done.iter().map(|done| (done.user_id.map_or(0, |id| id.0), done.cents.map_or(0, |cents| cents.0))).collect()
+    }
+
+    fn number(&self, select: &str) -> i64 {
+        self.connect().query_row(select, [], |row| row.get(0)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_a_wallet_is_accepted_with_an_entry() {
+    let file = File::new().await;
+    file.behind_its_back("UPDATE wallets SET balance = balance + 100 WHERE user_id = 5");
+    let before = file.number("SELECT sum(amount_cents * id) FROM keytoll_entries");
+    assert_eq!(file.repaired(), [(5, 100)]);
+    assert_eq!(file.number("SELECT balance FROM wallets WHERE user_id = 5"), 600);
+    let last = "SELECT sum(amount_cents * id) FROM keytoll_entries WHERE kind <> 'external'";
+    assert_eq!(file.number(last), before, "no entry was changed");
+    assert_eq!(file.number("SELECT count(*) FROM keytoll_entries WHERE note LIKE '%doctor --repair'"), 1);
+}
+
+#[tokio::test]
+async fn holds_that_nobody_would_settle_are_released() {
+    let file = File::new().await;
+    file.behind_its_back(&format!(
+        "INSERT INTO keytoll_instances (id, started_at, low_water, ended_at) VALUES (1, 0, 1, 1);
+         {CHARGE} VALUES (8, 2, 1, 1, 1, 5, 0, 0, NULL), (9, 2, 1, 1, 77, 6, 0, 0, NULL);
+         UPDATE keytoll_meta SET value = 100 WHERE name = 'next_charge_id';
+         UPDATE wallets SET balance = balance - 11 WHERE user_id = 2"
+    ));
+    assert_eq!(file.repaired(), [(2, 5), (2, 6)]);
+    assert_eq!(file.number("SELECT balance FROM wallets WHERE user_id = 2"), 500);
+    assert_eq!(file.number("SELECT sum(state) FROM keytoll_charges"), 4);
+}
+
+#[tokio::test]
+async fn sums_that_are_not_those_of_the_rows_are_found_and_made_anew() {
+    for tamper in [
+        "INSERT INTO keytoll_sums VALUES (1, 1, 0)",
+        "UPDATE keytoll_meta SET value = 3 WHERE name = 'summed_entries_through'",
+        "INSERT INTO keytoll_usage VALUES (1, 1, 1, 1, 2, 1, 7, 0, 0); UPDATE wallets SET balance = 493 WHERE user_id = 1",
+    ] {
+        let file = File::new().await;
+        file.behind_its_back(tamper);
+        assert!(file.examine().findings.iter().all(|finding| finding.check == Check::Sums), "{tamper}");
+        assert_eq!(file.repaired(), [], "{tamper}");
+    }
+}
+
+#[tokio::test]
+async fn missing_triggers_are_put_back() {
+    let file = File::new().await;
+    file.application("DROP TRIGGER keytoll_wallets_after_update; UPDATE wallets SET balance = 1 WHERE user_id = 2");
+    assert_eq!(file.repaired(), [(0, 0), (2, -499)]);
+}
+
+#[tokio::test]
+async fn what_only_its_owner_can_put_right_stays_wrong() {
+    let file = File::new().await;
+    file.application("UPDATE wallets SET balance = -3 WHERE user_id = 1");
+    repair(&file.database()).unwrap();
+    assert_eq!(file.only_wrong().check, Check::Wallets);
+}
+
+#[test]
+fn only_versions_with_the_bug_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("header");
+    for (version, is_named) in [
+        (3_040_001, true),
+        (3_044_005, true),
+        (3_044_006, false),
+        (3_045_000, true),
+        (3_050_006, true),
+        (3_050_007, false),
+        (3_051_002, true),
+        (3_051_003, false),
+        (3_054_001, false),
+        (0, false),
+    ] {
+        let mut header = vec![0_u8; 100];
+        header[96..].copy_from_slice(&u32::to_be_bytes(version));
+        std::fs::write(&path, header).unwrap();
+        let mut report = Report::default();
+        crate::store::doctor::file::written_by(&path, &mut report).unwrap();
+        assert_eq!(!report.findings.is_empty(), is_named, "{version}");
+        assert!(report.holds());
+    }
+}
