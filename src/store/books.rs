@@ -26,7 +26,7 @@ use super::writer::now_unix_ms;
 use crate::model::Timestamp;
 use crate::telemetry::metrics::StoreMetrics;
 use check::Comparison;
-use retention::{Retention, RollUpLock};
+use retention::{Cursor, Retention, RollUpLock};
 
 /// How often there is a look for what has become final.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +34,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const RETENTION: Duration = Duration::from_secs(60);
 /// How often all wallets are compared with the books.
 const COMPARISON: Duration = Duration::from_secs(60);
+/// How long old charges are moved before there is a look at the rest.
+const SPELL: Duration = Duration::from_secs(5);
 /// Between two portions of one kind of work: traffic comes first.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -79,7 +81,8 @@ impl Bookkeeper {
             None => None,
         };
         let shared = Arc::new(Shared::default());
-        let desk = Desk { connection: open::reader(path)?, queue, retention, metrics, shared: Arc::clone(&shared) };
+        let connection = open::reader(path)?;
+        let desk = Desk { connection, queue, retention, pass: None, metrics, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("keytoll-books".into()).spawn(move || desk.run()).map_err(io)?;
         Ok(Bookkeeper { shared, thread: Some(thread) })
     }
@@ -112,6 +115,8 @@ struct Desk {
     connection: Connection,
     queue: Arc<Queue>,
     retention: Option<Retention>,
+    /// Over the old charges; `None` between two of them.
+    pass: Option<Cursor>,
     metrics: Arc<StoreMetrics>,
     shared: Arc<Shared>,
 }
@@ -144,13 +149,12 @@ impl Desk {
 
     fn round(&mut self, retention_at: &mut Instant, comparison_at: &mut Instant) -> Result<(), Unfinished> {
         self.sum_up()?;
-        if Instant::now() >= *retention_at {
-            self.retire()?;
-            *retention_at = Instant::now() + RETENTION;
-        }
         if Instant::now() >= *comparison_at {
             self.compare()?;
             *comparison_at = Instant::now() + COMPARISON;
+        }
+        if Instant::now() >= *retention_at && self.retire()? {
+            *retention_at = Instant::now() + RETENTION;
         }
         Ok(())
     }
@@ -167,21 +171,23 @@ impl Desk {
         }
     }
 
-    /// Moves what is old into the usage table, portion by portion.
-    fn retire(&mut self) -> Result<(), Unfinished> {
-        let Some(retention) = &self.retention else { return Ok(()) };
-        let mut cursor = retention.begin(now_unix_ms());
-        while let Some(old) = cursor.next(&self.connection)? {
+    /// Moves what is old into the usage table, portion by portion, for a spell. Whether all of it was moved.
+    fn retire(&mut self) -> Result<bool, Unfinished> {
+        let Some(retention) = &self.retention else { return Ok(true) };
+        let until = Instant::now() + SPELL;
+        let mut pass = self.pass.take().unwrap_or_else(|| retention.begin(now_unix_ms()));
+        while let Some(old) = pass.next(&self.connection)? {
             // An examination of the file counts charges and usage, and wants neither to move meanwhile.
-            let Some(locked) = retention.lock() else { return Ok(()) };
+            let Some(locked) = retention.lock() else { return Ok(false) };
             let moved = self.write(move |tx| retention::roll_up(tx.connection(), old));
             drop(locked);
             self.metrics.charges_rolled_up.inc_by(moved?);
-            if !self.rest(BREATH) {
-                return Ok(());
+            if !self.rest(BREATH) || Instant::now() >= until {
+                self.pass = Some(pass);
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn compare(&self) -> Result<(), Unfinished> {
