@@ -38,7 +38,7 @@ fn when_a_checkpoints_sync_fails_the_program_stops_and_nothing_delivered_is_lost
 fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     let scene = Scene::new();
     let builder = scene.ground.program(scene.upstream.address()).under(&scene.shim);
-    let program = builder.limit("settle_timeout_ms", 300).limit("hold_timeout_ms", 300).start();
+    let program = builder.limit("settle_timeout_ms", 1_000).limit("hold_timeout_ms", 1_000).start();
     let request = program.get(&scene.ground, "/");
     request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
     scene.shim.set(Word::HangSyncs, 1);
