@@ -24,10 +24,15 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) fn with_cents(cents: i64) -> Ground {
+    /// Without a database.
+    pub(crate) fn empty() -> Ground {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("data")).unwrap();
-        let mut ground = Ground { directory, key: String::new() };
+        Ground { directory, key: String::new() }
+    }
+
+    pub(crate) fn with_cents(cents: i64) -> Ground {
+        let mut ground = Ground::empty();
         let cents = cents.to_string();
         ground.run(&["user", "add", "ada@example.com", "--name", "Ada", "--create", "--opening-cents", &cents]);
         ground.run(&["key", "issue", "--user", "1", "--api", "weather"]).trim().clone_into(&mut ground.key);
@@ -56,11 +61,18 @@ impl Ground {
         command(self.directory.path(), &self.file(""))
     }
 
+    /// Runs a command, which is done; what it printed.
     #[track_caller]
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command().args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        done(self.command().args(arguments))
+    }
+
+    /// The same under the shim, which keeps a log.
+    #[track_caller]
+    pub(crate) fn run_logged_by(&self, shim: &Shim, arguments: &[&str]) -> String {
+        let mut command = self.command();
+        shim.put_under_with_log(&mut command, &self.file(""));
+        done(command.args(arguments))
     }
 
     /// `keytoll doctor` finds nothing wrong.
@@ -77,6 +89,13 @@ impl Ground {
         let config = self.directory.path().join("keytoll.toml");
         ProgramBuilder { command, config, database: self.file(""), lines: [String::new(), String::new()], api }
     }
+}
+
+#[track_caller]
+fn done(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn command(directory: &Path, database: &Path) -> Command {

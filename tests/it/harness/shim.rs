@@ -65,9 +65,11 @@ impl Shim {
 
     /// Puts it under a command that works on this database.
     pub(crate) fn put_under(&self, command: &mut Command, database: &Path) {
+        // The file may not be there yet.
+        let directory = fs::canonicalize(database.parent().unwrap()).unwrap();
         command
             .env("LD_PRELOAD", &self.library)
-            .env("SHIM_DATABASE", fs::canonicalize(database).unwrap())
+            .env("SHIM_DATABASE", directory.join(database.file_name().unwrap()))
             .env("SHIM_CONTROL", &self.control_path);
     }
 
