@@ -291,6 +291,9 @@ async fn unsafe_to_go_on(mut fatal: watch::Receiver<Option<Fatal>>) -> Fatal {
     }
 }
 
+/// Sent when a file meets its limit (`ulimit -f`), with the same number on all machines that this is built for.
+const SIGXFSZ: i32 = 25;
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
@@ -299,6 +302,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
+        // The write that met the limit fails, which is enough to know; the process must not end of it.
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?);
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

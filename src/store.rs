@@ -209,7 +209,9 @@ impl Store {
 
     /// Why billing is unavailable, if it is.
     pub fn trouble(&self) -> Option<Unavailable> {
-        self.shared.health.trouble()
+        let trouble = self.shared.health.trouble();
+        // The writer looks at the file many times a second, unless the operating system does not come back to it.
+        trouble.or_else(|| (self.view_age() > self.shared.queue.limits.hold_timeout).then_some(Unavailable::TooLate))
     }
 
     /// Says when the process has to stop because going on would be unsafe.

@@ -40,6 +40,12 @@ impl Identity {
         Ok(())
     }
 
+    /// Whether no other log stands in the place of the open one: nobody but this process has what is in it.
+    pub(super) fn has_no_other_log(&self) -> bool {
+        let found = inode(&self.wal);
+        found.is_none() || found == self.log
+    }
+
     /// Bytes of the write-ahead log's file.
     pub(super) fn wal_bytes(&self) -> u64 {
         fs::metadata(&self.wal).map_or(0, |metadata| metadata.len())

@@ -6,19 +6,25 @@
 
 mod api;
 mod client;
+mod crowd;
 mod database;
 mod gateway;
 mod http;
 mod process;
+mod program;
+mod shim;
 mod traffic;
 mod upstream;
 
 pub(crate) use api::Api;
 pub(crate) use client::{Client, Request};
+pub(crate) use crowd::{Answer, Crowd};
 pub(crate) use database::{Database, Lock};
 pub(crate) use gateway::{Customer, Gateway, until};
 pub(crate) use http::{Head, Reply};
 pub(crate) use process::Process;
+pub(crate) use program::{Ground, Program};
+pub(crate) use shim::{DATABASE, Deed, EACCES, EIO, ENOSPC, EROFS, Shim, Step, WAL, Word};
 pub(crate) use traffic::traffic;
 pub(crate) use upstream::{Call, Upstream};
 

@@ -16,6 +16,8 @@ mod credentials;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod harness;
@@ -33,6 +35,8 @@ mod outages;
 mod outcomes;
 #[cfg(test)]
 mod paths;
+#[cfg(test)]
+mod power;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

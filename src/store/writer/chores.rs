@@ -10,6 +10,9 @@ use crate::store::instance;
 use crate::store::refusal::Fatal;
 use crate::store::{external, triggers};
 
+/// How long readers may keep the last checkpoint waiting, of a file or log that lost its name.
+const RESCUE: Duration = Duration::from_secs(2);
+
 impl Writer {
     /// Puts what other programs did onto the books.
     pub(super) fn absorb(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
@@ -83,7 +86,7 @@ impl Writer {
     pub(super) fn finish(mut self) {
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {
-            return;
+            return self.rescue();
         }
         let Some(instance) = self.parts.instance.take() else { return };
         let connection = &self.parts.connection;
@@ -104,6 +107,30 @@ impl Writer {
             Ok(()) if ended => instance.remove_lock(),
             Ok(()) => tracing::warn!("stopping with charges that are not settled; the next start releases them"),
             Err(error) => tracing::warn!(%error, "the last transaction failed; the next start puts things in order"),
+        }
+    }
+
+    /// When the file or its log lost its name: brings what is committed into the file, wherever that is now, since nobody
+    /// else will find it; and leaves the log empty, so that the next start does not take it for the log of the file that
+    /// stands there now.
+    fn rescue(&self) {
+        let fatal = *self.parts.health.fatal().borrow();
+        if !matches!(fatal, Some(Fatal::FileReplaced | Fatal::WalReplaced)) || !self.identity.has_no_other_log() {
+            return;
+        }
+        let connection = &self.parts.connection;
+        let checkpointed = connection.busy_timeout(RESCUE).and_then(|()| {
+            // Whether a reader kept it from the end.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+        });
+        match checkpointed {
+            Ok(false) => {
+                tracing::warn!("what was committed is in the database file that was open, and its log is empty");
+            }
+            Ok(true) => {
+                tracing::error!("a reader kept the log from being copied into the database file that was open");
+            }
+            Err(error) => tracing::error!(%error, "the log could not be copied into the database file that was open"),
         }
     }
 }

@@ -58,6 +58,11 @@ impl Request {
         client
     }
 
+    /// A connection to where it goes, or `None` when nobody listens there.
+    pub(crate) fn try_connect(&self) -> Option<Client> {
+        Client::try_connect(self.gateway).ok()
+    }
+
     /// Sends it on a connection of its own and reads the reply.
     #[track_caller]
     pub(crate) fn send(&self) -> Reply {
@@ -73,11 +78,15 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(gateway: SocketAddr) -> Client {
-        let stream = TcpStream::connect(gateway).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { reader: Reader::new(stream), to_head: false }
+        Client::try_connect(gateway).unwrap()
+    }
+
+    fn try_connect(gateway: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect(gateway)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Client { reader: Reader::new(stream), to_head: false })
     }
 
     pub(crate) fn send_request(&mut self, request: &Request) {

@@ -13,7 +13,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(super) fn new(path: PathBuf) -> Database {
+    pub(crate) fn new(path: PathBuf) -> Database {
         Database { path }
     }
 

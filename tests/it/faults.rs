@@ -1,0 +1,127 @@
+//! Faults of the disk, the file, the clock and the neighbours, each injected for real into the program itself under
+//! traffic: what cannot be billed is refused and not forwarded, nothing that was committed is lost, and service
+//! resumes by itself, or the program stops where going on would be unsafe.
+
+mod clock;
+mod disk;
+mod file;
+mod locks;
+mod readers;
+mod sync;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Answer, Crowd, Ground, Program, Shim, Upstream, until};
+
+/// What a request costs: the price of [`crate::harness::Api`] when nothing else is said.
+const PRICE: i64 = 10;
+const CLIENTS: usize = 4;
+/// The promise is one second; a busy machine may take longer to show it.
+const RESUMED: Duration = Duration::from_secs(4);
+
+/// A ground, an upstream that knows what it was sent, and the shim.
+struct Scene {
+    ground: Ground,
+    shim: Shim,
+    upstream: Upstream,
+    /// The charges of all requests that came to the upstream.
+    forwarded: Arc<Mutex<Vec<i64>>>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let ground = Ground::with_cents(1_000_000_000);
+        let shim = ground.shim();
+        let forwarded: Arc<Mutex<Vec<i64>>> = Arc::default();
+        let seen = Arc::clone(&forwarded);
+        let upstream = Upstream::answering(move |head, _| {
+            seen.lock().unwrap().extend(head.number("keytoll-charge-id"));
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
+        });
+        Scene { ground, shim, upstream, forwarded }
+    }
+
+    fn start(&self) -> Program {
+        self.ground.program(self.upstream.address()).under(&self.shim).start()
+    }
+
+    /// Clients that are being served.
+    #[track_caller]
+    fn crowd(&self, program: &Program) -> Crowd {
+        let crowd = Crowd::of(CLIENTS, &program.get(&self.ground, "/"));
+        until("traffic", || crowd.served() >= 10 * CLIENTS);
+        crowd
+    }
+
+    /// Everybody is refused, nothing is forwarded, and `/readyz` says why.
+    #[track_caller]
+    fn assert_refusing(&self, program: &Program, crowd: &Crowd, reason: &str) {
+        let some = crowd.refused() + 10 * CLIENTS;
+        until("refusals", || crowd.refused() >= some);
+        // Whatever was held before the fault has arrived by now.
+        let (forwarded, more) = (self.upstream.seen(), crowd.refused() + 25 * CLIENTS);
+        until("more refusals", || crowd.refused() >= more);
+        assert_eq!(self.upstream.seen(), forwarded, "something was forwarded that cannot have been paid");
+        let trouble = program.trouble().expect("not ready");
+        assert!(trouble.contains(reason), "{trouble}");
+        assert_eq!(program.get(&self.ground, "/free").send().status(), 200, "what costs nothing goes on");
+    }
+
+    /// The cause has just ended: service resumes by itself, and `/readyz` says so.
+    #[track_caller]
+    fn assert_resuming(&self, program: &Program, crowd: &Crowd) {
+        let (ended, before) = (Instant::now(), crowd.served());
+        until("service", || crowd.served() > before);
+        assert!(ended.elapsed() < RESUMED, "service resumed after {:?}", ended.elapsed());
+        until("ready", || program.trouble().is_none());
+        let more = crowd.served() + 10 * CLIENTS;
+        until("traffic again", || crowd.served() >= more);
+    }
+
+    /// No process is on the file: three records of what happened agree, and the doctor finds nothing.
+    #[track_caller]
+    fn assert_accounts(&self, answers: &[Answer]) {
+        self.ground.assert_sound();
+        let charges = self.charges();
+        let mut refused = 0;
+        for answer in answers {
+            let Answer::Whole { status, retry_after, receipt, .. } = answer else { continue };
+            match (status, receipt) {
+                (200, Some(receipt)) => {
+                    assert_eq!((receipt.cost, charges.get(&receipt.charge)), (PRICE, Some(&(1, PRICE))), "{receipt:?}");
+                }
+                (503, _) => {
+                    assert!(retry_after, "a refusal says when to come again");
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let forwarded = self.forwarded.lock().unwrap();
+        for charge in forwarded.iter() {
+            let (state, _) = charges.get(charge).unwrap_or_else(|| panic!("charge {charge} was forwarded unpaid"));
+            assert_ne!(*state, 0, "charge {charge} is still held");
+        }
+        let captured = charges.values().filter(|(state, _)| *state == 1).count();
+        assert!(captured <= forwarded.len(), "{captured} captured, {} forwarded", forwarded.len());
+        println!("{captured} captured, {} charges, {refused} refused", charges.len());
+    }
+
+    /// State and cents of every charge.
+    fn charges(&self) -> HashMap<i64, (i64, i64)> {
+        let connection = self.ground.database().open();
+        let mut select = connection.prepare("SELECT id, state, cents FROM keytoll_charges").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    /// Stops everything in order and compares.
+    #[track_caller]
+    fn close(&self, program: Program, crowd: Crowd) {
+        let answers = crowd.leave();
+        program.stop();
+        self.assert_accounts(&answers);
+    }
+}
