@@ -21,6 +21,7 @@ mod identity;
 mod instance;
 mod keys;
 mod ledger;
+mod lock_file;
 mod lookup;
 mod mailbox;
 mod migrations;
@@ -63,10 +64,12 @@ pub use view::Generation;
 pub use write::WriteError;
 
 use crate::config::{DatabaseConfig, Limits};
+use crate::failpoint;
 use crate::model::{ApiKey, RouteId};
 use crate::telemetry::metrics::StoreMetrics;
 use health::Health;
 use instance::{Instance, RegisterError};
+use lock_file::{LOOKS, Missing};
 use mailbox::Mailbox;
 use queue::{Command, Queue, QueueLimits, WritePlace};
 use readers::Readers;
@@ -311,6 +314,7 @@ fn start(
     schema::ensure_shared(connection).map_err(|wrong| wrong.at(path))?;
     if schema::migrate(connection, now_unix_ms).map_err(|wrong| wrong.at(path))? {
         opening.adopted_wallets = external::adopt_all(connection, now_unix_ms).map_err(error)?;
+        failpoint::reach("wallets-adopted");
         triggers::install(connection).map_err(error)?;
     } else {
         opening.external_entries = external::absorb(connection, now_unix_ms).map_err(error)?;
@@ -323,7 +327,7 @@ fn start(
     let mut instance = None;
     if role == Role::Gateway {
         let mut wallets = Wallets::new(usize::MAX);
-        dead = instance::find_dead(connection, path, None).map_err(error)?;
+        dead = instance::find_dead(connection, path, None, &mut Missing::default()).map_err(error)?;
         opening.recovered = instance::release_dead(connection, &mut wallets, &dead, now_unix_ms).map_err(error)?;
         wallets.flush(connection).map_err(error)?;
         let registered = Instance::register(connection, path, now_unix_ms);
@@ -335,6 +339,7 @@ fn start(
     opening.foreign_triggers = schema::foreign_triggers(connection).map_err(error)?;
     opening.has_plain_keys = schema::has_plain_keys(connection).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
+    failpoint::reach("start-committed");
     dead.into_iter().for_each(instance::Dead::remove_lock);
     Ok((instance, opening))
 }
@@ -352,7 +357,6 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
     let path = open::prepare_file(&database.path, false)?;
     let connection = open::writer(&path)?;
     let error = |error| open::open_error(&path, error);
-    connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
     let installed: Option<i64> = connection
         .query_row("SELECT 1 FROM sqlite_master WHERE name = 'keytoll_instances'", [], |row| row.get(0))
         .optional()
@@ -360,10 +364,23 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
     if installed.is_none() {
         return Ok(false);
     }
+    let mut missing = Missing::default();
+    let mut look = || instance::find_dead(&connection, &path, None, &mut missing).map(|dead| (dead, missing.any()));
+    let mut dead = look().map_err(error)?;
+    for _ in 1..LOOKS {
+        if !dead.1 {
+            break;
+        }
+        // A gateway whose lock file somebody removed puts it back.
+        drop(dead);
+        thread::sleep(Duration::from_secs(1));
+        dead = look().map_err(error)?;
+    }
+    let (dead, _) = dead;
+    connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
     let open: i64 = connection
         .query_row("SELECT count(*) FROM keytoll_instances WHERE ended_at IS NULL", [], |row| row.get(0))
         .map_err(error)?;
-    let dead = instance::find_dead(&connection, &path, None).map_err(error)?;
     if i64::try_from(dead.len()).unwrap_or(i64::MAX) < open {
         return Err(OpenError::InUse(path.clone()));
     }

@@ -17,6 +17,7 @@ use super::mailbox::Mailbox;
 use super::queue::{Command, HoldCommand, Queue, Reply, SettleCommand, Slot};
 use super::refusal::{HoldRefused, Unavailable};
 use super::view::Generation;
+use crate::failpoint;
 use crate::model::{AccountId, Cents, ChargeId, Principal, RouteId, UserId};
 
 /// What a hold is wanted for.
@@ -66,6 +67,7 @@ impl Ledger {
             slot,
         };
         self.queue.push(Command::Hold(command)).map_err(HoldRefused::Unavailable)?;
+        failpoint::reach("hold-queued");
         receiver.await.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::Stopping)))
     }
 }
@@ -141,6 +143,10 @@ fn send(facts: ChargeFacts, wanted: Wanted, status: Option<u16>, reply: Option<R
         // the file until the next start finds it.
         tracing::warn!(charge_id = facts.id.0, %reason, "a charge could not be settled; it is released at the next start");
     }
+    failpoint::reach(match wanted {
+        Wanted::Capture => "capture-queued",
+        Wanted::Release => "release-queued",
+    });
 }
 
 impl fmt::Debug for HeldCharge {

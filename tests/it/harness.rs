@@ -3,14 +3,24 @@
 //!
 //! Everything blocks, on threads of its own, so that a test reads from top to bottom in the order in which things
 //! happen. Nothing waits without end: what does not come within [`PATIENCE`] fails the test.
+//!
+//! `tests/crash` is made with the same; the paths of the parts are there for it.
 
+#[path = "harness/api.rs"]
 mod api;
+#[path = "harness/client.rs"]
 mod client;
+#[path = "harness/database.rs"]
 mod database;
+#[path = "harness/gateway.rs"]
 mod gateway;
-mod http;
-mod process;
+#[path = "harness/http.rs"]
+pub(crate) mod http;
+#[path = "harness/process.rs"]
+pub(crate) mod process;
+#[path = "harness/traffic.rs"]
 mod traffic;
+#[path = "harness/upstream.rs"]
 mod upstream;
 
 pub(crate) use api::Api;
@@ -19,6 +29,7 @@ pub(crate) use database::{Database, Lock};
 pub(crate) use gateway::{Customer, Gateway, until};
 pub(crate) use http::{Head, Reply};
 pub(crate) use process::Process;
+use process::program;
 pub(crate) use traffic::traffic;
 pub(crate) use upstream::{Call, Upstream};
 

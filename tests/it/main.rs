@@ -34,10 +34,10 @@ mod outcomes;
 #[cfg(test)]
 mod paths;
 #[cfg(test)]
-mod process;
-#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod two_gateways;
 #[cfg(test)]
 mod upgrades;

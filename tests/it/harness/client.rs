@@ -73,11 +73,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(gateway: SocketAddr) -> Client {
-        let stream = TcpStream::connect(gateway).unwrap();
+        Client::try_connect(gateway).unwrap()
+    }
+
+    /// To a gateway that may be gone.
+    pub(crate) fn try_connect(gateway: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect(gateway)?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { reader: Reader::new(stream), to_head: false }
+        Ok(Client { reader: Reader::new(stream), to_head: false })
     }
 
     pub(crate) fn send_request(&mut self, request: &Request) {
@@ -108,7 +113,12 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn head(&mut self) -> Head {
-        self.reader.head().expect("the connection ended before a head")
+        self.try_head().expect("the connection ended before a head")
+    }
+
+    /// `None` when the connection ends before it.
+    pub(crate) fn try_head(&mut self) -> Option<Head> {
+        self.reader.head()
     }
 
     /// The next bytes after a head, exactly these.
