@@ -112,7 +112,8 @@ impl Books<'_> {
         let Some(user) = row.user else { return Ok(()) };
         let before = match replaced {
             // The usual REPLACE INTO: one entry that says what changed.
-            [old] if old.user == row.user => old.cents,
+            [old] if old.user == row.user && self.is_of_the_same_person(user)? => old.cents,
+            // What was replaced is taken out of the account that it was in, before that may end.
             others => {
                 others.iter().try_for_each(|old| self.removed(old))?;
                 Cents(0)
@@ -149,14 +150,19 @@ impl Books<'_> {
     /// A wallet that comes anew may belong to another person than the account of that user id: one whose address
     /// is another gets an account of its own.
     fn account_of_new_wallet(&mut self, user: UserId) -> rusqlite::Result<AccountId> {
-        if let Some((account, email)) = accounts::open_account(self.connection, user)? {
-            let now = accounts::email(self.connection, user)?;
-            if email.is_none() || email == now {
+        if let Some((account, _)) = accounts::open_account(self.connection, user)? {
+            if self.is_of_the_same_person(user)? {
                 return Ok(account);
             }
             accounts::close(self.connection, account, self.now_unix_ms)?;
         }
         accounts::open(self.connection, user, self.now_unix_ms)
+    }
+
+    /// Whether the open account of that user id, if there is one, was opened for whoever has the id now.
+    fn is_of_the_same_person(&self, user: UserId) -> rusqlite::Result<bool> {
+        let Some((_, Some(email))) = accounts::open_account(self.connection, user)? else { return Ok(true) };
+        Ok(accounts::email(self.connection, user)?.is_some_and(|now| now == email))
     }
 
     fn enter(&mut self, account: AccountId, now: Cents, before: Cents, what: &str) -> rusqlite::Result<()> {
@@ -192,8 +198,9 @@ impl Books<'_> {
     }
 }
 
-/// Compares every wallet with the books and enters the difference. Reads every charge: only where no note can say
-/// what happened. How many entries were made.
+/// Compares every wallet with the books and enters the difference. An account that has ended must come to nothing: its
+/// wallet may have been changed unseen before it was removed. Reads every charge: only where no note can say what
+/// happened. How many entries were made.
 pub(super) fn reconcile(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<u64> {
     connection.execute(
         "INSERT INTO keytoll_accounts (user_id, email, opened_at)
@@ -209,10 +216,10 @@ pub(super) fn reconcile(connection: &Connection, now_unix_ms: i64) -> rusqlite::
                     CASE WHEN typeof(w.balance) = 'integer' THEN w.balance ELSE 0 END
                     - coalesce(entered.cents, 0) + coalesce(charged.cents, 0) AS difference
              FROM keytoll_accounts a
-             LEFT JOIN wallets w ON w.user_id = a.user_id
+             LEFT JOIN wallets w ON w.user_id = a.user_id AND a.closed_at IS NULL
              LEFT JOIN charged ON charged.account_id = a.id
              LEFT JOIN entered ON entered.account_id = a.id
-             WHERE a.closed_at IS NULL AND difference <> 0",
+             WHERE difference <> 0",
         )?;
         let rows = select.query_map([], |row| Ok((AccountId(row.get(0)?), Cents(row.get(1)?))))?;
         rows.collect::<rusqlite::Result<Vec<_>>>()?
