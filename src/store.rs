@@ -320,6 +320,7 @@ fn start(
         opening.external_entries = external::absorb(connection, now_unix_ms).map_err(error)?;
         if !triggers::in_place(connection).map_err(error)? {
             triggers::install(connection).map_err(error)?;
+            external::end_accounts_of_others(connection, now_unix_ms).map_err(error)?;
             opening.external_entries += external::reconcile(connection, now_unix_ms).map_err(error)?;
         }
     }

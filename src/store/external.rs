@@ -198,6 +198,17 @@ impl Books<'_> {
     }
 }
 
+/// After a time in which no trigger saw anything, any wallet may have come anew: the rule of new wallets goes for all. An
+/// account whose user has another address, or is gone, ends; comparing opens the new ones.
+pub(super) fn end_accounts_of_others(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE keytoll_accounts SET closed_at = ?1 WHERE closed_at IS NULL AND email IS NOT NULL
+         AND email IS NOT (SELECT u.email FROM users u WHERE u.id = keytoll_accounts.user_id)",
+        [now_unix_ms],
+    )?;
+    Ok(())
+}
+
 /// Compares every wallet with the books and enters the difference. An account that has ended must come to nothing: its
 /// wallet may have been changed unseen before it was removed. Reads every charge: only where no note can say what
 /// happened. How many entries were made.

@@ -192,3 +192,19 @@ async fn a_wallet_that_is_replaced_for_another_person_begins_with_what_is_in_it(
     let closed = "SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = 1";
     assert_eq!(scene.sample.number(closed), 40, "what was captured of the one who had the id before");
 }
+
+#[tokio::test]
+async fn a_later_user_with_the_same_id_inherits_nothing_also_when_no_trigger_saw_it() {
+    let scene = scene().await;
+    let held = scene.sample.hold(&scene.ledger, &scene.key, 60).await;
+    scene
+        .apply(
+            "DROP TRIGGER keytoll_wallets_after_insert; DROP TRIGGER keytoll_wallets_after_delete;
+             DELETE FROM wallets; DELETE FROM api_keys; DELETE FROM users;
+             INSERT INTO users (id, email, name, is_active) VALUES (1, 'b@example.com', 'B', 1);
+             INSERT INTO wallets (user_id, balance) VALUES (1, 500);",
+        )
+        .await;
+    assert_eq!(held.charge.release(None).await, Settled::Released { balance: None });
+    assert_eq!((scene.balance(), scene.sample.books(scene.user)), (500, 500));
+}

@@ -23,6 +23,7 @@ impl Writer {
                 "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
             );
             triggers::install(connection)?;
+            external::end_accounts_of_others(connection, now_unix_ms)?;
             entries += external::reconcile(connection, now_unix_ms)?;
         }
         if entries > 0 {
