@@ -4,7 +4,6 @@ use std::sync::{Arc, RwLock};
 
 use fastrand::Rng;
 use rusqlite::params;
-use tempfile::TempDir;
 
 use crate::application::Application;
 use crate::harness::http::Head;
@@ -16,7 +15,6 @@ use crate::upstream::{Upstream, Witness};
 
 /// A file.
 pub(crate) struct File {
-    directory: TempDir,
     pub(crate) database: Database,
     pub(crate) records: Arc<Records>,
     users: RwLock<Vec<Arc<User>>>,
@@ -39,15 +37,14 @@ const TREATMENTS: [Treatment; 7] = [
 impl File {
     /// A file of the application alone, or one that an older Keytoll was killed on.
     pub(crate) fn new(rng: &mut Rng) -> File {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::new(directory.path().join("auth.db"));
+        let records = Arc::new(Records::new());
+        let database = Database::new(records.directory.path().join("auth.db"));
         database.open().execute_batch(include_str!("application.sql")).unwrap();
-        let records = Arc::new(Records::default());
         let (own, path) = (Arc::clone(&records), database.clone());
         let upstream = Upstream::start(move || witness(&own, &path));
         let durability = if rng.u8(..4) == 0 { "full" } else { "normal" };
         let is_older = rng.bool();
-        let file = File { directory, database, records, users: RwLock::default(), upstream, durability, is_older };
+        let file = File { database, records, users: RwLock::default(), upstream, durability, is_older };
         let application = Application::open(&file);
         for treatment in TREATMENTS {
             file.add(application.insert_user(treatment, rng.i64(20..200)));
@@ -78,7 +75,7 @@ impl File {
         connection.execute_batch(books).unwrap();
         let trigger = include_str!("version_1.sql").lines().find(|line| line.contains("keytoll_wallets_after_update"));
         connection.execute_batch(trigger.unwrap()).unwrap();
-        std::fs::write(self.directory.path().join("auth.db-keytoll-1.lock"), "").unwrap();
+        std::fs::write(self.records.directory.path().join("auth.db-keytoll-1.lock"), "").unwrap();
     }
 
     /// How many migrations the first start makes, at least.
@@ -92,7 +89,7 @@ impl File {
         for (path, cents) in ROUTES {
             api = api.route(&format!("path = \"{path}\"\nprice_cents = {cents}"));
         }
-        let gateway = Gateway::builder().api(api).at(self.directory.path()).durability(self.durability);
+        let gateway = Gateway::builder().api(api).at(self.records.directory.path()).durability(self.durability);
         let gateway = gateway.workers(2).line("keys", "storage = \"plain\"").limit("wal_bytes", 1 << 20);
         gateway.try_spawn(ending.and_then(Ending::fail_point).as_deref())
     }
@@ -135,8 +132,8 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
             }
             return;
         };
-        let mut select = connection.prepare_cached("SELECT state FROM keytoll_charges WHERE id = ?1").unwrap();
-        match select.query_row(params![charge], |row| row.get::<_, i64>(0)) {
+        let select = "SELECT state FROM keytoll_charges WHERE id = ?1";
+        match connection.query_row(select, params![charge], |row| row.get::<_, i64>(0)) {
             // Released already, when its gateway is dead by now.
             Ok(0 | 2) => {}
             found => records.violated(format!("{request}: went upstream, and its charge {charge} is {found:?}")),

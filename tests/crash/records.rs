@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use tempfile::TempDir;
+
 use crate::plan::Script;
 
 /// A user, as the application knows it.
@@ -64,8 +66,10 @@ pub(crate) struct Served {
 }
 
 /// All of one file.
-#[derive(Default)]
 pub(crate) struct Records {
+    /// Where the file is. A request may come to the upstream late, from a gateway that is dead by then: the file stays as
+    /// long as somebody may look into it.
+    pub(crate) directory: TempDir,
     clock: AtomicU64,
     /// By request id.
     pub(crate) sent: Mutex<HashMap<String, Sent>>,
@@ -79,6 +83,18 @@ pub(crate) struct Records {
 }
 
 impl Records {
+    pub(crate) fn new() -> Records {
+        Records {
+            directory: tempfile::tempdir().unwrap(),
+            clock: AtomicU64::default(),
+            sent: Mutex::default(),
+            served: Mutex::default(),
+            killed: Mutex::default(),
+            unavailable: AtomicU64::default(),
+            violations: Mutex::default(),
+        }
+    }
+
     /// The next moment.
     pub(crate) fn now(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst)
