@@ -44,10 +44,10 @@ impl Application {
     /// A user who is treated well, with a wallet and a key.
     fn add_user(&self, file: &File, rng: &mut Rng) {
         let cents = rng.i64(0..100);
-        file.add(self.insert_user(Treatment::Adds, cents));
+        file.add(self.insert_user(Treatment::Adds, cents, false));
     }
 
-    pub(crate) fn insert_user(&self, treatment: Treatment, cents: i64) -> User {
+    pub(crate) fn insert_user(&self, treatment: Treatment, cents: i64, was_adopted: bool) -> User {
         let email = format!("{:016x}@example.com", fastrand::u64(..));
         self.begin();
         self.do_with("INSERT INTO users (email, name, is_active) VALUES (?1, 'Somebody', 1)", params![email]);
@@ -57,7 +57,7 @@ impl Application {
         let row = "INSERT INTO api_keys (\"key\", user_id, api_name, is_active) VALUES (?1, ?2, 'weather', 1)";
         self.do_with(row, params![key, id]);
         self.commit();
-        User { id, key, treatment, put_in: cents.into(), off: Vec::new().into() }
+        User { id, key, treatment, was_adopted, put_in: cents.into(), off: Vec::new().into() }
     }
 
     /// Alembic's batch mode: the table is copied, dropped and renamed, and its triggers are gone.

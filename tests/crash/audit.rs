@@ -85,6 +85,12 @@ fn balances(file: &File, connection: &Connection, charges: &HashMap<i64, Charge>
         if user.treatment == Treatment::Anything {
             continue;
         }
+        let opened = "SELECT count(*) FROM keytoll_entries e JOIN keytoll_accounts a ON a.id = e.account_id
+             WHERE a.user_id = ?1 AND e.kind = 'opening'";
+        let opened: i64 = connection.query_row(opened, [user.id], |row| row.get(0)).unwrap();
+        if user.was_adopted && opened != 1 {
+            violated(format!("user {} has {opened} opening entries", user.id));
+        }
         let captured = charges.values().filter(|charge| charge.user == user.id && charge.state == CAPTURED);
         let captured: i64 = captured.map(|charge| charge.cents).sum();
         let put_in = user.put_in.load(Ordering::SeqCst);
@@ -109,7 +115,7 @@ fn settled(
     served: &HashMap<i64, Served>,
     violated: &dyn Fn(String),
 ) {
-    let killed = file.records.killed.lock().unwrap();
+    let (killed, drained) = (file.records.killed.lock().unwrap(), file.records.drained.lock().unwrap());
     for (id, charge) in charges {
         match charge.state {
             CAPTURED => {}
@@ -133,8 +139,14 @@ fn settled(
         }
     }
     for (id, reply) in served {
-        if !charges.contains_key(id) {
+        let Some(charge) = charges.get(id) else {
             violated(format!("charge {id} went upstream and is not in the file: {reply:?}"));
+            continue;
+        };
+        // Whether or not its client left: a gateway that ended in order has waited for the reply.
+        let is_due = is_charged(reply.script.status) && reply.script.is_whole();
+        if is_due && drained.contains(&sent[&reply.request].start) && charge.state != CAPTURED {
+            violated(format!("charge {id} was not captured before the gateway ended: {reply:?}"));
         }
     }
 }

@@ -47,7 +47,7 @@ impl File {
         let file = File { database, records, users: RwLock::default(), upstream, durability, is_older };
         let application = Application::open(&file);
         for treatment in TREATMENTS {
-            file.add(application.insert_user(treatment, rng.i64(20..200)));
+            file.add(application.insert_user(treatment, rng.i64(20..200), true));
         }
         if is_older {
             file.grow_older();

@@ -122,6 +122,9 @@ fn round(file: &File, application: &Application, rng: &mut Rng, start: u64, endi
     };
     audit(file);
     let ended = traffic(file, application, rng, start, ending, process);
+    if matches!(ending, Ending::End { .. }) && ended != Ended::FromOutside {
+        file.records.drained.lock().unwrap().push(start);
+    }
     if ended != Ended::InOrder {
         file.records.killed.lock().unwrap().push(start);
     }

@@ -13,6 +13,8 @@ pub(crate) struct User {
     pub(crate) id: i64,
     pub(crate) key: String,
     pub(crate) treatment: Treatment,
+    /// Was there before Keytoll was.
+    pub(crate) was_adopted: bool,
     /// What the application put into the wallet and took out of it.
     pub(crate) put_in: AtomicI64,
     /// When the key was off: from, until.
@@ -77,6 +79,8 @@ pub(crate) struct Records {
     pub(crate) served: Mutex<HashMap<i64, Served>>,
     /// Which starts of the gateway were killed.
     pub(crate) killed: Mutex<Vec<u64>>,
+    /// Which had settled everything before.
+    pub(crate) drained: Mutex<Vec<u64>>,
     /// Replies that said that nothing can be billed now.
     pub(crate) unavailable: AtomicU64,
     violations: Mutex<Vec<String>>,
@@ -90,6 +94,7 @@ impl Records {
             sent: Mutex::default(),
             served: Mutex::default(),
             killed: Mutex::default(),
+            drained: Mutex::default(),
             unavailable: AtomicU64::default(),
             violations: Mutex::default(),
         }
