@@ -27,6 +27,7 @@ use operators::Operators;
 use crate::auth::Auth;
 use crate::billing::Billing;
 use crate::config::{Config, KeyStorage, Loaded};
+use crate::failpoint;
 use crate::gateway::{self, Code, Gateway, Parts, Readiness, RouteTable, Shared};
 use crate::model::RouteId;
 use crate::server::{self, ConnInfo, Server, ServerLimits, WorkerIndex, Workers};
@@ -85,6 +86,7 @@ pub fn serve(loaded: Loaded) -> Result<(), AppError> {
 /// # Errors
 /// What keeps it from starting; nothing is left running then.
 pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Result<Running, AppError> {
+    failpoint::arm(config.fail_point.as_ref());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
     let metrics = Arc::new(Metrics::new(&names, &Code::NAMES, dropped_lines));

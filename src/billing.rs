@@ -14,6 +14,7 @@ use http::StatusCode;
 use tokio::time::{Sleep, sleep};
 
 use crate::config::{ChargeOn, Limits};
+use crate::failpoint;
 use crate::model::{Cents, ChargeId, Principal, RouteId};
 use crate::store::{Generation, HeldCharge, HoldRefused, HoldWish, Ledger, Settled, Settlement, Unavailable};
 
@@ -82,9 +83,11 @@ impl Billing {
         generation: Generation,
         price: &Price,
     ) -> Result<Hold, HoldRefused> {
+        failpoint::reach("before-hold");
         let wish = HoldWish { principal: Arc::clone(principal), generation, route: price.route, price: price.cents };
         let held = tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold(wish)).await;
         let held = held.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::TooLate)))?;
+        failpoint::reach("hold-committed");
         Ok(Hold {
             charge: held.charge,
             balance: held.balance,
@@ -157,6 +160,10 @@ impl Future for Settling {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Settled> {
         if let Poll::Ready(settled) = Pin::new(&mut self.settlement).poll(cx) {
+            failpoint::reach(match settled {
+                Settled::Captured => "capture-committed",
+                Settled::Released { .. } | Settled::Unknown => "release-committed",
+            });
             return Poll::Ready(settled);
         }
         let Some(patience) = &mut self.patience else { return Poll::Pending };

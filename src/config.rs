@@ -32,6 +32,7 @@ use http::Method;
 use http::uri::Authority;
 use ipnet::IpNet;
 
+use crate::failpoint::FailPoint;
 use crate::model::{Cents, KeyPrefix};
 
 pub use charge_on::{ChargeOn, ChargeOnError};
@@ -59,6 +60,8 @@ pub struct Config {
     pub apis: Vec<ApiConfig>,
     /// What is not wrong but should be said at start, a sentence each.
     pub warnings: Vec<String>,
+    /// Where a test has the process killed; none in a build without fail points.
+    pub fail_point: Option<FailPoint>,
 }
 
 /// `[server]`.

@@ -5,7 +5,8 @@
 //!
 //! # The map
 //!
-//! Uses go downward only; neighbours on a floor do not use each other; [`telemetry`] may be used by all.
+//! Uses go downward only; neighbours on a floor do not use each other; [`telemetry`] and [`failpoint`] may be
+//! used by all.
 //!
 //! ```text
 //! cli                  one file a command
@@ -48,6 +49,7 @@ pub mod auth;
 pub mod billing;
 pub mod cli;
 pub mod config;
+pub mod failpoint;
 pub mod gateway;
 pub mod model;
 pub mod server;

@@ -22,6 +22,7 @@ mod identity;
 mod instance;
 mod keys;
 mod ledger;
+mod lock_file;
 mod lookup;
 mod mailbox;
 mod migrations;
@@ -39,6 +40,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod triggers;
+mod uninstall;
 mod users;
 mod view;
 mod wallets;
@@ -50,7 +52,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use books::BooksState;
@@ -62,16 +64,19 @@ pub use ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
 pub use lookup::Found;
 pub use page::{Page, PageWish};
 pub use refusal::{Fatal, HoldRefused, OpenError, Unavailable};
+pub use uninstall::uninstall;
 pub use users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use view::Generation;
 pub use write::WriteError;
 
 use crate::config::{DatabaseConfig, Limits};
+use crate::failpoint;
 use crate::model::ApiKey;
 use crate::telemetry::metrics::StoreMetrics;
 use books::Bookkeeper;
 use health::Health;
 use instance::{Instance, RegisterError};
+use lock_file::Missing;
 use mailbox::Mailbox;
 use queue::{Queue, QueueLimits};
 use readers::Readers;
@@ -315,11 +320,13 @@ fn start(
     schema::ensure_shared(connection).map_err(|wrong| wrong.at(path))?;
     if schema::migrate(connection, now_unix_ms).map_err(|wrong| wrong.at(path))? {
         opening.adopted_wallets = external::adopt_all(connection, now_unix_ms).map_err(error)?;
+        failpoint::reach("wallets-adopted");
         triggers::install(connection).map_err(error)?;
     } else {
         opening.external_entries = external::absorb(connection, now_unix_ms).map_err(error)?;
         if !triggers::in_place(connection).map_err(error)? {
             triggers::install(connection).map_err(error)?;
+            external::end_accounts_of_others(connection, now_unix_ms).map_err(error)?;
             let compared = external::reconcile(connection, external::COMPARED, now_unix_ms);
             opening.external_entries += compared.map_err(error)?;
         }
@@ -328,7 +335,7 @@ fn start(
     let mut instance = None;
     if role == Role::Gateway {
         let mut wallets = Wallets::new(usize::MAX);
-        dead = instance::find_dead(connection, path, None).map_err(error)?;
+        dead = instance::find_dead(connection, path, None, &mut Missing::default()).map_err(error)?;
         opening.recovered = instance::release_dead(connection, &mut wallets, &dead, now_unix_ms).map_err(error)?;
         wallets.flush(connection).map_err(error)?;
         let registered = Instance::register(connection, path, now_unix_ms);
@@ -340,6 +347,7 @@ fn start(
     opening.foreign_triggers = schema::foreign_triggers(connection).map_err(error)?;
     opening.has_plain_keys = schema::has_plain_keys(connection).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
+    failpoint::reach("start-committed");
     dead.into_iter().for_each(instance::Dead::remove_lock);
     Ok((instance, opening))
 }
@@ -347,37 +355,4 @@ fn start(
 /// The directory in which lock files are made.
 fn lock_hint(path: &std::path::Path) -> PathBuf {
     path.parent().map_or_else(|| path.to_owned(), std::path::Path::to_owned)
-}
-
-/// Takes Keytoll's triggers and tables out of a shared file; no gateway may run on it.
-///
-/// # Errors
-/// A gateway runs, or the file cannot be opened or written.
-pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
-    let path = open::prepare_file(&database.path, false)?;
-    let connection = open::writer(&path)?;
-    let error = |error| open::open_error(&path, error);
-    connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
-    let installed: Option<i64> = connection
-        .query_row("SELECT 1 FROM sqlite_master WHERE name = 'keytoll_instances'", [], |row| row.get(0))
-        .optional()
-        .map_err(error)?;
-    if installed.is_none() {
-        return Ok(false);
-    }
-    let open: i64 = connection
-        .query_row("SELECT count(*) FROM keytoll_instances WHERE ended_at IS NULL", [], |row| row.get(0))
-        .map_err(error)?;
-    let dead = instance::find_dead(&connection, &path, None).map_err(error)?;
-    if i64::try_from(dead.len()).unwrap_or(i64::MAX) < open {
-        return Err(OpenError::InUse(path.clone()));
-    }
-    let mut wallets = Wallets::new(usize::MAX);
-    instance::release_dead(&connection, &mut wallets, &dead, now_unix_ms()).map_err(error)?;
-    wallets.flush(&connection).map_err(error)?;
-    schema::uninstall(&connection).map_err(error)?;
-    connection.execute_batch("COMMIT").map_err(error)?;
-    dead.into_iter().for_each(instance::Dead::remove_lock);
-    instance::remove(&books::retention::RollUpLock::path(&path));
-    Ok(true)
 }

@@ -6,6 +6,11 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::failpoint::{self, FailPoint};
+
+/// For tests, in a build that knows it.
+pub(super) const FAIL_POINT: &str = "KEYTOLL_FAILPOINT";
+
 /// What the command line says about the configuration; it beats the environment and the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
@@ -82,6 +87,12 @@ impl Environment {
     /// The value of a variable.
     pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(name).map(OsString::as_os_str)
+    }
+
+    /// Where a test has the process killed. Nothing in a build without fail points.
+    pub(super) fn fail_point(&self) -> Option<FailPoint> {
+        let text = self.get(FAIL_POINT).filter(|_| failpoint::COMPILED)?;
+        text.to_str()?.parse().ok()
     }
 
     /// The names of the variables that begin with `KEYTOLL_`, in alphabetical order.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::api::{self, API_KEYS, ApiParts};
+use super::environment::FAIL_POINT;
 use super::fault::Fault;
 use super::file;
 use super::given::Raw;
@@ -12,6 +13,7 @@ use super::keys::{Draft, KEYS, SECTIONS, Settings};
 use super::mistake::{ConfigErrors, Mistake, Mistakes, Place};
 use super::suggest::nearest;
 use super::{AdminConfig, AdminToken, Config, DatabaseConfig, Environment, KeysConfig, Limits, LogConfig, Overrides};
+use crate::failpoint;
 
 /// A checked configuration and the file that it came from.
 #[derive(Clone, Debug)]
@@ -70,7 +72,11 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
     let mut warnings = read.warnings;
     warnings.extend(admin_warning(admin_listen, token.is_some()));
     let admin = AdminConfig { listen: admin_listen, token };
-    Ok(Loaded { config: Config { server, admin, database, keys, limits, log, apis, warnings }, file: read.file })
+    let fail_point = environment.fail_point();
+    Ok(Loaded {
+        config: Config { server, admin, database, keys, limits, log, apis, warnings, fail_point },
+        file: read.file,
+    })
 }
 
 /// The parts for commands that work on the database alone. APIs, listeners and the admin token need not be there, and
@@ -192,6 +198,7 @@ fn admin_warning(listen: SocketAddr, has_token: bool) -> Option<String> {
 fn variable_warnings(environment: &Environment) -> Vec<String> {
     let mut known = vec!["KEYTOLL_CONFIG".to_owned(), "KEYTOLL_ADMIN_TOKEN".to_owned()];
     known.extend(API_KEYS.iter().filter_map(|key| key.variable).map(str::to_owned));
+    known.extend(failpoint::COMPILED.then(|| FAIL_POINT.to_owned()));
     let mut warnings = Vec::new();
     for key in KEYS {
         let long = key.long_variable();

@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
+use crate::failpoint;
+
 /// A future that moves to a task of its own when it is dropped before its end.
 pub(super) fn survive<F>(future: F) -> Surviving<F>
 where
@@ -53,6 +55,7 @@ where
             && !std::thread::panicking()
             && let Ok(runtime) = Handle::try_current()
         {
+            failpoint::reach("client-left");
             drop(runtime.spawn(future));
         }
     }

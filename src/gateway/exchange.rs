@@ -25,6 +25,7 @@ use super::route::Match;
 use super::target::Target;
 use super::{Gateway, receipt, tunnel};
 use crate::billing::{Hold, Outcome, Passage};
+use crate::failpoint;
 use crate::model::Cents;
 use crate::store::Settled;
 use crate::upstream::SendError;
@@ -95,6 +96,7 @@ impl Exchange {
         let upstream = gateway.upstreams.get(api).ok_or(Problem::Internal)?;
         let started = Instant::now();
         let sent = upstream.send(&passage, request).await;
+        failpoint::reach("reply-begun");
         record.upstream_answered(started.elapsed());
         // Each hop has a version of its own (RFC 9110 §6.2); that of an HTTP/1.0 upstream would also take away the
         // chunks that tell the end of a reply from a break.

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::health::Health;
 use super::refusal::Fatal;
+use crate::failpoint;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// How often the log is looked at without being asked.
@@ -123,7 +124,9 @@ fn run(connection: &Connection, shared: &Shared, health: &Health, metrics: &Stor
 fn look(connection: &Connection, shared: &Shared) -> rusqlite::Result<bool> {
     // A passive checkpoint of a log that was copied already reads two headers and does nothing.
     let known = shared.frames.load(Ordering::Relaxed);
+    failpoint::reach("checkpoint-begun");
     let progress = passive(connection)?;
+    failpoint::reach("checkpoint-done");
     shared.frames.store(progress.frames, Ordering::Relaxed);
     let left = progress.frames.saturating_sub(progress.copied);
     if progress.frames >= WORTHWHILE && left <= LITTLE {

@@ -117,7 +117,8 @@ impl Books<'_> {
         let Some(user) = row.user else { return Ok(()) };
         let before = match replaced {
             // The usual REPLACE INTO: one entry that says what changed.
-            [old] if old.user == row.user => old.cents,
+            [old] if old.user == row.user && self.is_of_the_same_person(user)? => old.cents,
+            // What was replaced is taken out of the account that it was in, before that may end.
             others => {
                 others.iter().try_for_each(|old| self.removed(old))?;
                 Cents(0)
@@ -154,14 +155,19 @@ impl Books<'_> {
     /// A wallet that comes anew may belong to another person than the account of that user id: one whose address
     /// is another gets an account of its own.
     fn account_of_new_wallet(&mut self, user: UserId) -> rusqlite::Result<AccountId> {
-        if let Some((account, email)) = accounts::open_account(self.connection, user)? {
-            let now = accounts::email(self.connection, user)?;
-            if email.is_none() || email == now {
+        if let Some((account, _)) = accounts::open_account(self.connection, user)? {
+            if self.is_of_the_same_person(user)? {
                 return Ok(account);
             }
             accounts::close(self.connection, account, self.now_unix_ms)?;
         }
         accounts::open(self.connection, user, self.now_unix_ms)
+    }
+
+    /// Whether the open account of that user id, if there is one, was opened for whoever has the id now.
+    fn is_of_the_same_person(&self, user: UserId) -> rusqlite::Result<bool> {
+        let Some((_, Some(email))) = accounts::open_account(self.connection, user)? else { return Ok(true) };
+        Ok(accounts::email(self.connection, user)?.is_some_and(|now| now == email))
     }
 
     fn enter(&mut self, account: AccountId, now: Cents, before: Cents, what: &str) -> rusqlite::Result<()> {
@@ -197,9 +203,20 @@ impl Books<'_> {
     }
 }
 
-/// Compares every wallet with the books and enters the difference: where no note can say what happened. Reads the
-/// accounts and their sums, and of charges and entries what came after those. `note`: why, for the entries. How many
-/// entries were made.
+/// After a time in which no trigger saw anything, any wallet may have come anew: the rule of new wallets goes for all. An
+/// account whose user has another address, or is gone, ends; comparing opens the new ones.
+pub(super) fn end_accounts_of_others(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE keytoll_accounts SET closed_at = ?1 WHERE closed_at IS NULL AND email IS NOT NULL
+         AND email IS NOT (SELECT u.email FROM users u WHERE u.id = keytoll_accounts.user_id)",
+        [now_unix_ms],
+    )?;
+    Ok(())
+}
+
+/// Compares every wallet with the books and enters the difference: where no note can say what happened. An account that
+/// has ended must come to nothing: its wallet may have been changed unseen before it was removed. Reads the accounts and
+/// their sums, and of charges and entries what came after those. `note`: why, for the entries. How many entries were made.
 pub(super) fn reconcile(connection: &Connection, note: &str, now_unix_ms: i64) -> rusqlite::Result<u64> {
     connection.execute(
         "INSERT INTO keytoll_accounts (user_id, email, opened_at)

@@ -3,22 +3,22 @@
 //! Whoever gets the lock of an instance knows that its process is gone, and releases what it held. A lock crosses
 //! container boundaries and ends with its process; a process id does neither.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::accounts;
+use super::lock_file::{self, LockFile, Look, Missing};
 use super::wallets::{Balance, Wallets};
+use crate::failpoint;
 use crate::model::{AccountId, Cents, ChargeState, EntryKind, UserId};
 
 /// This process among those that use the file.
 pub(super) struct Instance {
     pub(super) id: i64,
-    path: PathBuf,
-    /// Held open: the lock ends with it.
-    _lock: File,
+    lock: LockFile,
 }
 
 /// What was found of processes that are gone.
@@ -59,10 +59,29 @@ impl Instance {
             [now_unix_ms],
         )?;
         let id = connection.last_insert_rowid();
-        let path = lock_path(database, id);
-        let lock = File::options().write(true).create(true).truncate(false).open(&path)?;
-        lock.lock()?;
-        Ok(Instance { id, path, _lock: lock })
+        let lock = LockFile::make(lock_file::path(database, id))?;
+        failpoint::reach("instance-registered");
+        Ok(Instance { id, lock })
+    }
+
+    /// Puts the lock file back if somebody removed it. Needs no transaction.
+    pub(super) fn keep_lock(&mut self) {
+        match self.lock.keep() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(instance = self.id, "this gateway's lock file was removed by others; it is put back");
+            }
+            Err(error) => {
+                tracing::error!(instance = self.id, %error, "this gateway's lock file was removed and cannot be put back");
+            }
+        }
+    }
+
+    /// Whether nobody has taken this process for dead, inside of a transaction.
+    pub(super) fn is_registered(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        connection
+            .prepare_cached("SELECT 1 FROM keytoll_instances WHERE id = ?1 AND ended_at IS NULL")?
+            .exists([self.id])
     }
 
     /// Notes the id below which none of this process's charges is open and none will come.
@@ -89,7 +108,7 @@ impl Instance {
 
     /// Takes the lock file away, after [`Instance::end`] was committed.
     pub(super) fn remove_lock(self) {
-        remove(&self.path);
+        self.lock.remove();
     }
 }
 
@@ -115,41 +134,57 @@ impl From<io::Error> for RegisterError {
 /// Locks of processes that are gone, taken; they are held until their holds are released.
 pub(super) struct Dead {
     id: i64,
-    path: PathBuf,
-    _lock: File,
+    lock: LockFile,
 }
 
 impl Dead {
     /// Takes the lock file away, after the releases were committed.
     pub(super) fn remove_lock(self) {
-        remove(&self.path);
+        self.lock.remove();
     }
 }
 
-/// Finds processes that are gone without having settled everything. Needs no transaction.
-pub(super) fn find_dead(connection: &Connection, database: &Path, own: Option<i64>) -> rusqlite::Result<Vec<Dead>> {
+/// Finds processes that are gone without having settled everything. Needs no transaction. Those whose lock file is
+/// missing are noted in `missing`, and count as gone when they were there often enough.
+pub(super) fn find_dead(
+    connection: &Connection,
+    database: &Path,
+    own: Option<i64>,
+    missing: &mut Missing,
+) -> rusqlite::Result<Vec<Dead>> {
     let mut select =
         connection.prepare_cached("SELECT id FROM keytoll_instances WHERE ended_at IS NULL AND id IS NOT ?1")?;
     let ids = select.query_map([own], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    let mut dead = Vec::new();
+    let (mut dead, mut absent) = (Vec::new(), Vec::new());
     for id in ids {
-        let path = lock_path(database, id);
-        let opened = File::options().write(true).create(true).truncate(false).open(&path);
-        match opened.map(|file| (file.try_lock(), file)) {
-            Ok((Ok(()), lock)) => dead.push(Dead { id, path, _lock: lock }),
-            Ok((Err(TryLockError::WouldBlock), _)) => {}
-            Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
+        let path = lock_file::path(database, id);
+        let lock = match LockFile::look(path.clone()) {
+            Ok(Look::Held) => continue,
+            Ok(Look::Free(lock)) => Ok(lock),
+            Ok(Look::Missing) => {
+                absent.push(id);
+                if !missing.note(id) {
+                    continue;
+                }
+                LockFile::make_missing(path)
+            }
+            Err(error) => Err(error),
+        };
+        match lock {
+            Ok(lock) => dead.push(Dead { id, lock }),
+            Err(error) => {
                 tracing::warn!(instance = id, %error, "the lock of another gateway could not be tried; its holds stay");
             }
         }
     }
+    missing.keep_only(&absent);
     Ok(dead)
 }
 
 /// Whether the process of an instance lives: its lock is held, or cannot be tried. Changes nothing; the lock is shared
 /// for a moment, so that those who ask at the same time do not take each other for the process.
 pub(super) fn lives(database: &Path, instance: i64) -> bool {
-    match File::open(lock_path(database, instance)).map(|lock| lock.try_lock_shared()) {
+    match File::open(lock_file::path(database, instance)).map(|lock| lock.try_lock_shared()) {
         Ok(Ok(())) => false,
         Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => true,
         Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -191,6 +226,7 @@ pub(super) fn release_dead(
                 .prepare_cached("UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0")?
                 .execute(params![charge, ChargeState::Released.code(), now_unix_ms])?;
             give_back(connection, wallets, user, account, cents, now_unix_ms)?;
+            failpoint::reach("dead-hold-released");
             recovered.charges += 1;
             recovered.cents = recovered.cents.saturating_add(cents.0);
         }
@@ -221,19 +257,4 @@ pub(super) fn give_back(
     let note = Some("released into a wallet that is gone");
     accounts::enter(connection, account, EntryKind::External, Cents(-cents.0), note, now_unix_ms)?;
     Ok(None)
-}
-
-fn lock_path(database: &Path, instance: i64) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(format!("-keytoll-{instance}.lock"));
-    PathBuf::from(name)
-}
-
-/// Takes a lock file away.
-pub(super) fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
-    }
 }

@@ -18,6 +18,7 @@ use super::mailbox::Mailbox;
 use super::queue::{Command, HoldCommand, Queue, Reply, SettleCommand, Slot};
 use super::refusal::{HoldRefused, Unavailable};
 use super::view::Generation;
+use crate::failpoint;
 use crate::model::{AccountId, Cents, ChargeId, Principal, RouteId, UserId};
 
 /// What a hold is wanted for.
@@ -67,6 +68,7 @@ impl Ledger {
             slot,
         };
         self.queue.push(Command::Hold(command)).map_err(HoldRefused::Unavailable)?;
+        failpoint::reach("hold-queued");
         receiver.await.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::Stopping)))
     }
 }
@@ -150,6 +152,10 @@ fn send(
         // the file until the next start finds it.
         tracing::warn!(charge_id = facts.id.0, %reason, "a charge could not be settled; it is released at the next start");
     }
+    failpoint::reach(match wanted {
+        Wanted::Capture => "capture-queued",
+        Wanted::Release | Wanted::Undo => "release-queued",
+    });
 }
 
 impl fmt::Debug for HeldCharge {

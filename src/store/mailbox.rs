@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::ledger::{Held, Settled};
 use super::refusal::HoldRefused;
+use crate::failpoint;
 
 /// An answer and the one who waits for it.
 pub(super) enum Delivery {
@@ -24,7 +25,10 @@ impl Delivery {
     /// Hands the answer over. The hold of one who is gone is dropped here, and so released.
     pub(super) fn hand_over(self) {
         match self {
-            Delivery::Hold(sender, answer) => drop(sender.send(answer)),
+            Delivery::Hold(sender, answer) => {
+                failpoint::reach("hold-answered");
+                drop(sender.send(answer));
+            }
             Delivery::Settled(sender, answer) => drop(sender.send(answer)),
         }
     }

@@ -99,6 +99,8 @@ pub enum Fatal {
     SyncFailed,
     /// A commit failed, and whether it took place cannot be read.
     FateUnknown,
+    /// Another gateway found this one's lock file missing for too long and released its holds.
+    TakenForDead,
     /// The writer ended unexpectedly.
     WriterDied,
 }
@@ -110,6 +112,7 @@ impl fmt::Display for Fatal {
             Fatal::WalReplaced => "the database's -wal file was removed or replaced while it was open",
             Fatal::SyncFailed => "the operating system could not bring the database to the disk",
             Fatal::FateUnknown => "a commit failed and cannot be read back",
+            Fatal::TakenForDead => "another gateway took this one for dead and released its holds",
             Fatal::WriterDied => "the database writer ended unexpectedly",
         })
     }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::migrations;
 use super::refusal::OpenError;
+use crate::failpoint;
 
 /// The shared tables as SQLAlchemy writes them on SQLite: names, types and constraints.
 const SHARED: &str = "
@@ -98,6 +99,7 @@ pub(super) fn migrate(connection: &Connection, now_unix_ms: i64) -> Result<bool,
         connection.execute_batch(migration)?;
         connection
             .execute("INSERT INTO keytoll_migrations (version, applied_at) VALUES (?1, ?2)", [version, now_unix_ms])?;
+        failpoint::reach("migration-applied");
     }
     Ok(found == 0)
 }

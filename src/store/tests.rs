@@ -2,4 +2,5 @@
 
 mod external;
 mod ledger;
+mod model;
 mod recovery;

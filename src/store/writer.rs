@@ -21,12 +21,14 @@ use super::health::Health;
 use super::identity::Identity;
 use super::instance::Instance;
 use super::ledger::Settled;
+use super::lock_file::Missing;
 use super::pace::Pace;
 use super::queue::{Command, Queue};
 use super::refusal::{Fatal, HoldRefused, Unavailable};
 use super::view::{Generation, View};
 use super::wallets::Wallets;
 use crate::config::Durability;
+use crate::failpoint;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// How often the file is looked at for commits of other programs when there is nothing else to do.
@@ -78,6 +80,9 @@ pub(super) struct Writer {
     kept: Vec<Command>,
     kept_for: Option<Unavailable>,
     chores_at: Instant,
+    lock_at: Instant,
+    /// Other instances whose lock files are not where they belong.
+    missing: Missing,
     checkpoint_at: Instant,
 }
 
@@ -134,6 +139,8 @@ impl Writer {
             kept: Vec::new(),
             kept_for: None,
             chores_at: now + CHORES,
+            lock_at: now + CHORES,
+            missing: Missing::default(),
             checkpoint_at: now,
             parts,
         })
@@ -180,6 +187,7 @@ impl Writer {
 
     /// One transaction, if there is anything to do.
     fn turn(&mut self, batch: &mut Vec<Command>) {
+        self.keep_lock();
         match self.notice() {
             Ok(()) => {}
             Err(error) => return self.failed(items(batch), Failure::from(error)),
@@ -217,6 +225,7 @@ impl Writer {
         self.sync_for(work)?;
         self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         self.pace.taken(Instant::now());
+        failpoint::reach("batch-begun");
         let done = self.inside(work, chores).and_then(|()| self.commit(work));
         if !self.parts.connection.is_autocommit()
             && let Err(error) = self.parts.connection.execute_batch("ROLLBACK")
@@ -242,6 +251,7 @@ impl Writer {
         self.notice()?;
         if self.seen != self.absorbed {
             self.absorb(now_unix_ms)?;
+            self.confirm_instance()?;
         }
         if chores {
             self.chores(now_unix_ms)?;
@@ -255,7 +265,9 @@ impl Writer {
             instance: self.parts.instance.as_ref().map_or(0, |instance| instance.id),
             now_unix_ms,
         };
-        Ok(Batch::new(ground)?.run(work)?)
+        Batch::new(ground)?.run(work)?;
+        failpoint::reach("batch-done");
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::outgoing::{ClientError, Outgoing, Progress};
 use super::{RequestBody, SendError};
+use crate::failpoint;
 
 /// Of a reply's head, and of what is read ahead of a body. Replies carry larger heads than requests (cookies, policies),
 /// but none that is sound comes near it.
@@ -88,6 +89,7 @@ impl<B: RequestBody> Connection<B> {
                     None => Failure::Sent(sort(failed.into_error())),
                 }));
             }
+            failpoint::reach("request-sent");
             loop {
                 ready!(timer.poll(cx));
                 let due = progress.map(|progress| progress.silent_since() + limit);

@@ -60,11 +60,10 @@ fn upstream(sizes: Vec<(usize, usize)>) -> SocketAddr {
     address
 }
 
-fn exchange(process: &Process, up: usize, down: usize) {
-    let mut stream = TcpStream::connect(process.address).unwrap();
+fn exchange(process: &Process, key: &str, up: usize, down: usize) {
+    let mut stream = TcpStream::connect(process.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let key = &process.key;
     write!(stream, "POST / HTTP/1.1\r\nHost: a\r\nx-api-key: {key}\r\nContent-Length: {up}\r\n\r\n").unwrap();
     pour(&mut stream, up);
     let mut reader = BufReader::new(stream);
@@ -76,9 +75,10 @@ fn exchange(process: &Process, up: usize, down: usize) {
 fn growth_kib(up: usize, down: usize) -> u64 {
     let directory = tempfile::tempdir().unwrap();
     let process = Process::start(upstream(vec![(PIECE, PIECE), (up, down)]), directory.path());
-    exchange(&process, PIECE, PIECE);
+    let key = process.customer("weather", 1_000).key;
+    exchange(&process, &key, PIECE, PIECE);
     let before = process.memory_kib("VmRSS:");
-    exchange(&process, up, down);
+    exchange(&process, &key, up, down);
     process.memory_kib("VmHWM:").saturating_sub(before)
 }
 

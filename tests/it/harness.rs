@@ -3,17 +3,30 @@
 //!
 //! Everything blocks, on threads of its own, so that a test reads from top to bottom in the order in which things
 //! happen. Nothing waits without end: what does not come within [`PATIENCE`] fails the test.
+//!
+//! `tests/crash` is made with the same; the paths of the parts are there for it.
 
+#[path = "harness/api.rs"]
 mod api;
+#[path = "harness/client.rs"]
 mod client;
+#[path = "harness/crowd.rs"]
 mod crowd;
+#[path = "harness/database.rs"]
 mod database;
+#[path = "harness/gateway.rs"]
 mod gateway;
-mod http;
-mod process;
+#[path = "harness/http.rs"]
+pub(crate) mod http;
+#[path = "harness/process.rs"]
+pub(crate) mod process;
+#[path = "harness/program.rs"]
 mod program;
+#[path = "harness/shim.rs"]
 mod shim;
+#[path = "harness/traffic.rs"]
 mod traffic;
+#[path = "harness/upstream.rs"]
 mod upstream;
 
 pub(crate) use api::Api;
@@ -23,6 +36,7 @@ pub(crate) use database::{Database, Lock};
 pub(crate) use gateway::{Customer, Gateway, until};
 pub(crate) use http::{Head, Reply};
 pub(crate) use process::Process;
+use process::program;
 pub(crate) use program::{Ground, Program};
 pub(crate) use shim::{DATABASE, Deed, EACCES, EIO, ENOSPC, EROFS, Shim, Step, WAL, Word};
 pub(crate) use traffic::traffic;

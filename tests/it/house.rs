@@ -107,7 +107,7 @@ fn may_import(from: &str, to: &str) -> bool {
     }
     match (from, to) {
         ("telemetry", to) => TELEMETRY_USES.contains(&to),
-        (_, "telemetry") => true,
+        (_, "telemetry" | "failpoint") => true,
         (from, to) => match (floor(from), floor(to)) {
             (Some(above), Some(below)) => above < below,
             (Some(_) | None, Some(_) | None) => false,
@@ -169,6 +169,26 @@ fn sql_lives_in_the_store() {
 #[test]
 fn the_environment_and_files_are_read_in_the_configuration() {
     only_in("env::var", &["config"]);
+}
+
+#[test]
+fn what_a_feature_changes_is_in_one_place() {
+    only_in("feature = \"", &["failpoint"]);
+}
+
+#[test]
+fn every_fail_point_is_reached_in_one_place() {
+    let mut points: Vec<&str> = keytoll::failpoint::POINTS.to_vec();
+    let mut reached: Vec<String> = Vec::new();
+    for source in sources().iter().filter(|source| source.module != "failpoint") {
+        for (place, _) in code(source).match_indices("failpoint::reach(") {
+            let call = code(source)[place..].split_once(");").unwrap().0.to_owned();
+            reached.extend(call.split('"').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    points.sort_unstable();
+    reached.sort_unstable();
+    assert_eq!(reached, points);
 }
 
 #[test]

@@ -38,10 +38,10 @@ mod paths;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
-mod process;
-#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod two_gateways;
 #[cfg(test)]
 mod upgrades;

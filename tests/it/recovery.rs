@@ -2,21 +2,22 @@
 
 use tempfile::TempDir;
 
-use crate::harness::{Api, Call, Client, Gateway, Process, Upstream, until};
+use crate::harness::{Api, Call, Client, Customer, Gateway, Process, Upstream, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A process with one delivered reply, and one request in flight.
-fn in_flight(directory: &TempDir, upstream: &Upstream) -> (Process, Client, Call) {
+fn in_flight(directory: &TempDir, upstream: &Upstream) -> (Process, Customer, Client, Call) {
     let process = Process::start(upstream.address(), directory.path());
-    let mut delivered = process.get("/").open();
+    let customer = process.customer("weather", 1_000);
+    let mut delivered = process.get("/").key(&customer.key).open();
     upstream.call().reply(OK);
     delivered.reply().assert_receipt(10, 990);
-    let mut client = process.get("/").open();
+    let mut client = process.get("/").key(&customer.key).open();
     let mut call = upstream.call();
     call.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
     assert_eq!(client.head().status(), 200);
-    (process, client, call)
+    (process, customer, client, call)
 }
 
 fn another(directory: &TempDir, upstream: &Upstream) -> Gateway {
@@ -26,13 +27,12 @@ fn another(directory: &TempDir, upstream: &Upstream) -> Gateway {
 #[test]
 fn what_was_in_flight_in_a_killed_process_is_given_back_by_the_next() {
     let (directory, upstream) = (tempfile::tempdir().unwrap(), Upstream::scripted());
-    let (process, _client, _call) = in_flight(&directory, &upstream);
-    let (user, key) = (process.user, process.key.clone());
+    let (process, customer, _client, _call) = in_flight(&directory, &upstream);
     process.kill();
     let gateway = another(&directory, &upstream);
-    assert_eq!(gateway.database().balance(user), 990);
+    assert_eq!(gateway.database().balance(customer.id), 990);
     gateway.assert_charges(1, 1);
-    let mut client = gateway.get("/").key(&key).open();
+    let mut client = gateway.get("/").key(&customer.key).open();
     upstream.call().reply(OK);
     client.reply().assert_receipt(10, 980);
     gateway.assert_charges(2, 1);
@@ -41,14 +41,13 @@ fn what_was_in_flight_in_a_killed_process_is_given_back_by_the_next() {
 #[test]
 fn what_was_in_flight_in_a_killed_process_is_given_back_by_a_living_one() {
     let (directory, upstream) = (tempfile::tempdir().unwrap(), Upstream::scripted());
-    let (process, _client, _call) = in_flight(&directory, &upstream);
-    let user = process.user;
+    let (process, customer, _client, _call) = in_flight(&directory, &upstream);
     let gateway = another(&directory, &upstream);
     // The other one lives: what it holds is its own.
-    assert_eq!((gateway.database().charges(0), gateway.database().balance(user)), (1, 980));
+    assert_eq!((gateway.database().charges(0), gateway.database().balance(customer.id)), (1, 980));
     process.kill();
     until("its hold is released", || gateway.database().charges(0) == 0);
-    assert_eq!(gateway.database().balance(user), 990);
+    assert_eq!(gateway.database().balance(customer.id), 990);
     gateway.assert_charges(1, 1);
 }
 
@@ -58,8 +57,9 @@ fn a_charges_id_is_never_used_twice() {
     let mut last = 0;
     for _ in 0..3 {
         let process = Process::start(upstream.address(), directory.path());
+        let customer = process.customer("weather", 1_000);
         for _ in 0..3 {
-            let charge = process.get("/").send().receipt().unwrap().charge;
+            let charge = process.get("/").key(&customer.key).send().receipt().unwrap().charge;
             assert!(charge > last, "{charge} after {last}");
             last = charge;
         }

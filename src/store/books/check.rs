@@ -21,17 +21,19 @@ pub(super) struct Comparison {
     pub(super) unbalanced: u64,
 }
 
-/// An open account and what is in the wallet of its user.
+/// An account and what is in the wallet of its user.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Standing {
     pub(in crate::store) account: AccountId,
     pub(in crate::store) user: UserId,
-    /// Nothing, where there is no wallet or no integer in it.
+    /// Whether it has ended: then it must come to nothing.
+    pub(in crate::store) is_closed: bool,
+    /// Nothing, where it has ended, or there is no wallet or no integer in it.
     pub(in crate::store) wallet: i64,
     pub(in crate::store) books: i64,
 }
 
-/// Compares all accounts; `tell` hears of each user whose wallet holds more or less than the books say, and how much.
+/// Compares all accounts; `tell` hears of each whose wallet holds more or less than the books say, and how much.
 pub(super) fn compare(connection: &Connection, mut tell: impl FnMut(UserId, i128)) -> rusqlite::Result<Comparison> {
     let mut found = Comparison::default();
     let mut after = AccountId(i64::MIN);
@@ -44,9 +46,12 @@ pub(super) fn compare(connection: &Connection, mut tell: impl FnMut(UserId, i128
         let Some(last) = standings.last() else { return Ok(found) };
         after = last.account;
         for standing in standings {
-            found.users += 1;
-            // What another program changed and nobody has entered yet is no difference.
-            let difference = i128::from(standing.wallet) - i128::from(standing.books) - pending.of(standing.user.0);
+            let mut difference = i128::from(standing.wallet) - i128::from(standing.books);
+            if !standing.is_closed {
+                found.users += 1;
+                // What another program changed and nobody has entered yet is no difference.
+                difference -= pending.of(standing.user.0);
+            }
             if difference != 0 {
                 found.unbalanced += 1;
                 tell(standing.user, difference);
@@ -55,7 +60,7 @@ pub(super) fn compare(connection: &Connection, mut tell: impl FnMut(UserId, i128
     }
 }
 
-/// Open accounts after an id, at most so many, in the caller's snapshot; `recent` is of the same.
+/// Accounts after an id, at most so many, in the caller's snapshot; `recent` is of the same.
 pub(in crate::store) fn standings(
     connection: &Connection,
     recent: &Sums,
@@ -63,11 +68,12 @@ pub(in crate::store) fn standings(
     most: i64,
 ) -> rusqlite::Result<Vec<Standing>> {
     let mut select = connection.prepare_cached(
-        "SELECT a.id, a.user_id, w.balance, coalesce(s.entered_cents, 0), coalesce(s.charged_cents, 0)
+        "SELECT a.id, a.user_id, w.balance, coalesce(s.entered_cents, 0), coalesce(s.charged_cents, 0),
+                a.closed_at IS NOT NULL
          FROM keytoll_accounts a
-         LEFT JOIN wallets w ON w.user_id = a.user_id
+         LEFT JOIN wallets w ON w.user_id = a.user_id AND a.closed_at IS NULL
          LEFT JOIN keytoll_sums s ON s.account_id = a.id
-         WHERE a.closed_at IS NULL AND a.id > ?1 ORDER BY a.id LIMIT ?2",
+         WHERE a.id > ?1 ORDER BY a.id LIMIT ?2",
     )?;
     let rows = select.query_map([after.0, most], |row| {
         let account = row.get(0)?;
@@ -78,7 +84,8 @@ pub(in crate::store) fn standings(
             Balance::NoMoney => 0,
         };
         let books = summed.books().wrapping_add(later.books());
-        Ok(Standing { account: AccountId(account), user: UserId(row.get(1)?), wallet, books })
+        let (user, is_closed) = (UserId(row.get(1)?), row.get(5)?);
+        Ok(Standing { account: AccountId(account), user, is_closed, wallet, books })
     })?;
     rows.collect()
 }

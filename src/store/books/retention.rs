@@ -5,7 +5,7 @@
 //! the first charge that is not old, and the rest of the stretch is left out.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,8 +72,17 @@ impl RollUpLock {
         }
     }
 
-    /// Where it is.
-    pub(in crate::store) fn path(database: &Path) -> PathBuf {
+    /// Takes the file away, when nobody uses it any more.
+    pub(in crate::store) fn remove(database: &Path) {
+        let path = RollUpLock::path(database);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
+        }
+    }
+
+    fn path(database: &Path) -> PathBuf {
         let mut name = database.as_os_str().to_owned();
         name.push("-keytoll-usage.lock");
         PathBuf::from(name)

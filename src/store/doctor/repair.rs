@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 use crate::config::DatabaseConfig;
 use crate::model::{AccountId, Cents, ChargeState, UserId};
 use crate::store::books::sums;
+use crate::store::lock_file::Missing;
 use crate::store::refusal::OpenError;
 use crate::store::wallets::Wallets;
 use crate::store::writer::now_unix_ms;
@@ -37,7 +38,7 @@ pub fn repair(database: &DatabaseConfig) -> Result<Vec<Repaired>, OpenError> {
     let connection = open::writer(&path)?;
     let error = |error| open::open_error(&path, error);
     connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-    let dead = instance::find_dead(&connection, &path, None).map_err(error)?;
+    let dead = instance::find_dead(&connection, &path, None, &mut Missing::default()).map_err(error)?;
     let done = inside(&connection, &dead).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
     dead.into_iter().for_each(instance::Dead::remove_lock);
@@ -53,6 +54,7 @@ fn inside(connection: &Connection, dead: &[instance::Dead]) -> rusqlite::Result<
     }
     if !triggers::in_place(connection)? {
         triggers::install(connection)?;
+        external::end_accounts_of_others(connection, now_unix_ms)?;
         done.push(said("the triggers on wallets are in place again"));
     }
     let mut wallets = Wallets::new(usize::MAX);

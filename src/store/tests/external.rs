@@ -163,3 +163,48 @@ async fn a_wallet_that_another_program_drains_is_empty_at_once() {
     let refused = scene.sample.try_hold(&scene.ledger, &scene.key, 4).await.unwrap_err();
     assert_eq!(refused, HoldRefused::Insufficient { balance: Cents(3) });
 }
+
+#[tokio::test]
+async fn a_change_that_no_trigger_saw_is_entered_also_when_the_user_is_gone_since() {
+    let scene = scene().await;
+    scene
+        .apply(
+            "DROP TRIGGER keytoll_wallets_after_update; UPDATE wallets SET balance = balance + 7;
+             DELETE FROM wallets; DELETE FROM api_keys; DELETE FROM users",
+        )
+        .await;
+    assert_eq!(scene.sample.number("SELECT count(*) FROM keytoll_accounts WHERE closed_at IS NULL"), 0);
+    let entries = "SELECT sum(amount_cents) FROM keytoll_entries";
+    let charges = "SELECT sum(cents) FROM keytoll_charges WHERE state <> 2";
+    assert_eq!(scene.sample.number(entries), scene.sample.number(charges));
+}
+
+#[tokio::test]
+async fn a_wallet_that_is_replaced_for_another_person_begins_with_what_is_in_it() {
+    let scene = scene().await;
+    scene
+        .apply(
+            "UPDATE users SET email = 'b@example.com';
+             REPLACE INTO wallets (user_id, balance) VALUES (1, 70)",
+        )
+        .await;
+    assert_eq!((scene.balance(), scene.sample.books(scene.user)), (70, 70));
+    let closed = "SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = 1";
+    assert_eq!(scene.sample.number(closed), 40, "what was captured of the one who had the id before");
+}
+
+#[tokio::test]
+async fn a_later_user_with_the_same_id_inherits_nothing_also_when_no_trigger_saw_it() {
+    let scene = scene().await;
+    let held = scene.sample.hold(&scene.ledger, &scene.key, 60).await;
+    scene
+        .apply(
+            "DROP TRIGGER keytoll_wallets_after_insert; DROP TRIGGER keytoll_wallets_after_delete;
+             DELETE FROM wallets; DELETE FROM api_keys; DELETE FROM users;
+             INSERT INTO users (id, email, name, is_active) VALUES (1, 'b@example.com', 'B', 1);
+             INSERT INTO wallets (user_id, balance) VALUES (1, 500);",
+        )
+        .await;
+    assert_eq!(held.charge.release(None).await, Settled::Released { balance: None });
+    assert_eq!((scene.balance(), scene.sample.books(scene.user)), (500, 500));
+}

@@ -1,7 +1,7 @@
 //! What is found at a start: a file of the application, holds of processes that are gone, changes while away.
 
 use crate::store::sample::Sample;
-use crate::store::{OpenError, Recovered, Role, Settled};
+use crate::store::{Fatal, OpenError, Recovered, Role, Settled};
 
 #[tokio::test]
 async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
@@ -129,4 +129,26 @@ async fn a_file_that_is_replaced_while_it_is_open_stops_the_store() {
     std::fs::rename(&path, path.with_extension("away")).unwrap();
     assert!(ledger.hold(wish).await.is_err());
     sample.store.fatal().wait_for(Option::is_some).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_taken_for_dead_holds_nothing_more_and_stops() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let held = sample.hold(&ledger, &key, 40).await;
+    let wish = sample.wish(&key, 1).await;
+    // As another gateway does it, in one transaction, when this one was frozen and its lock file removed.
+    sample
+        .application()
+        .execute_batch(
+            "BEGIN IMMEDIATE; UPDATE keytoll_charges SET state = 2; UPDATE keytoll_instances SET ended_at = 1; COMMIT",
+        )
+        .unwrap();
+    assert!(ledger.hold(wish).await.is_err());
+    sample.store.fatal().wait_for(|fatal| *fatal == Some(Fatal::TakenForDead)).await.unwrap();
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_charges"), 1);
+    // A capture that comes too late is none.
+    assert_eq!(held.charge.capture(200).await, Settled::Unknown);
 }

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CHECKPOINT, CHORES, Writer, now_unix_ms, schema_version};
+use super::{CHECKPOINT, CHORES, Failure, Writer, now_unix_ms, schema_version};
+use crate::failpoint;
 use crate::store::charge_ids::ChargeIds;
 use crate::store::checkpoint;
 use crate::store::instance;
@@ -19,12 +20,14 @@ impl Writer {
         let connection = &self.parts.connection;
         self.wallets.forget_all();
         let mut entries = external::absorb(connection, now_unix_ms)?;
+        failpoint::reach("external-absorbed");
         let schema = schema_version(connection)?;
         if schema != self.schema && !triggers::in_place(connection)? {
             tracing::warn!(
                 "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
             );
             triggers::install(connection)?;
+            external::end_accounts_of_others(connection, now_unix_ms)?;
             entries += external::reconcile(connection, external::COMPARED, now_unix_ms)?;
         }
         if entries > 0 {
@@ -32,6 +35,28 @@ impl Writer {
             self.parts.metrics.external_entries.inc_by(entries);
         }
         Ok(())
+    }
+
+    /// Once a second, in or out of a transaction: others must see that this process lives.
+    pub(super) fn keep_lock(&mut self) {
+        if let Some(instance) = &mut self.parts.instance
+            && Instant::now() >= self.lock_at
+        {
+            self.lock_at = Instant::now() + CHORES;
+            instance.keep_lock();
+            failpoint::reach("lock-checked");
+        }
+    }
+
+    /// Whether this process may still hold anything: one that others took for dead makes no more charges, since nobody
+    /// would release them after it.
+    pub(super) fn confirm_instance(&self) -> Result<(), Failure> {
+        match &self.parts.instance {
+            Some(instance) if !instance.is_registered(&self.parts.connection)? => {
+                Err(Failure::Fatal(Fatal::TakenForDead))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Once a second: the mark below which everything is settled, and the holds of processes that are gone.
@@ -53,8 +78,9 @@ impl Writer {
         if mark != self.low_water {
             instance.set_low_water(connection, mark)?;
             self.low_water = mark;
+            failpoint::reach("mark-moved");
         }
-        let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id))?;
+        let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id), &mut self.missing)?;
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
             self.wallets.flush(connection)?;
@@ -73,6 +99,7 @@ impl Writer {
         let is_late = bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
         if checkpointer.take_little_left() || is_late {
             self.checkpoint_at = Instant::now() + CHECKPOINT;
+            failpoint::reach("last-checkpoint-begun");
             match checkpoint::passive(&self.parts.connection) {
                 Ok(_) => {}
                 Err(error) if checkpoint::is_sync_failure(&error) => self.parts.health.stop(Fatal::SyncFailed),
@@ -100,10 +127,15 @@ impl Writer {
             if ended {
                 instance.end(connection, now_unix_ms())?;
             }
+            failpoint::reach("end-done");
             connection.execute_batch("COMMIT")?;
+            failpoint::reach("end-committed");
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         };
-        match last() {
+        failpoint::reach("end-begun");
+        let done = last();
+        failpoint::reach("end-checkpointed");
+        match done {
             Ok(()) if ended => instance.remove_lock(),
             Ok(()) => tracing::warn!("stopping with charges that are not settled; the next start releases them"),
             Err(error) => tracing::warn!(%error, "the last transaction failed; the next start puts things in order"),

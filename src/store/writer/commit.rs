@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use super::{Failure, Writer, schema_version};
 use crate::config::Durability;
+use crate::failpoint;
 use crate::model::ChargeState;
 use crate::store::batch::Item;
 use crate::store::checkpoint;
@@ -50,6 +51,7 @@ impl Writer {
             self.parts.connection.execute_batch("ROLLBACK")?;
         }
         self.ids = reserved?;
+        failpoint::reach("ids-reserved");
         Ok(())
     }
 
@@ -69,6 +71,7 @@ impl Writer {
                 Err(_) => return Err(Failure::Fatal(Fatal::FateUnknown)),
             },
         }
+        failpoint::reach("batch-committed");
         self.absorbed = self.seen;
         self.schema = schema;
         self.parts.view.publish(self.generation);

@@ -81,7 +81,8 @@ impl Client {
         Client::try_connect(gateway).unwrap()
     }
 
-    fn try_connect(gateway: SocketAddr) -> io::Result<Client> {
+    /// To a gateway that may be gone.
+    pub(crate) fn try_connect(gateway: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect(gateway)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -117,7 +118,12 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn head(&mut self) -> Head {
-        self.reader.head().expect("the connection ended before a head")
+        self.try_head().expect("the connection ended before a head")
+    }
+
+    /// `None` when the connection ends before it.
+    pub(crate) fn try_head(&mut self) -> Option<Head> {
+        self.reader.head()
     }
 
     /// The next bytes after a head, exactly these.

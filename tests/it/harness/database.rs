@@ -6,6 +6,8 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params};
 
+use super::{Customer, program};
+
 /// The file.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
@@ -28,6 +30,34 @@ impl Database {
     #[track_caller]
     pub(crate) fn execute(&self, sql: &str, values: impl Params) -> usize {
         self.open().execute(sql, values).unwrap()
+    }
+
+    /// A user with so much money and a key for the API, made by the application. The key stands in the file as it is.
+    #[track_caller]
+    pub(crate) fn customer(&self, api: &str, balance: i64) -> Customer {
+        let connection = self.open();
+        let email = format!("{}@example.com", fastrand::u64(..));
+        let user = "INSERT INTO users (email, name, is_active) VALUES (?1, 'Somebody', 1)";
+        connection.execute(user, [email]).unwrap();
+        let id = connection.last_insert_rowid();
+        connection.execute("INSERT INTO wallets (user_id, balance) VALUES (?1, ?2)", [id, balance]).unwrap();
+        let key = format!("key-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let row = "INSERT INTO api_keys (\"key\", user_id, api_name, is_active) VALUES (?1, ?2, ?3, 1)";
+        connection.execute(row, rusqlite::params![key, id, api]).unwrap();
+        Customer { id, key_id: connection.last_insert_rowid(), key }
+    }
+
+    /// `keytoll doctor` finds nothing wrong.
+    #[track_caller]
+    pub(crate) fn assert_doctor(&self) {
+        self.doctor().unwrap_or_else(|found| panic!("{found}"));
+    }
+
+    /// What `keytoll doctor` finds.
+    pub(crate) fn doctor(&self) -> Result<(), String> {
+        let output = program().arg("doctor").arg("--database").arg(&self.path).output().unwrap();
+        let said = || String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said()) }
     }
 
     /// A number.

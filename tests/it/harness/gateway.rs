@@ -20,6 +20,7 @@ use super::{Api, Client, Database, Lock, PATIENCE, Request};
 pub(crate) struct GatewayBuilder {
     workers: usize,
     drain_timeout_ms: u64,
+    durability: &'static str,
     sections: Vec<(&'static str, String)>,
     apis: Vec<Api>,
     directory: Option<PathBuf>,
@@ -48,6 +49,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// `full`, instead of `normal`, which is faster.
+    pub(crate) fn durability(mut self, durability: &'static str) -> GatewayBuilder {
+        self.durability = durability;
+        self
+    }
+
     /// A number of `[limits]`.
     pub(crate) fn limit(self, name: &str, value: u64) -> GatewayBuilder {
         self.line("limits", format!("{name} = {value}"))
@@ -70,7 +77,7 @@ impl GatewayBuilder {
         };
         text += &of("server");
         text += "[admin]\nlisten = \"127.0.0.1:0\"\n";
-        text += &format!("[database]\npath = {database:?}\ncreate = true\ndurability = \"normal\"\n");
+        text += &format!("[database]\npath = {database:?}\ncreate = true\ndurability = {:?}\n", self.durability);
         for section in ["keys", "limits"] {
             text += &format!("[{section}]\n{}", of(section));
         }
@@ -78,12 +85,18 @@ impl GatewayBuilder {
         text
     }
 
-    /// Runs it.
-    pub(crate) fn start(self) -> Gateway {
+    /// A directory of its own, the configuration file in it, and the database.
+    pub(super) fn files(&self) -> (TempDir, PathBuf, Database) {
         let own = tempfile::tempdir().unwrap();
         let database = self.directory.as_deref().unwrap_or(own.path()).join("auth.db");
         let file = own.path().join("keytoll.toml");
         std::fs::write(&file, self.toml(&database)).unwrap();
+        (own, file, Database::new(database))
+    }
+
+    /// Runs it.
+    pub(crate) fn start(self) -> Gateway {
+        let (own, file, database) = self.files();
         let (started, starting) = mpsc::channel();
         let (stop, stopping) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -98,7 +111,7 @@ impl GatewayBuilder {
             });
         });
         let (address, store) = starting.recv_timeout(PATIENCE).expect("the gateway starts");
-        Gateway { address, store, database: Database::new(database), running: Some((stop, thread)), _directory: own }
+        Gateway { address, store, database, running: Some((stop, thread)), _directory: own }
     }
 }
 
@@ -121,7 +134,14 @@ pub(crate) struct Customer {
 
 impl Gateway {
     pub(crate) fn builder() -> GatewayBuilder {
-        GatewayBuilder { workers: 1, drain_timeout_ms: 3_000, sections: Vec::new(), apis: Vec::new(), directory: None }
+        GatewayBuilder {
+            workers: 1,
+            drain_timeout_ms: 3_000,
+            durability: "normal",
+            sections: Vec::new(),
+            apis: Vec::new(),
+            directory: None,
+        }
     }
 
     /// One with this API alone.

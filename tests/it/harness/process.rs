@@ -1,51 +1,114 @@
-//! A gateway in a process of its own, so that its memory is its own and it can be killed: this test binary once more,
-//! with one test.
+//! A gateway in a process of its own: the real program, so that its memory is its own, it gets signals and it can be
+//! killed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::{Api, Gateway, Request};
+use tempfile::TempDir;
 
-/// What the process is told by: the upstream's address, and where the file is.
-const UPSTREAM: &str = "KEYTOLL_IT_UPSTREAM";
-const DIRECTORY: &str = "KEYTOLL_IT_DIRECTORY";
+use super::gateway::GatewayBuilder;
+use super::{Api, Customer, Database, Gateway, Request, until};
 
-/// The process, and a customer of its API `weather` with 1000 cents.
+/// Lines of its log that are kept for whoever asks.
+const LOG_LINES: usize = 200;
+
+/// The process. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
-    pub(crate) address: SocketAddr,
-    pub(crate) key: String,
-    pub(crate) user: i64,
-    /// Closed, it ends.
-    stdin: Option<ChildStdin>,
+    address: SocketAddr,
+    database: Database,
+    log: Arc<Mutex<Vec<String>>>,
+    _directory: TempDir,
+}
+
+/// What became of a start.
+pub(crate) enum Started {
+    Serving(Process),
+    /// It ended before it served.
+    Ended(ExitStatus),
+}
+
+/// The program with nothing of this process's environment.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keytoll"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+impl GatewayBuilder {
+    /// Runs it in a process of its own.
+    #[track_caller]
+    pub(crate) fn spawn(self) -> Process {
+        match self.try_spawn(None) {
+            Started::Serving(process) => process,
+            Started::Ended(status) => panic!("the gateway ended with {status} before it served"),
+        }
+    }
+
+    /// The same, which may end before it serves: killed at a fail point, `NAME:COUNT` or `NAME:COUNT:DELAY_US`.
+    pub(crate) fn try_spawn(self, fail_point: Option<&str>) -> Started {
+        let (own, file, database) = self.files();
+        let mut command = program();
+        command.args(["serve", "--config"]).arg(&file);
+        command.env("KEYTOLL_LOG__FORMAT", "json").env("RUST_LOG", "info,keytoll::access=off");
+        if let Some(point) = fail_point {
+            command.env("KEYTOLL_FAILPOINT", point);
+        }
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&log);
+        let mut lines =
+            BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).inspect(move |line| {
+                let mut kept = keep.lock().unwrap();
+                if kept.len() < LOG_LINES {
+                    kept.push(line.clone());
+                }
+            });
+        let Some(address) = lines.find_map(|line| address_in(&line)) else {
+            let status = child.wait().unwrap();
+            if status.code().is_some() {
+                eprintln!("{}", log.lock().unwrap().join("\n"));
+            }
+            return Started::Ended(status);
+        };
+        // The pipe must not fill up.
+        thread::spawn(move || lines.for_each(drop));
+        Started::Serving(Process { child, address, database, log, _directory: own })
+    }
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    line.get("clients").or_else(|| line.get("fields")?.get("clients"))?.as_str()?.parse().ok()
 }
 
 impl Process {
+    /// One with the API `weather` for 10 cents, on the file in this directory.
     pub(crate) fn start(upstream: SocketAddr, directory: &Path) -> Process {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "harness::process::a_gateway_in_a_process_of_its_own", "--ignored", "--nocapture"])
-            .env(UPSTREAM, upstream.to_string())
-            .env(DIRECTORY, directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.find_map(|line| Some(line.unwrap().split_once("serving ")?.1.to_owned())).unwrap();
-        thread::spawn(move || lines.for_each(drop));
-        let mut words = ready.split(' ');
-        let mut word = || words.next().unwrap();
-        let (address, user, key) = (word().parse().unwrap(), word().parse().unwrap(), word().to_owned());
-        Process { child, address, key, user, stdin }
+        Gateway::builder().api(Api::new("weather", upstream)).at(directory).spawn()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// A user with so much money and a key for the API, made by the application.
+    pub(crate) fn customer(&self, api: &str, balance: i64) -> Customer {
+        self.database.customer(api, balance)
     }
 
     pub(crate) fn get(&self, target: &str) -> Request {
-        Request::new(self.address, "GET", target).key(&self.key)
+        Request::new(self.address, "GET", target)
     }
 
     /// A number of `/proc/PID/status`, in KiB: `VmRSS:` is now, `VmHWM:` the most there ever was.
@@ -55,28 +118,45 @@ impl Process {
         line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap()
     }
 
-    /// Ends it without a chance to do anything more.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// Whether some line of its log says this.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.log.lock().unwrap().iter().any(|line| line.contains(text))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Ends it without a chance to do anything more. Whether it had killed itself already.
+    pub(crate) fn kill(mut self) -> bool {
+        let before = self.ended();
+        // One that has ended already cannot be killed, and need not be.
+        let _ = self.child.kill();
+        let status = before.unwrap_or_else(|| self.child.wait().unwrap());
+        assert_eq!(status.signal(), Some(9), "{status}: {}", self.log.lock().unwrap().join("\n"));
+        before.is_some()
+    }
+
+    /// Ends it in order, and waits.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.signal("TERM");
+        until("the gateway ends", || self.ended().is_some());
+        let status = self.ended().unwrap();
+        assert!(status.success(), "{status}: {}", self.log.lock().unwrap().join("\n"));
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.stdin.take());
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-#[test]
-#[ignore = "not a test: the gateway of the tests that need a process of its own"]
-fn a_gateway_in_a_process_of_its_own() {
-    let (Ok(upstream), Some(directory)) = (std::env::var(UPSTREAM), std::env::var_os(DIRECTORY)) else { return };
-    let gateway = Gateway::builder().api(Api::new("weather", upstream)).at(Path::new(&directory)).start();
-    let customer = gateway.customer("weather", 1_000);
-    println!("serving {} {} {}", gateway.address(), customer.id, customer.key);
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    let stopped = gateway.stop();
-    stopped.database.assert_books();
 }

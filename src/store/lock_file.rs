@@ -1,0 +1,158 @@
+//! Lock files: whoever holds the lock of one lives.
+//!
+//! A lock file is locked before it stands in its place, so that nobody ever finds one there that its process has not
+//! locked yet. One that somebody removes, as cleaners of directories do, is put back by its process, which looks every
+//! second; others take a file that is not there for the end of its process only after [`LOOKS`] looks in a row.
+
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// How often in a row, a second or more apart, a lock file must be missing before its process counts as gone. One that
+/// lives has put it back by then.
+pub(super) const LOOKS: u32 = 4;
+
+/// A lock file whose lock this process holds.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    path: PathBuf,
+    /// Held open: the lock ends with it.
+    _file: File,
+    identity: (u64, u64),
+}
+
+/// What a look at a lock file found.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// Its process lives.
+    Held,
+    /// Its process is gone; the lock is taken.
+    Free(LockFile),
+    /// There is no such file.
+    Missing,
+}
+
+impl LockFile {
+    /// Makes the file, in the place of any that stands there.
+    pub(super) fn make(path: PathBuf) -> io::Result<LockFile> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".new");
+        let file = File::options().write(true).create(true).truncate(false).open(&aside)?;
+        file.lock()?;
+        fs::rename(&aside, &path)?;
+        LockFile::of(path, file)
+    }
+
+    /// Makes the file where none stands. An error when there is one by now.
+    pub(super) fn make_missing(path: PathBuf) -> io::Result<LockFile> {
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        file.lock()?;
+        LockFile::of(path, file)
+    }
+
+    /// Looks at the lock file of another process.
+    pub(super) fn look(path: PathBuf) -> io::Result<Look> {
+        let file = match File::options().write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Look::Missing),
+            opened => opened?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Look::Free(LockFile::of(path, file)?)),
+            Err(TryLockError::WouldBlock) => Ok(Look::Held),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Puts the file back when it is gone, or when another stands in its place. Whether it did.
+    pub(super) fn keep(&mut self) -> io::Result<bool> {
+        if fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+            return Ok(false);
+        }
+        *self = LockFile::make(self.path.clone())?;
+        Ok(true)
+    }
+
+    /// Takes the file away.
+    pub(super) fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "a lock file that is not needed any more could not be removed");
+        }
+    }
+
+    fn of(path: PathBuf, file: File) -> io::Result<LockFile> {
+        let metadata = file.metadata()?;
+        Ok(LockFile { path, _file: file, identity: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+/// How often in a row the lock files of instances were missing.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    looks: HashMap<i64, u32>,
+}
+
+impl Missing {
+    /// Notes a look that found nothing. Whether that was one too many.
+    pub(super) fn note(&mut self, instance: i64) -> bool {
+        let looks = self.looks.entry(instance).or_default();
+        *looks += 1;
+        *looks >= LOOKS
+    }
+
+    /// Forgets all instances but these: their files are there, or they have ended.
+    pub(super) fn keep_only(&mut self, instances: &[i64]) {
+        self.looks.retain(|instance, _| instances.contains(instance));
+    }
+
+    /// Whether some lock file was missing at the last look.
+    pub(super) fn any(&self) -> bool {
+        !self.looks.is_empty()
+    }
+}
+
+/// The lock file of an instance stands beside the database.
+pub(super) fn path(database: &Path, instance: i64) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(format!("-keytoll-{instance}.lock"));
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_that_is_gone_or_replaced_is_put_back_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.lock");
+        let mut lock = LockFile::make(path.clone()).unwrap();
+        assert!(!lock.keep().unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(LockFile::look(path.clone()).unwrap(), Look::Missing));
+        assert!(!path.exists(), "a look leaves nothing behind");
+        assert!(lock.keep().unwrap() && !lock.keep().unwrap());
+        assert!(matches!(LockFile::look(path.clone()).unwrap(), Look::Held));
+        fs::write(directory.path().join("other"), "").unwrap();
+        fs::rename(directory.path().join("other"), &path).unwrap();
+        assert!(lock.keep().unwrap());
+        assert!(matches!(LockFile::look(path.clone()).unwrap(), Look::Held));
+        drop(lock);
+        assert!(matches!(LockFile::look(path).unwrap(), Look::Free(_)));
+    }
+
+    #[test]
+    fn a_lock_file_counts_as_gone_only_after_several_looks_in_a_row() {
+        let mut missing = Missing::default();
+        for _ in 0..3 {
+            assert!(!missing.note(1));
+        }
+        missing.keep_only(&[]);
+        for _ in 1..LOOKS {
+            assert!(!missing.note(1));
+        }
+        assert!(missing.note(1));
+    }
+}

@@ -1,0 +1,60 @@
+//! The seeded run: several lanes, each with a gateway that dies again and again.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
+
+use fastrand::Rng;
+use keytoll::failpoint::POINTS;
+
+use crate::lane::{self, Tally};
+
+const LANES: usize = 3;
+const USUAL_KILLS: usize = 100;
+/// From so many kills on, every point must have been the death of some.
+const MANY_KILLS: usize = 1_000;
+
+/// A number in the environment.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
+}
+
+#[test]
+fn whenever_it_is_killed_the_books_balance_and_all_records_agree() {
+    let seed = number("KEYTOLL_IT_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let kills = number("KEYTOLL_IT_KILLS").map_or(USUAL_KILLS, |kills| usize::try_from(kills).unwrap());
+    println!("KEYTOLL_IT_SEED={seed} KEYTOLL_IT_KILLS={kills}");
+    let (tally, began) = (Tally::default(), Instant::now());
+    let mut seeds = Rng::with_seed(seed);
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            let rng = seeds.fork();
+            let tally = &tally;
+            scope.spawn(move || lane::run(rng, kills, tally));
+        }
+    });
+    let endings = tally.endings.lock().unwrap();
+    for (name, (tried, died)) in endings.iter() {
+        println!("{name:24} tried {tried:5}  died {died:5}");
+    }
+    let count = |number: &std::sync::atomic::AtomicUsize| number.load(Ordering::Relaxed);
+    println!(
+        "{} kills, {} starts, {} ends in order, {} calls, {} charges that went upstream, {} receipts, {:?}",
+        count(&tally.kills),
+        tally.starts.load(Ordering::Relaxed),
+        tally.stops.load(Ordering::Relaxed),
+        count(&tally.calls),
+        count(&tally.charges),
+        count(&tally.delivered),
+        began.elapsed()
+    );
+    let violations = tally.violations.lock().unwrap();
+    println!("{} violations", violations.len());
+    assert!(violations.is_empty(), "seed {seed}: {:#?}", &violations[..violations.len().min(20)]);
+    assert!(count(&tally.delivered) > kills, "there was no traffic worth the name");
+    if kills >= MANY_KILLS {
+        let never: Vec<_> =
+            POINTS.iter().filter(|name| endings.get(*name).is_none_or(|(_, died)| *died == 0)).collect();
+        assert!(never.is_empty(), "never reached: {never:?}");
+    }
+}

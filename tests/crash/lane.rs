@@ -1,0 +1,212 @@
+//! A lane: one file after the other, and on each one start of the gateway after the other, until it is dead.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::application::Application;
+use crate::audit::audit;
+use crate::client::Caller;
+use crate::file::File;
+use crate::harness::process::Started;
+use crate::harness::{PATIENCE, Process};
+use crate::plan::{Deck, Ending};
+
+/// Starts of the gateway on one file.
+const STARTS: u64 = 20;
+const CLIENTS: usize = 6;
+/// Between two things that the application does.
+const PAUSE: Duration = Duration::from_millis(2);
+/// How long after a connection broke the gateway may still look alive.
+const DYING: Duration = Duration::from_secs(3);
+
+/// What all lanes add up to.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// By ending: how often it was tried, and how often the process died of it.
+    pub(crate) endings: Mutex<BTreeMap<&'static str, (u64, u64)>>,
+    pub(crate) kills: AtomicUsize,
+    pub(crate) starts: AtomicU64,
+    pub(crate) stops: AtomicU64,
+    pub(crate) calls: AtomicUsize,
+    pub(crate) charges: AtomicUsize,
+    pub(crate) delivered: AtomicUsize,
+    pub(crate) violations: Mutex<Vec<String>>,
+}
+
+impl Tally {
+    fn tried(&self, ending: &Ending) {
+        self.endings.lock().unwrap().entry(ending.name()).or_default().0 += 1;
+    }
+
+    fn died(&self, of: &'static str) {
+        self.endings.lock().unwrap().entry(of).or_default().1 += 1;
+        self.kills.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_over(&self, kills: usize) -> bool {
+        self.kills.load(Ordering::Acquire) >= kills || !self.violations.lock().unwrap().is_empty()
+    }
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    AtThePoint,
+    FromOutside,
+    InOrder,
+}
+
+/// Goes on until there were so many kills, in all lanes, or something is wrong.
+pub(crate) fn run(mut rng: Rng, kills: usize, tally: &Tally) {
+    let mut deck = Deck::new();
+    while !tally.is_over(kills) {
+        let file = File::new(&mut rng);
+        let application = Application::open(&file);
+        let starts_of_a_new_file = rng.u8(1..=2);
+        for start in 0..STARTS {
+            if tally.is_over(kills) {
+                break;
+            }
+            // A start that dies while it makes the tables has made none.
+            let is_new = start < u64::from(starts_of_a_new_file);
+            let ending = if is_new { Deck::of_a_new_file(&mut rng, file.migrations()) } else { deck.next(&mut rng) };
+            tally.tried(&ending);
+            round(&file, &application, &mut rng, start, &ending, tally);
+            // The application works on while the gateway is away.
+            for _ in 0..rng.u8(..4) {
+                application.act(&file, &mut rng);
+            }
+            application.put_right();
+            if !file.records.violations().is_empty() {
+                break;
+            }
+        }
+        close(&file, tally);
+    }
+}
+
+/// The last start on a file, which ends in order: the books balance before and after.
+fn close(file: &File, tally: &Tally) {
+    let process = file.start_plainly();
+    audit(file);
+    process.stop();
+    audit(file);
+    let sent = file.records.sent.lock().unwrap();
+    tally.calls.fetch_add(sent.len(), Ordering::Relaxed);
+    let delivered = sent.values().filter(|sent| sent.got.is_some_and(|got| got.whole && got.receipt.is_some()));
+    tally.delivered.fetch_add(delivered.count(), Ordering::Relaxed);
+    tally.charges.fetch_add(file.records.served.lock().unwrap().len(), Ordering::Relaxed);
+    let unavailable = file.records.unavailable.load(Ordering::Relaxed);
+    if unavailable > sent.len() as u64 / 100 + 5 {
+        file.records.violated(format!("{unavailable} of {} requests could not be billed", sent.len()));
+    }
+    tally.violations.lock().unwrap().extend(file.records.violations());
+}
+
+/// From one start to one death, or to an end in order.
+fn round(file: &File, application: &Application, rng: &mut Rng, start: u64, ending: &Ending, tally: &Tally) {
+    tally.starts.fetch_add(1, Ordering::Relaxed);
+    let process = match file.start(Some(ending)) {
+        Started::Ended(status) => {
+            assert_eq!(status.signal(), Some(9), "the gateway does not start: {status}");
+            file.records.killed.lock().unwrap().push(start);
+            return tally.died(ending.name());
+        }
+        Started::Serving(process) => process,
+    };
+    audit(file);
+    let ended = traffic(file, application, rng, start, ending, process);
+    if matches!(ending, Ending::End { .. }) && ended != Ended::FromOutside {
+        file.records.drained.lock().unwrap().push(start);
+    }
+    if ended != Ended::InOrder {
+        file.records.killed.lock().unwrap().push(start);
+    }
+    match ended {
+        Ended::AtThePoint => tally.died(ending.name()),
+        Ended::FromOutside => tally.died("from outside"),
+        Ended::InOrder => {
+            tally.stops.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Clients and the application are busy until the gateway is gone.
+fn traffic(
+    file: &File,
+    application: &Application,
+    rng: &mut Rng,
+    start: u64,
+    ending: &Ending,
+    process: Process,
+) -> Ended {
+    let (enough, gone) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (enough, gone) = (&enough, &gone);
+    let gateway = process.address();
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let rng = rng.fork();
+            let caller = Caller { file, gateway, start, number, rng, enough, gone };
+            scope.spawn(move || caller.run());
+        }
+        let own = rng.fork();
+        let watcher = scope.spawn(move || {
+            let ended = watch(file, ending, process, gone);
+            enough.store(true, Ordering::Release);
+            ended
+        });
+        let mut rng = own;
+        while !enough.load(Ordering::Acquire) {
+            application.act(file, &mut rng);
+            thread::sleep(PAUSE);
+        }
+        watcher.join().unwrap()
+    })
+}
+
+/// Waits for the end, or brings it.
+fn watch(file: &File, ending: &Ending, mut process: Process, gone: &AtomicBool) -> Ended {
+    let (within, ends) = match ending {
+        Ending::Point { within, .. } => (*within, false),
+        Ending::End { after, .. } => (*after, true),
+        Ending::Outside { after } => (*after, false),
+    };
+    let deadline = Instant::now() + within;
+    let mut broken_at = None;
+    loop {
+        if process.ended().is_some() {
+            process.kill();
+            return Ended::AtThePoint;
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        if gone.load(Ordering::Acquire) && broken_at.get_or_insert_with(Instant::now).elapsed() > DYING {
+            file.records.violated(format!("a connection broke while the gateway lives, at {ending:?}"));
+            break;
+        }
+        thread::sleep(Duration::from_micros(500));
+    }
+    if !ends {
+        return if process.kill() { Ended::AtThePoint } else { Ended::FromOutside };
+    }
+    process.signal("TERM");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match process.ended() {
+            Some(status) if status.success() => return Ended::InOrder,
+            Some(_) => {
+                process.kill();
+                return Ended::AtThePoint;
+            }
+            None => assert!(Instant::now() < deadline, "the gateway does not end"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}

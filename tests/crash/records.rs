@@ -1,0 +1,120 @@
+//! The records that clients, upstream and application keep, each for itself.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use tempfile::TempDir;
+
+use crate::plan::Script;
+
+/// A user, as the application knows it.
+pub(crate) struct User {
+    pub(crate) id: i64,
+    pub(crate) key: String,
+    pub(crate) treatment: Treatment,
+    /// Was there before Keytoll was.
+    pub(crate) was_adopted: bool,
+    /// What the application put into the wallet and took out of it.
+    pub(crate) put_in: AtomicI64,
+    /// When the key was off: from, until.
+    pub(crate) off: Mutex<Vec<(u64, u64)>>,
+}
+
+/// What the application does to a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Treatment {
+    /// Adds to the balance.
+    Adds,
+    /// Reads the balance and writes another.
+    Overwrites,
+    /// `REPLACE INTO`.
+    Replaces,
+    /// Deletes the wallet and makes another.
+    MakesAnew,
+    /// Switches the key off and on.
+    Revokes,
+    /// Everything that loses track of the money: wallets gone for a while, texts for balances, another person under the
+    /// same id.
+    Anything,
+}
+
+/// What a client sent and what it got.
+pub(crate) struct Sent {
+    pub(crate) user: i64,
+    pub(crate) cents: i64,
+    pub(crate) left: bool,
+    /// Which start of the gateway it went to.
+    pub(crate) start: u64,
+    pub(crate) began: u64,
+    pub(crate) got: Option<Got>,
+}
+
+/// A reply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    /// Whole, by its framing.
+    pub(crate) whole: bool,
+    /// Charge and cost.
+    pub(crate) receipt: Option<(i64, i64)>,
+}
+
+/// What the upstream answered to a request that was paid for.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) request: String,
+    pub(crate) script: Script,
+}
+
+/// All of one file.
+pub(crate) struct Records {
+    /// Where the file is. A request may come to the upstream late, from a gateway that is dead by then: the file stays as
+    /// long as somebody may look into it.
+    pub(crate) directory: TempDir,
+    clock: AtomicU64,
+    /// By request id.
+    pub(crate) sent: Mutex<HashMap<String, Sent>>,
+    /// By charge.
+    pub(crate) served: Mutex<HashMap<i64, Served>>,
+    /// Which starts of the gateway were killed.
+    pub(crate) killed: Mutex<Vec<u64>>,
+    /// Which had settled everything before.
+    pub(crate) drained: Mutex<Vec<u64>>,
+    /// Replies that said that nothing can be billed now.
+    pub(crate) unavailable: AtomicU64,
+    violations: Mutex<Vec<String>>,
+}
+
+impl Records {
+    pub(crate) fn new() -> Records {
+        Records {
+            directory: tempfile::tempdir().unwrap(),
+            clock: AtomicU64::default(),
+            sent: Mutex::default(),
+            served: Mutex::default(),
+            killed: Mutex::default(),
+            drained: Mutex::default(),
+            unavailable: AtomicU64::default(),
+            violations: Mutex::default(),
+        }
+    }
+
+    /// The next moment.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn violated(&self, what: String) {
+        self.violations.lock().unwrap().push(what);
+    }
+
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.violations.lock().unwrap().clone()
+    }
+}
+
+/// Whether a status is charged, with the default `charge_on`.
+pub(crate) fn is_charged(status: u16) -> bool {
+    (200..500).contains(&status) && status != 408 && status != 429
+}

@@ -1,0 +1,283 @@
+//! Two gateways on one file: each keeps its own holds, a dead one's are given back, and nothing is lost from one to the
+//! next.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Api, Client, Customer, Database, Gateway, Process, Request, Upstream, until};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// How long a dead gateway's holds may stay.
+const RELEASED_WITHIN: Duration = Duration::from_secs(5);
+
+/// An API that answers at once, and one that answers when the test says.
+struct Upstreams {
+    quick: Upstream,
+    scripted: Upstream,
+}
+
+impl Upstreams {
+    fn new() -> Upstreams {
+        Upstreams { quick: Upstream::fine(), scripted: Upstream::scripted() }
+    }
+
+    fn gateway(&self, directory: &Path) -> Process {
+        let quick = Api::new("quick", self.quick.address()).path("/quick").price(1);
+        let scripted = Api::new("scripted", self.scripted.address()).path("/scripted");
+        Gateway::builder().api(quick).api(scripted).at(directory).workers(2).durability("full").spawn()
+    }
+}
+
+fn held_by(database: &Database, instance: i64) -> i64 {
+    database.number(&format!("SELECT count(*) FROM keytoll_charges WHERE state = 0 AND instance_id = {instance}"))
+}
+
+fn captured_of(database: &Database, customer: &Customer) -> i64 {
+    database.number(&format!(
+        "SELECT coalesce(sum(c.cents), 0) FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id
+         WHERE c.state = 1 AND a.user_id = {}",
+        customer.id
+    ))
+}
+
+/// Waits until what the application wrote is on the books.
+fn absorbed(database: &Database) {
+    until("what others wrote is entered", || database.number("SELECT count(*) FROM keytoll_wallet_log") == 0);
+}
+
+/// Clients of one wallet, which go wherever the gateway is, and the application, which tops the wallet up.
+struct Traffic {
+    gateways: Arc<RwLock<Vec<SocketAddr>>>,
+    enough: Arc<AtomicBool>,
+    delivered: Arc<AtomicI64>,
+    broken: Arc<AtomicI64>,
+    /// How many replies each client had from where it goes now.
+    here: Vec<Arc<AtomicI64>>,
+    clients: Vec<JoinHandle<()>>,
+    application: Option<JoinHandle<i64>>,
+}
+
+const CLIENTS: usize = 4;
+
+impl Traffic {
+    /// Each client begins with the gateway of its turn.
+    fn start(database: &Database, customer: &Customer, gateways: &[SocketAddr]) -> Traffic {
+        let (enough, delivered, broken) = (Arc::<AtomicBool>::default(), Arc::default(), Arc::default());
+        let mut traffic = Traffic {
+            gateways: Arc::new(RwLock::new(gateways.to_vec())),
+            enough: Arc::clone(&enough),
+            delivered,
+            broken,
+            here: Vec::new(),
+            clients: Vec::new(),
+            application: None,
+        };
+        for turn in 0..CLIENTS {
+            traffic.client(turn, &customer.key);
+        }
+        let (connection, user) = (database.open(), customer.id);
+        traffic.application = Some(thread::spawn(move || {
+            let mut added = 0;
+            while !enough.load(Ordering::Relaxed) {
+                connection.execute("UPDATE wallets SET balance = balance + 3 WHERE user_id = ?1", [user]).unwrap();
+                added += 3;
+                thread::sleep(Duration::from_millis(1));
+            }
+            added
+        }));
+        traffic
+    }
+
+    fn client(&mut self, turn: usize, key: &str) {
+        let here = Arc::new(AtomicI64::new(0));
+        self.here.push(Arc::clone(&here));
+        let (gateways, enough) = (Arc::clone(&self.gateways), Arc::clone(&self.enough));
+        let (delivered, broken) = (Arc::clone(&self.delivered), Arc::clone(&self.broken));
+        let key = key.to_owned();
+        self.clients.push(thread::spawn(move || {
+            let mut connected: Option<(SocketAddr, Client)> = None;
+            while !enough.load(Ordering::Relaxed) {
+                let address = {
+                    let gateways = gateways.read().unwrap();
+                    gateways[turn % gateways.len()]
+                };
+                let client = match &mut connected {
+                    Some((to, client)) if *to == address => client,
+                    other => {
+                        here.store(0, Ordering::Release);
+                        match Client::try_connect(address) {
+                            Ok(client) => &mut other.insert((address, client)).1,
+                            Err(_) => continue,
+                        }
+                    }
+                };
+                client.send_request(&Request::new(address, "GET", "/quick").key(&key));
+                match client.try_reply() {
+                    Some(reply) if reply.whole => {
+                        assert_eq!(reply.status(), 200, "{reply:?}");
+                        assert_eq!(reply.receipt().unwrap().cost, 1);
+                        delivered.fetch_add(1, Ordering::AcqRel);
+                        here.fetch_add(1, Ordering::AcqRel);
+                    }
+                    Some(_) | None => {
+                        broken.fetch_add(1, Ordering::AcqRel);
+                        connected = None;
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Waits until every client is served where it is to go now.
+    fn flows(&self) {
+        until("traffic", || self.here.iter().all(|served| served.load(Ordering::Acquire) >= 20));
+    }
+
+    fn go(&self, gateways: &[SocketAddr]) {
+        // From here on no reply of the old gateway counts as one of the new.
+        gateways.clone_into(&mut self.gateways.write().unwrap());
+        for here in &self.here {
+            here.store(0, Ordering::Release);
+        }
+        self.flows();
+    }
+
+    /// Replies that were delivered, that were not, and what the application put in.
+    fn end(mut self) -> (i64, i64, i64) {
+        self.enough.store(true, Ordering::Relaxed);
+        self.clients.drain(..).for_each(|client| client.join().unwrap());
+        let added = self.application.take().unwrap().join().unwrap();
+        (self.delivered.load(Ordering::Acquire), self.broken.load(Ordering::Acquire), added)
+    }
+}
+
+#[test]
+fn a_dead_gateways_holds_are_given_back_within_5_s_and_a_living_ones_never() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let (dying, living) = (upstreams.gateway(directory.path()), upstreams.gateway(directory.path()));
+    let database = living.database().clone();
+    let (busy, slow) = (database.customer("quick", 1_000_000), database.customer("scripted", 1_000));
+    let traffic = Traffic::start(&database, &busy, &[dying.address(), living.address()]);
+    traffic.flows();
+    let open = |gateway: &Process| gateway.get("/scripted").key(&slow.key).open();
+    let _left: Vec<Client> = (0..3).map(|_| open(&dying)).collect();
+    let _calls: Vec<_> = (0..3).map(|_| upstreams.scripted.call()).collect();
+    let mut waiting: Vec<Client> = (0..2).map(|_| open(&living)).collect();
+    let calls: Vec<_> = (0..2).map(|_| upstreams.scripted.call()).collect();
+    let own_holds = |instance| {
+        database.number(&format!(
+            "SELECT count(*) FROM keytoll_charges WHERE state = 0 AND cents = 10 AND instance_id = {instance}"
+        ))
+    };
+    assert_eq!((own_holds(1), own_holds(2), database.balance(slow.id)), (3, 2, 950));
+
+    let killed = Instant::now();
+    assert!(!dying.kill());
+    until("the dead one's holds are given back", || {
+        assert_eq!(own_holds(2), 2, "the living one's holds stay");
+        held_by(&database, 1) == 0
+    });
+    assert!(killed.elapsed() < RELEASED_WITHIN, "after {:?}", killed.elapsed());
+    assert_eq!((own_holds(2), database.balance(slow.id)), (2, 980));
+    for (call, client) in calls.into_iter().zip(&mut waiting) {
+        call.reply(OK);
+        let reply = client.reply();
+        assert_eq!((reply.status(), reply.receipt().unwrap().cost), (200, 10));
+    }
+
+    let (delivered, broken, added) = traffic.end();
+    assert!(broken >= 1, "the kill was felt");
+    until("all is settled", || database.charges(0) == 0);
+    absorbed(&database);
+    let captured = captured_of(&database, &busy);
+    // Captured and not seen whole: the one window, at most once for each client of the dead one.
+    assert!((delivered..=delivered + 2).contains(&captured), "{delivered} delivered, {captured} captured");
+    assert_eq!(database.balance(busy.id), 1_000_000 + added - captured);
+    assert_eq!((captured_of(&database, &slow), database.balance(slow.id)), (20, 980));
+    database.assert_books();
+    database.assert_doctor();
+    living.stop();
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let mut current = upstreams.gateway(directory.path());
+    let database = current.database().clone();
+    let (busy, slow) = (database.customer("quick", 1_000_000), database.customer("scripted", 1_000));
+    let traffic = Traffic::start(&database, &busy, &[current.address()]);
+    traffic.flows();
+    for round in 0..3 {
+        let next = upstreams.gateway(directory.path());
+        let mut client = current.get("/scripted").key(&slow.key).open();
+        let call = upstreams.scripted.call();
+        // As whatever stands in front of the two does it: new requests go to the new one, and then the old one ends.
+        traffic.go(&[next.address()]);
+        current.signal("TERM");
+        until("it closes its listener", || Client::try_connect(current.address()).is_err());
+        call.reply(OK);
+        client.reply().assert_receipt(10, 1_000 - 10 * (round + 1));
+        current.stop();
+        current = next;
+    }
+    let (delivered, broken, added) = traffic.end();
+    assert_eq!(broken, 0, "a request was lost");
+    current.stop();
+    assert_eq!(captured_of(&database, &busy), delivered);
+    assert_eq!(database.balance(busy.id), 1_000_000 + added - delivered);
+    assert_eq!((database.charges(0), database.charges(2)), (0, 0));
+    database.assert_doctor();
+    let left = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_str().unwrap().contains("lock")).collect();
+    assert_eq!(left, ["auth.db-keytoll-usage.lock"], "the one that all gateways share stays");
+}
+
+#[test]
+fn a_living_gateways_holds_stay_when_its_lock_file_is_removed() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let (first, second) = (upstreams.gateway(directory.path()), upstreams.gateway(directory.path()));
+    let database = first.database().clone();
+    let slow = database.customer("scripted", 1_000);
+    let mut client = first.get("/scripted").key(&slow.key).open();
+    let call = upstreams.scripted.call();
+    let lock = directory.path().join("auth.db-keytoll-1.lock");
+    for _ in 0..4 {
+        std::fs::remove_file(&lock).unwrap();
+        until("the lock file is put back", || lock.exists());
+        assert_eq!(held_by(&database, 1), 1);
+    }
+    assert!(first.has_said("lock file was removed by others"));
+    call.reply(OK);
+    client.reply().assert_receipt(10, 990);
+    assert_eq!((database.charges(1), database.charges(2)), (1, 0));
+    // And the one that was put back is a lock: when its process dies, that is seen.
+    let _client = first.get("/scripted").key(&slow.key).open();
+    let _call = upstreams.scripted.call();
+    first.kill();
+    until("its hold is given back", || database.charges(0) == 0);
+    assert_eq!(database.balance(slow.id), 990);
+    second.stop();
+}
+
+#[test]
+fn a_file_that_comes_without_lock_files_has_its_holds_given_back() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let dying = upstreams.gateway(directory.path());
+    let database = dying.database().clone();
+    let slow = database.customer("scripted", 1_000);
+    let _client = dying.get("/scripted").key(&slow.key).open();
+    let _call = upstreams.scripted.call();
+    dying.kill();
+    // As in a copy of the database file alone, on another machine.
+    std::fs::remove_file(directory.path().join("auth.db-keytoll-1.lock")).unwrap();
+    let started = Instant::now();
+    let next = upstreams.gateway(directory.path());
+    until("its hold is given back", || database.charges(0) == 0);
+    assert!(started.elapsed() < RELEASED_WITHIN + Duration::from_secs(1), "after {:?}", started.elapsed());
+    assert_eq!(database.balance(slow.id), 1_000);
+    next.stop();
+}
