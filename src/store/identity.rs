@@ -55,3 +55,24 @@ impl Identity {
 fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_log_in_the_place_of_the_open_one_is_told_from_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, wal) = (directory.path().join("auth.db"), directory.path().join("auth.db-wal"));
+        fs::write(&path, []).unwrap();
+        let open = fs::File::create(&wal).unwrap();
+        let identity = Identity::of(&path);
+        assert!(identity.check().is_ok() && identity.has_no_other_log());
+        fs::remove_file(&wal).unwrap();
+        assert_eq!((identity.check(), identity.has_no_other_log()), (Err(Fatal::WalReplaced), true));
+        fs::write(&wal, []).unwrap();
+        assert_eq!((identity.check(), identity.has_no_other_log()), (Err(Fatal::WalReplaced), false));
+        // Held open until here, so that its inode is not used again.
+        drop(open);
+    }
+}

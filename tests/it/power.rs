@@ -1,5 +1,5 @@
-//! Power cuts: the program is killed under traffic, and its files are put back as a disk may hold them then, with
-//! what was synced, and of the rest nothing or any part. It starts again on them.
+//! Power cuts: the program is killed, or ends otherwise, under traffic, and its files are put back as a disk may hold them
+//! then, with what was synced, and of the rest nothing or any part. It starts again on them.
 //!
 //! `KEYTOLL_IT_CUTS` says how many cuts are made, `KEYTOLL_IT_SEED` which; the seed is printed, and the same one makes
 //! the same plan.
@@ -16,7 +16,7 @@ use disk::Disk;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Crowd, Deed, Ground, Program, Request, Shim, Upstream, until};
+use crate::harness::{Answer, Crowd, Deed, EIO, Ground, Program, Request, Shim, Upstream, Word, until};
 
 const USUAL_CUTS: usize = 10;
 const CLIENTS: usize = 4;
@@ -24,6 +24,16 @@ const PRICE: i64 = 10;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// How the program ends, before the cut.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Killed,
+    /// In order.
+    Stopped,
+    /// By itself, when a sync failed: what was to be synced may be gone as after a cut.
+    SyncFailed,
 }
 
 /// When one cut comes.
@@ -37,8 +47,7 @@ struct Plan {
     /// Replies after that, and a moment more.
     replies_after: usize,
     moment: Duration,
-    /// Whether the program had ended in order before.
-    stopped: bool,
+    end: End,
     /// Whether the index in memory, of a system that is gone, is found again.
     stale_index: bool,
 }
@@ -53,7 +62,11 @@ impl Plan {
             writes: random.usize(..3),
             replies_after: if random.u8(..4) == 0 { 0 } else { random.usize(..most) },
             moment: Duration::from_micros(random.u64(..3_000)),
-            stopped: random.u8(..6) == 0,
+            end: match random.u8(..6) {
+                0 => End::Stopped,
+                1 => End::SyncFailed,
+                _ => End::Killed,
+            },
             stale_index: random.bool(),
         }
     }
@@ -115,7 +128,7 @@ impl Town {
         if plan.in_start {
             program.kill();
         } else {
-            self.live_and_kill(&plan, program);
+            self.live_and_end(&plan, program);
         }
         let mut steps = self.shim.log();
         if plan.in_start {
@@ -136,8 +149,8 @@ impl Town {
         }
     }
 
-    /// Clients and operators work, and remember what they were told, until the program is killed.
-    fn live_and_kill(&mut self, plan: &Plan, program: Program) {
+    /// Clients and operators work, and remember what they were told, until the program ends.
+    fn live_and_end(&mut self, plan: &Plan, mut program: Program) {
         self.assert_all_there();
         let crowd = Crowd::of(CLIENTS, &program.get(&self.ground, "/"));
         until("traffic", || crowd.served() >= plan.replies_before);
@@ -147,10 +160,14 @@ impl Town {
         let served = crowd.served();
         until("traffic", || crowd.served() >= served + plan.replies_after);
         thread::sleep(plan.moment);
-        if plan.stopped {
-            program.stop();
-        } else {
-            program.kill();
+        match plan.end {
+            End::Killed => program.kill(),
+            End::Stopped => program.stop(),
+            End::SyncFailed => {
+                self.shim.set(Word::SyncError, EIO);
+                assert_eq!(program.wait().code(), Some(66));
+                self.shim.set(Word::SyncError, 0);
+            }
         }
         for answer in crowd.leave() {
             if let Answer::Whole { status: 200, receipt, .. } = answer {
