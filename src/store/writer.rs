@@ -72,6 +72,8 @@ pub(super) struct Writer {
     absorbed: i64,
     schema: i64,
     ids: ChargeIds,
+    /// Whether the ids lie unused below those of another gateway, and so keep the sums of the books from going on.
+    leaves_ids: bool,
     spans: Spans,
     low_water: i64,
     pace: Pace,
@@ -132,6 +134,7 @@ impl Writer {
             absorbed: seen - 1,
             schema: -1,
             ids: ChargeIds::default(),
+            leaves_ids: false,
             spans: Spans::default(),
             low_water: 0,
             pace: Pace::new(),
@@ -217,6 +220,9 @@ impl Writer {
     }
 
     fn transact(&mut self, work: &mut [Item], chores: bool) -> Result<(), Failure> {
+        if std::mem::take(&mut self.leaves_ids) {
+            self.ids = ChargeIds::default();
+        }
         let holds = work.iter().filter(|item| matches!(item, Item::Hold(..))).count();
         if !self.ids.suffice(holds) {
             self.reserve_ids()?;

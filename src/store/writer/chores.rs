@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::{CHECKPOINT, CHORES, Failure, Writer, now_unix_ms, schema_version};
 use crate::failpoint;
-use crate::store::charge_ids::ChargeIds;
 use crate::store::checkpoint;
 use crate::store::instance;
 use crate::store::refusal::Fatal;
@@ -70,10 +69,7 @@ impl Writer {
                 .prepare_cached("UPDATE keytoll_instances SET low_water = low_water WHERE id = ?1")?
                 .execute([instance.id])?;
         }
-        if self.ids.next().is_some() && self.ids.are_behind(connection)? {
-            // Ids that lie unused below those of another gateway would keep the sums of the books from going on.
-            self.ids = ChargeIds::default();
-        }
+        self.leaves_ids = self.ids.next().is_some() && self.ids.are_behind(connection)?;
         let mark = self.spans.turn(self.ids.next());
         if mark != self.low_water {
             instance.set_low_water(connection, mark)?;
