@@ -30,6 +30,8 @@ mod page;
 mod queue;
 mod readers;
 mod refusal;
+mod reply_head;
+mod requests;
 #[cfg(test)]
 mod sample;
 mod schema;
@@ -58,6 +60,7 @@ pub use ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
 pub use lookup::Found;
 pub use page::{Page, PageWish};
 pub use refusal::{Fatal, HoldRefused, OpenError, Unavailable};
+pub use reply_head::ReplyHead;
 pub use users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use view::Generation;
 pub use write::WriteError;
@@ -70,6 +73,7 @@ use instance::{Instance, RegisterError};
 use mailbox::Mailbox;
 use queue::{Command, Queue, QueueLimits, WritePlace};
 use readers::Readers;
+use requests::RequestLimits;
 use view::View;
 use wallets::Wallets;
 use write::{Job, WriteFault, WriteTx};
@@ -154,6 +158,7 @@ impl Store {
             batch: limits.batch,
             cached_wallets: limits.cached_wallets,
             wal_bytes: limits.wal_bytes,
+            requests: RequestLimits::from(limits),
         };
         let writer = Writer::new(parts).map_err(error)?;
         let thread = spawn_writer(writer, Arc::clone(&queue), Arc::clone(&health));

@@ -3,3 +3,4 @@
 mod external;
 mod ledger;
 mod recovery;
+mod requests;

@@ -38,6 +38,8 @@ mod process;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod revocation;
 #[cfg(test)]
 mod upgrades;

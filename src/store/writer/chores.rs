@@ -7,6 +7,7 @@ use super::{CHECKPOINT, CHORES, Writer, now_unix_ms, schema_version};
 use crate::store::checkpoint;
 use crate::store::instance;
 use crate::store::refusal::Fatal;
+use crate::store::requests::Requests;
 use crate::store::{external, triggers};
 
 impl Writer {
@@ -30,7 +31,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Once a second: the mark below which everything is settled, and the holds of processes that are gone.
+    /// Once a second: the mark below which everything is settled, the holds of processes that are gone, and requests that
+    /// need not be remembered any more.
     pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
         self.chores_at = Instant::now() + CHORES;
         let Some(instance) = &self.parts.instance else { return Ok(()) };
@@ -50,6 +52,7 @@ impl Writer {
                 self.low_water = mark;
             }
         }
+        Requests::new(self.parts.requests, now_unix_ms).sweep(connection)?;
         let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id))?;
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;

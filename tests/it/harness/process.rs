@@ -10,9 +10,10 @@ use std::thread;
 
 use super::{Api, Gateway, Request};
 
-/// What the process is told by: the upstream's address, and where the file is.
+/// What the process is told by: the upstream's address, where the file is, and a line of the API's section.
 const UPSTREAM: &str = "KEYTOLL_IT_UPSTREAM";
 const DIRECTORY: &str = "KEYTOLL_IT_DIRECTORY";
+const LINE: &str = "KEYTOLL_IT_LINE";
 
 /// The process, and a customer of its API `weather` with 1000 cents.
 pub(crate) struct Process {
@@ -26,10 +27,16 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(upstream: SocketAddr, directory: &Path) -> Process {
+        Process::start_with(upstream, directory, "")
+    }
+
+    /// One whose API has this line in its section.
+    pub(crate) fn start_with(upstream: SocketAddr, directory: &Path, line: &str) -> Process {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "harness::process::a_gateway_in_a_process_of_its_own", "--ignored", "--nocapture"])
             .env(UPSTREAM, upstream.to_string())
             .env(DIRECTORY, directory)
+            .env(LINE, line)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -73,7 +80,8 @@ impl Drop for Process {
 #[ignore = "not a test: the gateway of the tests that need a process of its own"]
 fn a_gateway_in_a_process_of_its_own() {
     let (Ok(upstream), Some(directory)) = (std::env::var(UPSTREAM), std::env::var_os(DIRECTORY)) else { return };
-    let gateway = Gateway::builder().api(Api::new("weather", upstream)).at(Path::new(&directory)).start();
+    let api = Api::new("weather", upstream).with(&std::env::var(LINE).unwrap_or_default());
+    let gateway = Gateway::builder().api(api).at(Path::new(&directory)).start();
     let customer = gateway.customer("weather", 1_000);
     println!("serving {} {} {}", gateway.address(), customer.id, customer.key);
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
