@@ -53,7 +53,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{oneshot, watch};
 
 pub use charges::{ChargeFilter, ChargeRecord};
-pub use entries::{Booked, EntryRecord, WalletRecord, WalletRefused};
+pub use entries::{Booked, Booking, Direction, EntryRecord, WalletRecord, WalletRefused};
 pub use instance::Recovered;
 pub use keys::{KeyFilter, KeyRecord, KeyRefused, NewKey};
 pub use ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};

@@ -83,6 +83,8 @@ fn on_a_free_route_and_without_a_key_nothing_is_remembered() {
     for _ in 0..2 {
         assert_eq!(gateway.get("/free").key(&customer.key).field("Idempotency-Key", "one").send().status(), 200);
         assert_eq!(gateway.get("/public").field("Idempotency-Key", "one").send().status(), 200);
+        // What would be no key does not count either.
+        assert_eq!(gateway.get("/free").key(&customer.key).field("Idempotency-Key", "a b").send().status(), 200);
         assert_eq!(gateway.get("/").key(&customer.key).send().status(), 200);
     }
     gateway.assert_charges(2, 0);
