@@ -200,7 +200,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("limits.hold_timeout_ms", |to, given| set(&mut to.limits.hold_timeout, given.millis(1..=HOUR_MS))),
     Key::new("limits.settle_timeout_ms", |to, given| set(&mut to.limits.settle_timeout, given.millis(1..=HOUR_MS))),
     Key::new("limits.idempotency_ttl_ms", |to, given| {
-        set(&mut to.limits.idempotency_ttl, given.millis(1..=30 * DAY_MS));
+        set(&mut to.limits.idempotency_ttl, given.millis(1..=DAY_MS));
     }),
     Key::new("limits.idempotency_keys", |to, given| {
         set(&mut to.limits.idempotency_keys, given.count(1..=1_000_000_000));

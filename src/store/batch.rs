@@ -4,7 +4,7 @@
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::charge_ids::{ChargeIds, Spans};
+use super::charge_ids::{ChargeIds, NO_SPAN, Spans};
 use super::instance::give_back;
 use super::ledger::{Attempt, ChargeFacts, HoldWish, Settled, Wanted};
 use super::queue::{HoldCommand, SettleCommand};
@@ -153,8 +153,7 @@ impl<'a> Batch<'a> {
             user_id: principal.user_id,
             account: wallet.account,
             cents,
-            // The mark of what is settled does not go by it: the charge is settled.
-            span: self.spans.held(self.ids.next()),
+            span: NO_SPAN,
             attempt: Attempt::Again,
         };
         let balance = match wallet.balance {

@@ -378,9 +378,12 @@ async fn what_is_old_is_deleted_by_itself_and_what_is_in_flight_stays() {
     let held = scene.ask_for("held", "thing").await.unwrap();
     scene.grow_old();
     let rows = || scene.sample.number("SELECT count(*) FROM keytoll_requests");
-    while rows() == 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let goes = async {
+        while rows() == 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), goes).await.expect("what is old is deleted");
     assert_eq!(rows(), 1);
     assert_eq!(scene.ask_for("held", "thing").await.unwrap_err(), HoldRefused::InFlight);
     assert_eq!(scene.sample.number("SELECT value FROM keytoll_meta WHERE name = 'requests'"), 1);
