@@ -172,6 +172,17 @@ async fn it_is_forwarded_once_more_by_an_empty_wallet_too() {
 }
 
 #[tokio::test]
+async fn it_costs_what_its_charge_did_whatever_the_price_is_now() {
+    let scene = Scene::new().await;
+    let charge = scene.captured(false).await;
+    let wish = scene.sample.wish(&scene.key, 2 * PRICE).await;
+    let again = scene.ledger.hold_once(wish, Some(retryable("key", "thing"))).await.unwrap();
+    assert_eq!((again.charge.id(), again.charge.cents()), (charge, Cents(PRICE)));
+    assert_eq!(again.charge.release(None).await, Settled::Released { balance: Some(Cents(500)) });
+    assert_eq!(scene.balance(), 500);
+}
+
+#[tokio::test]
 async fn a_forward_once_more_that_fails_is_given_back_once_and_a_retry_holds_anew() {
     let scene = Scene::new().await;
     let charge = scene.captured(false).await;
