@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, params};
 use super::charge_ids::{ChargeIds, NO_SPAN, Spans};
 use super::instance::give_back;
 use super::ledger::{Attempt, ChargeFacts, HoldWish, Settled, Wanted};
-use super::queue::{HoldCommand, SettleCommand};
+use super::queue::{HoldCommand, Queue, SettleCommand};
 use super::refusal::{HoldRefused, Unavailable};
 use super::requests::{self, Earlier, RequestLimits, Requests, Sent};
 use super::view::Generation;
@@ -33,6 +33,7 @@ pub(super) struct HoldMade {
 /// The state that a transaction works on.
 pub(super) struct Batch<'a> {
     connection: &'a Connection,
+    queue: &'a Queue,
     wallets: &'a mut Wallets,
     ids: &'a mut ChargeIds,
     spans: &'a mut Spans,
@@ -47,6 +48,7 @@ pub(super) struct Batch<'a> {
 /// What a batch works with; see [`Batch`].
 pub(super) struct Ground<'a> {
     pub(super) connection: &'a Connection,
+    pub(super) queue: &'a Queue,
     pub(super) wallets: &'a mut Wallets,
     pub(super) ids: &'a mut ChargeIds,
     pub(super) spans: &'a mut Spans,
@@ -58,7 +60,7 @@ pub(super) struct Ground<'a> {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(ground: Ground<'a>) -> rusqlite::Result<Batch<'a>> {
-        let Ground { connection, wallets, ids, spans, generation, requests, instance, now_unix_ms } = ground;
+        let Ground { connection, queue, wallets, ids, spans, generation, requests, instance, now_unix_ms } = ground;
         let requests = Requests::new(requests, now_unix_ms);
         let insert = connection.prepare_cached(
             "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
@@ -67,7 +69,19 @@ impl<'a> Batch<'a> {
         let settle = connection.prepare_cached(
             "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = 0",
         )?;
-        Ok(Batch { connection, wallets, ids, spans, generation, requests, instance, now_unix_ms, insert, settle })
+        Ok(Batch {
+            connection,
+            queue,
+            wallets,
+            ids,
+            spans,
+            generation,
+            requests,
+            instance,
+            now_unix_ms,
+            insert,
+            settle,
+        })
     }
 
     /// Works through the items. An error of SQLite undoes them all.
@@ -102,6 +116,7 @@ impl<'a> Batch<'a> {
         if let Some(sent) = &sent {
             match self.requests.meet(self.connection, sent)? {
                 Earlier::Free(row) => instead_of = row,
+                Earlier::Owed(charge, _) if self.queue.is_delivering(charge) => return Ok(Err(HoldRefused::InFlight)),
                 Earlier::Owed(charge, cents) => return self.again(principal, wallet, charge, cents).map(Ok),
                 Earlier::Refused(refused) => return Ok(Err(refused)),
             }

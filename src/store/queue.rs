@@ -3,7 +3,7 @@
 //! A hold takes a [`Slot`] before it may queue; the charge keeps it until it is settled. So the number of charges
 //! open at once is bounded, and every settlement has a place. Admin writes have places of their own.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -151,6 +151,8 @@ pub(super) struct Queue {
     writes: AtomicUsize,
     drained: Notify,
     inner: Mutex<Inner>,
+    /// Captured charges of requests that may be sent again, while it is open whether the head of their reply is sent.
+    delivering: Mutex<HashSet<ChargeId>>,
     filled: Condvar,
 }
 
@@ -174,6 +176,7 @@ impl Queue {
             writes: AtomicUsize::new(0),
             drained: Notify::new(),
             inner: Mutex::default(),
+            delivering: Mutex::default(),
             filled: Condvar::new(),
         }
     }
@@ -223,7 +226,8 @@ impl Queue {
     pub(super) fn note_head(&self, charge: ChargeId) {
         let mut inner = self.lock();
         if inner.abandoned || inner.heads.len() >= self.limits.open_charges {
-            return;
+            drop(inner);
+            return self.delivery_ends([charge]);
         }
         inner.heads.push(charge);
         if inner.writer_sleeps {
@@ -231,6 +235,26 @@ impl Queue {
             drop(inner);
             self.filled.notify_one();
         }
+    }
+
+    /// From now on, until [`Queue::delivery_ends`], the reply that this charge paid for may be on its way to the client.
+    pub(super) fn delivery_begins(&self, charge: ChargeId) {
+        self.delivering().insert(charge);
+    }
+
+    pub(super) fn delivery_ends(&self, charges: impl IntoIterator<Item = ChargeId>) {
+        let mut delivering = self.delivering();
+        for charge in charges {
+            delivering.remove(&charge);
+        }
+    }
+
+    pub(super) fn is_delivering(&self, charge: ChargeId) -> bool {
+        self.delivering().contains(&charge)
+    }
+
+    fn delivering(&self) -> MutexGuard<'_, HashSet<ChargeId>> {
+        self.delivering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves noted heads to the end of `heads`, which keeps within the same bound.

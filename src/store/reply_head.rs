@@ -2,6 +2,8 @@
 //!
 //! A head that went out before the capture is noted with the capture. One that goes out later is noted by a write that
 //! nobody waits for: should the process die before, the client's retry is forwarded once more, as if it had seen nothing.
+//! Until that is written, or the reply is dropped unsent, the request counts as in flight in this process, so that a client
+//! that has its reply and sends the request again is never faster than the note of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -33,8 +35,22 @@ impl ReplyHead {
         }
     }
 
-    /// Whether it was sent before the capture, which is on its way now. Otherwise it will be noted later.
+    /// Whether it was sent before the capture, which is about to go to the writer. Otherwise it will be noted later.
     pub(super) fn is_sent_at_capture(&self) -> bool {
-        self.state.compare_exchange(UNSENT, CAPTURED, Ordering::AcqRel, Ordering::Acquire).is_err()
+        self.queue.delivery_begins(self.charge);
+        let is_sent = self.state.compare_exchange(UNSENT, CAPTURED, Ordering::AcqRel, Ordering::Acquire).is_err();
+        if is_sent {
+            self.queue.delivery_ends([self.charge]);
+        }
+        is_sent
+    }
+}
+
+/// Where nothing was sent, and nothing will be, a retry may be forwarded.
+impl Drop for ReplyHead {
+    fn drop(&mut self) {
+        if *self.state.get_mut() == CAPTURED {
+            self.queue.delivery_ends([self.charge]);
+        }
     }
 }

@@ -6,7 +6,8 @@
 //! ```text
 //! held                         a retry is refused: in flight
 //! released                     a retry holds anew, and the row goes over to the new charge
-//! captured, and not spent      the reply's head never reached the client: a retry is forwarded once more
+//! captured, and not spent      the reply's head never reached the client: a retry is forwarded once more, unless this
+//!                              process is just about to send it ([`super::reply_head`])
 //! captured, and spent          a retry is refused: charged already
 //! again_by an instance         forwarded once more just now, and spent: in flight
 //! given back                   that failed, and an entry gave the price back: as released

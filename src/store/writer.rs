@@ -238,7 +238,7 @@ impl Writer {
             self.parts.metrics.commits_failed.inc();
         }
         done?;
-        self.heads.clear();
+        self.parts.queue.delivery_ends(self.heads.drain(..));
         self.identity.check().map_err(Failure::Fatal)?;
         self.wallets.trim();
         Ok(())
@@ -259,6 +259,7 @@ impl Writer {
         }
         let ground = Ground {
             connection: &self.parts.connection,
+            queue: &self.parts.queue,
             wallets: &mut self.wallets,
             ids: &mut self.ids,
             spans: &mut self.spans,

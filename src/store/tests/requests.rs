@@ -134,6 +134,26 @@ async fn a_head_that_is_sent_while_its_capture_waits_is_noted() {
 }
 
 #[tokio::test]
+async fn a_reply_that_is_on_its_way_is_in_flight_until_it_is_sent_or_dropped() {
+    let scene = Scene::new().await;
+    for is_sent in [true, false] {
+        let key = is_sent.to_string();
+        let held = scene.ask_for(&key, "thing").await.unwrap();
+        let (charge, head) = (held.charge.id(), held.charge.reply_head().unwrap());
+        assert_eq!(held.charge.capture(200).await, Settled::Captured);
+        assert_eq!(scene.ask_for(&key, "thing").await.unwrap_err(), HoldRefused::InFlight);
+        if is_sent {
+            head.sent();
+            let refused = scene.ask_for(&key, "thing").await.unwrap_err();
+            assert_eq!(refused, HoldRefused::AlreadyCharged { charge });
+        } else {
+            drop(head);
+            assert_eq!(scene.ask_for(&key, "thing").await.unwrap().charge.id(), charge);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_noted_at_the_very_end_is_in_the_file() {
     let mut scene = Scene::new().await;
     let held = scene.ask().await.unwrap();

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::{OK, ON};
+use super::{OK, ON, already_charged};
 use crate::harness::{Api, Call, Client, Gateway, Process, Request, Upstream, until};
 
 /// A process that will be killed, and what is left of it after that.
@@ -66,7 +66,7 @@ fn a_retry_after_a_death_between_capture_and_delivery_is_forwarded_once_more() {
     let reply = client.reply();
     reply.assert_receipt(10, 990);
     assert_eq!(reply.receipt().unwrap().charge, charge);
-    request.field("Idempotency-Key", "one").send().assert_problem(409, "already-charged");
+    already_charged(&request.field("Idempotency-Key", "one"));
     gateway.assert_charges(1, 0);
 }
 
@@ -80,7 +80,7 @@ fn a_reply_that_was_delivered_by_a_process_that_died_after_is_known_to_the_next(
     let gateway = scene.another();
     until("it is noted", || gateway.database().number("SELECT is_spent FROM keytoll_requests") == 1);
     process.kill();
-    gateway.get("/").key(&scene.key).field("Idempotency-Key", "one").send().assert_problem(409, "already-charged");
+    already_charged(&gateway.get("/").key(&scene.key).field("Idempotency-Key", "one"));
     gateway.assert_charges(1, 0);
 }
 
@@ -138,8 +138,8 @@ fn two_gateways_on_one_file_serve_a_key_once() {
         client.expect(b"one");
         call.reply("two");
         client.expect(b"two");
-        other.send().assert_problem(409, "already-charged");
-        one.send().assert_problem(409, "already-charged");
+        already_charged(other);
+        already_charged(one);
         gateway.assert_charges(charges, 0);
         gateway.database().execute("DELETE FROM keytoll_requests", []);
     }
