@@ -9,6 +9,7 @@ mod charges;
 mod connections;
 mod entries;
 mod fields;
+mod idempotency;
 mod keys;
 mod params;
 mod path;

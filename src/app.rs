@@ -143,7 +143,9 @@ async fn start_workers(config: &Config, store: &Store, shared: &Arc<Shared>) -> 
             let gateway = Arc::new(Gateway::new(shared, Billing::new(ledger, &bounds), &apis));
             move |info: ConnInfo| {
                 let layers = ServiceBuilder::new().load_shed().layer(under_way.clone());
-                let service = layers.service(gateway.service(info.peer));
+                let ConnInfo { peer, outlet, .. } = info;
+                let socket = Arc::new(move |then| outlet.at_next_write(then));
+                let service = layers.service(gateway.service(peer, socket));
                 service_fn(move |request| {
                     let answered = service.clone().oneshot(request);
                     // The gateway itself never fails: only the limit does, when too much is under way.

@@ -15,8 +15,10 @@ use tokio::time::{Sleep, sleep};
 
 use crate::config::{ChargeOn, Limits};
 use crate::failpoint;
-use crate::model::{Cents, ChargeId, Principal, RouteId};
-use crate::store::{Generation, HeldCharge, HoldRefused, HoldWish, Ledger, Settled, Settlement, Unavailable};
+use crate::model::{Cents, ChargeId, Principal, Retryable, RouteId};
+use crate::store::{
+    Generation, HeldCharge, HoldRefused, HoldWish, Ledger, ReplyHead, Settled, Settlement, Unavailable,
+};
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,8 @@ pub struct Price {
     pub cents: Cents,
     /// The API and route, for the books.
     pub route: RouteId,
+    /// What tells the request from another, if its client may send it again.
+    pub retryable: Option<Box<Retryable>>,
 }
 
 /// How a request ended, as far as money is concerned.
@@ -76,7 +80,8 @@ impl Billing {
     /// Takes the price out of the principal's wallet. To drop the future before its end costs nothing.
     ///
     /// # Errors
-    /// Not enough money, a key that is no longer what the principal says, or books that cannot be written now.
+    /// Not enough money, a key that is no longer what the principal says, an `Idempotency-Key` that was used, or books that
+    /// cannot be written now.
     pub async fn hold(
         &self,
         principal: &Arc<Principal>,
@@ -85,7 +90,8 @@ impl Billing {
     ) -> Result<Hold, HoldRefused> {
         failpoint::reach("before-hold");
         let wish = HoldWish { principal: Arc::clone(principal), generation, route: price.route, price: price.cents };
-        let held = tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold(wish)).await;
+        let held =
+            tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold_once(wish, price.retryable.clone())).await;
         let held = held.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::TooLate)))?;
         failpoint::reach("hold-committed");
         Ok(Hold {
@@ -97,7 +103,8 @@ impl Billing {
     }
 }
 
-/// The price of one request, taken and committed. Dropped unsettled: released.
+/// The price of one request, taken and committed. Dropped unsettled: released. Of a request that is forwarded once more
+/// for a retry: paid by the charge of the first, committed as such; dropped unsettled, it is as if nobody had asked.
 #[derive(Debug)]
 pub struct Hold {
     charge: HeldCharge,
@@ -127,6 +134,11 @@ impl Hold {
         self.generation
     }
 
+    /// Where it is to be said that the head of the reply is sent; `None`: nobody wants to know.
+    pub fn reply_head(&self) -> Option<Arc<ReplyHead>> {
+        self.charge.reply_head()
+    }
+
     /// Makes the hold final.
     pub fn capture(self, outcome: Outcome) -> Settling {
         let timeout = self.settle_timeout;
@@ -137,6 +149,18 @@ impl Hold {
     pub fn release(self, outcome: Outcome) -> Settling {
         let timeout = self.settle_timeout;
         Settling::new(self.charge.release(outcome.status()), timeout)
+    }
+
+    /// Gives the hold back without a head, when nobody waits for the answer.
+    pub fn give_back(self) {
+        drop(self.charge.release(None));
+    }
+
+    /// Gives the hold back because the client kept the request from coming about. Nothing is given back of what was paid
+    /// before: the retry can be sent once more.
+    pub fn withdraw(self) -> Settling {
+        let timeout = self.settle_timeout;
+        Settling::new(self.charge.withdraw(), timeout)
     }
 }
 

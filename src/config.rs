@@ -221,6 +221,10 @@ pub struct Limits {
     pub hold_timeout: Duration,
     /// From an outcome to its commit; then the reply is broken off and the hold released.
     pub settle_timeout: Duration,
+    /// How long a request with an `Idempotency-Key` is remembered.
+    pub idempotency_ttl: Duration,
+    /// How many such requests are; past it 503.
+    pub idempotency_keys: usize,
     /// Charges held and not settled yet; past it 503.
     pub open_charges: usize,
     /// Holds and settlements in one transaction.
@@ -268,6 +272,8 @@ impl Default for Limits {
             tunnel_idle: Duration::from_secs(300),
             hold_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(5),
+            idempotency_ttl: Duration::from_secs(24 * 60 * 60),
+            idempotency_keys: 1_000_000,
             open_charges: 20_000,
             batch: 256,
             cached_wallets: 100_000,
@@ -306,6 +312,8 @@ pub struct ApiConfig {
     pub price: Cents,
     /// The outcomes that are charged.
     pub charge_on: ChargeOn,
+    /// Whether a priced request's `Idempotency-Key` counts; otherwise it is the upstream's own affair.
+    pub idempotency: bool,
     /// Parts of the API with another price, or public.
     pub routes: Vec<RouteConfig>,
 }

@@ -8,6 +8,7 @@ mod credential;
 mod detach;
 mod exchange;
 mod headers;
+mod idempotency;
 mod path;
 mod percent;
 mod problem;
@@ -41,7 +42,7 @@ pub use status::Readiness;
 use crate::auth::{Auth, AuthRefused, Known};
 use crate::billing::{Billing, Hold, Passage, Price};
 use crate::config::{ApiConfig, CredentialSource, Limits};
-use crate::model::{ApiKey, KeyPrefix, RouteId};
+use crate::model::{ApiKey, KeyPrefix, Retryable, RouteId};
 use crate::store::HoldRefused;
 use crate::telemetry::metrics::GatewayMetrics;
 use crate::upstream::{HostHeader, Upstream, UpstreamLimits};
@@ -52,6 +53,9 @@ use problem::Problem;
 use record::Record;
 use route::Match;
 use target::Target;
+
+/// Does something when a client's socket takes bytes next: the head of a reply that was just handed over, with them.
+pub type AtNextWrite = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 /// How often a request whose key changed under it is tried with what the database says now.
 const KEY_RELOADS: usize = 2;
@@ -127,25 +131,21 @@ impl Gateway {
     }
 
     /// The service of one connection.
-    pub fn service(self: &Arc<Self>, peer: SocketAddr) -> Connection {
-        let address = peer.ip().to_canonical();
+    pub fn service(self: &Arc<Self>, client: SocketAddr, socket: AtNextWrite) -> Connection {
+        let address = client.ip().to_canonical();
         let is_trusted = self.shared.parts.trusted_proxies.iter().any(|net| net.contains(&address));
-        Connection { gateway: Arc::clone(self), peer: Arc::new(Peer::new(address, is_trusted)), client: peer }
+        let caller = Caller { peer: Peer::new(address, is_trusted), client, socket };
+        Connection { gateway: Arc::clone(self), caller: Arc::new(caller) }
     }
 
     /// Answers a request, whatever comes.
-    async fn answer(
-        self: Arc<Self>,
-        peer: Arc<Peer>,
-        client: SocketAddr,
-        request: Request<Incoming>,
-    ) -> Response<ReplyBody> {
+    async fn answer(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<ReplyBody> {
         if let Some(probe) = self.shared.parts.readiness.probe(&request) {
             return probe;
         }
         let request_id = RequestId::of(request.headers());
-        let record = Record::new(&request_id, client, &request, Arc::clone(&self.shared));
-        let served = AssertUnwindSafe(self.serve(&peer, &request_id, record.clone(), request)).catch_unwind().await;
+        let record = Record::new(&request_id, caller.client, &request, Arc::clone(&self.shared));
+        let served = AssertUnwindSafe(self.serve(&caller, &request_id, record.clone(), request)).catch_unwind().await;
         let problem = match served {
             Ok(Ok(reply)) => return reply,
             Ok(Err(problem)) => problem,
@@ -160,7 +160,7 @@ impl Gateway {
     /// The request path.
     async fn serve(
         self: &Arc<Self>,
-        peer: &Peer,
+        caller: &Arc<Caller>,
         request_id: &RequestId,
         record: Record,
         mut request: Request<Incoming>,
@@ -175,9 +175,11 @@ impl Gateway {
             None => None,
         };
         RequestBody::admit(request.body(), &shared.parts.limits)?;
-        let passage = self.pay(&found, key.as_ref(), known, &record).await?;
-        let exchange = Exchange { gateway: Arc::clone(self), passage, request_id: request_id.clone(), record };
-        let outgoing = exchange.outgoing(peer, &found, target, request)?;
+        let retryable = idempotency::read(&found, &target, &request)?;
+        let passage = self.pay(&found, retryable, key.as_ref(), known, &record).await?;
+        let (gateway, caller) = (Arc::clone(self), Arc::clone(caller));
+        let exchange = Exchange { gateway, caller, passage, request_id: request_id.clone(), record };
+        let outgoing = exchange.outgoing(&found, target, request)?;
         if exchange.passage.hold().is_none() {
             // Nothing is owed when the client leaves, and nothing goes on.
             return exchange.run(found.api.index, outgoing).await;
@@ -231,6 +233,7 @@ impl Gateway {
     async fn pay(
         &self,
         found: &Match<'_>,
+        retryable: Option<Box<Retryable>>,
         key: Option<&Key>,
         known: Option<Arc<Known>>,
         record: &Record,
@@ -240,7 +243,7 @@ impl Gateway {
         }
         let (Some(key), Some(mut known)) = (key, known) else { return Err(Problem::Internal) };
         let route = *self.shared.parts.route_ids.get(found.route.index).ok_or(Problem::Internal)?;
-        let price = Price { cents: found.route.price, route };
+        let price = Price { cents: found.route.price, route, retryable };
         for _ in 0..=KEY_RELOADS {
             match self.billing.hold(known.principal(), known.generation(), &price).await {
                 Ok(hold) => {
@@ -251,6 +254,10 @@ impl Gateway {
                 Err(HoldRefused::Insufficient { balance }) => {
                     return Err(Problem::InsufficientFunds { price: price.cents, balance });
                 }
+                Err(HoldRefused::InFlight) => return Err(Problem::RequestInFlight),
+                Err(HoldRefused::AlreadyCharged { charge }) => return Err(Problem::AlreadyCharged { charge }),
+                Err(HoldRefused::RequestDiffers) => return Err(Problem::IdempotencyKeyReused),
+                Err(HoldRefused::TooManyRequests) => return Err(Problem::IdempotencyFull),
                 Err(HoldRefused::Unavailable(_)) => return Err(Problem::BillingUnavailable),
                 Err(HoldRefused::KeyChanged) => {
                     known = self.shared.parts.auth.reload(&key.key, &known).await.map_err(refused)?;
@@ -289,12 +296,18 @@ fn receipt(hold: &Hold) -> headers::Receipt {
     headers::Receipt { charge_id: hold.charge_id(), cost: hold.cents(), balance: hold.balance() }
 }
 
+/// Who is at the other end of a connection, and the socket to it; made once a connection.
+struct Caller {
+    peer: Peer,
+    client: SocketAddr,
+    socket: AtNextWrite,
+}
+
 /// The gateway as one connection sees it.
 #[derive(Clone)]
 pub struct Connection {
     gateway: Arc<Gateway>,
-    peer: Arc<Peer>,
-    client: SocketAddr,
+    caller: Arc<Caller>,
 }
 
 impl tower::Service<Request<Incoming>> for Connection {
@@ -307,7 +320,7 @@ impl tower::Service<Request<Incoming>> for Connection {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let answer = Arc::clone(&self.gateway).answer(Arc::clone(&self.peer), self.client, request);
+        let answer = Arc::clone(&self.gateway).answer(Arc::clone(&self.caller), request);
         Box::pin(answer.map(Ok))
     }
 }

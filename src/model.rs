@@ -5,6 +5,7 @@
 mod api_key;
 mod charge;
 mod money;
+mod retry;
 mod timestamp;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub use api_key::{ApiKey, IssuedKey, KeyDigest, KeyHint, KeyPrefix, KeyShape, PrefixError, StoredKey};
 pub use charge::{ChargeState, EntryKind};
 pub use money::{Cents, CentsOverflow};
+pub use retry::{IdempotencyKey, RequestDigest, Retryable};
 pub use timestamp::Timestamp;
 
 macro_rules! id {

@@ -24,6 +24,7 @@ use crate::config::Limits;
 
 pub use accept::{Drained, Server};
 pub use bind::{BindError, Bound, bind};
+pub use io::{Outlet, Then};
 pub use worker::{Connect, StartError, WorkerIndex, Workers};
 
 /// The bounds of a listener; see [`Limits`] for each.
@@ -53,11 +54,13 @@ impl From<&Limits> for ServerLimits {
     }
 }
 
-/// The two ends of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A connection: its two ends, and what the client's socket takes.
+#[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// The client's.
     pub peer: SocketAddr,
     /// Ours.
     pub local: SocketAddr,
+    /// Tells of the next write to the client.
+    pub outlet: Outlet,
 }

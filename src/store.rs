@@ -33,6 +33,8 @@ mod pending;
 mod queue;
 mod readers;
 mod refusal;
+mod reply_head;
+mod requests;
 mod routes;
 #[cfg(test)]
 mod sample;
@@ -57,13 +59,14 @@ use tokio::sync::watch;
 
 pub use books::BooksState;
 pub use charges::{ChargeFilter, ChargeRecord};
-pub use entries::{Booked, EntryRecord, WalletRecord, WalletRefused};
+pub use entries::{Booked, Booking, Direction, EntryRecord, WalletRecord, WalletRefused};
 pub use instance::Recovered;
 pub use keys::{KeyFilter, KeyRecord, KeyRefused, NewKey};
 pub use ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
 pub use lookup::Found;
 pub use page::{Page, PageWish};
 pub use refusal::{Fatal, HoldRefused, OpenError, Unavailable};
+pub use reply_head::ReplyHead;
 pub use uninstall::uninstall;
 pub use users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use view::Generation;
@@ -80,6 +83,7 @@ use lock_file::Missing;
 use mailbox::Mailbox;
 use queue::{Queue, QueueLimits};
 use readers::Readers;
+use requests::RequestLimits;
 use view::View;
 use wallets::Wallets;
 use write::{Synced, WriteFault, WriteTx};
@@ -172,6 +176,7 @@ impl Store {
             batch: limits.batch,
             cached_wallets: limits.cached_wallets,
             wal_bytes: limits.wal_bytes,
+            requests: RequestLimits::from(limits),
         };
         let writer = Writer::new(parts).map_err(error)?;
         let thread = spawn_writer(writer, Arc::clone(&queue), Arc::clone(&health));

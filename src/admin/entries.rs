@@ -6,12 +6,13 @@ use axum::{Extension, Json};
 
 use super::answer::{Caller, created};
 use super::fields::Fields;
+use super::idempotency::Key;
 use super::params::Params;
 use super::path::Ids;
 use super::problem::{Problem, Resource};
 use super::{AdminState, LOG_TARGET, value};
-use crate::model::{EntryId, EntryKind, UserId};
-use crate::store::{EntryRecord, Page, WalletRecord};
+use crate::model::{EntryId, UserId};
+use crate::store::{Booking, EntryRecord, Page, WalletRecord};
 
 /// `GET /v1/users/{id}/wallet`
 pub(super) async fn wallet(
@@ -40,26 +41,29 @@ pub(super) async fn show(
     entry.map(Json).ok_or(Problem::NotFound(Resource::Entry))
 }
 
+/// Who makes an entry when the request does not say.
+const ACTOR: &str = "admin";
+
 /// `POST /v1/users/{id}/wallet/entries`
 pub(super) async fn add(
     State(admin): State<AdminState>,
     Extension(caller): Extension<Caller>,
     Ids([user]): Ids<1>,
+    Key(key): Key,
     mut fields: Fields,
 ) -> Result<Response, Problem> {
-    let kind = fields.need("kind", value::kind);
+    let direction = fields.need("kind", value::direction);
     let amount = fields.need("amount_cents", value::amount);
     let note = fields.read("note", value::note).flatten();
+    let actor = fields.read("actor", value::actor).unwrap_or_else(|| ACTOR.to_owned());
     fields.done()?;
-    let (Some(kind), Some(amount)) = (kind, amount) else { return Err(fields.refuse()) };
-    let booked = match kind {
-        EntryKind::Credit => admin.store.credit(UserId(user), amount, note).await?,
-        EntryKind::Debit => admin.store.debit(UserId(user), amount, note).await?,
-        EntryKind::Opening | EntryKind::External => return Err(fields.refuse()),
-    };
+    let (Some(direction), Some(amount)) = (direction, amount) else { return Err(fields.refuse()) };
+    let booking = Booking { direction, amount, note, actor: Some(actor), key };
+    let booked = admin.store.book(UserId(user), booking).await?;
     tracing::info!(
         target: LOG_TARGET, request_id = %caller.request_id, peer = ?caller.peer,
-        user_id = user, entry_id = booked.entry.id.0, kind = kind.as_str(), cents = amount.0, "wallet changed"
+        user_id = user, entry_id = booked.entry.id.0, kind = booked.entry.kind.as_str(), cents = amount.0,
+        actor = booked.entry.actor, is_new = booked.is_new, "wallet changed"
     );
     let entry = booked.entry;
     Ok(created(&format!("/v1/users/{user}/wallet/entries/{}", entry.id), &entry))

@@ -43,6 +43,10 @@ pub(super) enum Problem {
     WrongType,
     /// Fields or parameters that are missing, unknown or wrong.
     Invalid(Vec<Mistake>),
+    /// An `Idempotency-Key` that is none, or more than one.
+    BadIdempotencyKey,
+    /// The entry that was made with this key has other values in these fields.
+    IdempotencyKeyReused(Vec<Mistake>),
     /// Something with this value is there already.
     Duplicate { field: &'static str },
     /// Charges point to the key.
@@ -117,6 +121,12 @@ impl Problem {
             Problem::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Request body too large"),
             Problem::WrongType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "wrong-type", "Body is not JSON"),
             Problem::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
+            Problem::BadIdempotencyKey => {
+                (StatusCode::BAD_REQUEST, "bad-idempotency-key", "Not a usable Idempotency-Key")
+            }
+            Problem::IdempotencyKeyReused(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "Idempotency-Key of another request")
+            }
             Problem::Duplicate { .. } => (StatusCode::CONFLICT, "duplicate", "Already there"),
             Problem::HasCharges => (StatusCode::CONFLICT, "has-charges", "Charges point to the key"),
             Problem::Overdrawn { .. } => (StatusCode::CONFLICT, "overdrawn", "Not enough money in the wallet"),
@@ -153,6 +163,12 @@ impl Problem {
             Problem::BodyTimeout => "The request's body did not come in time.",
             Problem::WrongType => "Send the body as JSON, with \"Content-Type: application/json\".",
             Problem::Invalid(_) => "Fields or parameters are missing, unknown or wrong: see errors.",
+            Problem::BadIdempotencyKey => {
+                "Send one Idempotency-Key of 1 to 255 visible ASCII characters, in double quotes or without."
+            }
+            Problem::IdempotencyKeyReused(_) => {
+                "Another entry was made with this Idempotency-Key: see errors. Make a new key for every entry."
+            }
             Problem::HasCharges => "Charges were made with this key: switch it off instead, with is_active = false.",
             Problem::NotMoney => {
                 "The balance in the database is no whole number; whoever wrote it has to put it right first."
@@ -167,7 +183,11 @@ impl Problem {
     pub(super) fn write(&self, request_id: &RequestId) -> Vec<u8> {
         let (status, code, title) = self.kind();
         let balance_cents = if let Problem::Overdrawn { balance } = self { Some(*balance) } else { None };
-        let errors = if let Problem::Invalid(mistakes) = self { Some(mistakes.as_slice()) } else { None };
+        let errors = if let Problem::Invalid(mistakes) | Problem::IdempotencyKeyReused(mistakes) = self {
+            Some(mistakes.as_slice())
+        } else {
+            None
+        };
         let written = Written {
             r#type: format!("urn:keytoll:problem:{code}"),
             title,
@@ -251,6 +271,13 @@ impl From<WalletRefused> for Problem {
             WalletRefused::NotMoney => Problem::NotMoney,
             WalletRefused::Overdrawn { balance } => Problem::Overdrawn { balance },
             WalletRefused::Overflow => Problem::Overflow,
+            WalletRefused::KeyReused { kind, amount, note } => {
+                let fields = [(kind, "kind"), (amount, "amount_cents"), (note, "note")];
+                let differing = fields.into_iter().filter_map(|(differs, field)| differs.then_some(field));
+                let message = "is not what the entry with this key has";
+                let mistake = |field: &str| Mistake { field: field.to_owned(), message: message.into() };
+                Problem::IdempotencyKeyReused(differing.map(mistake).collect())
+            }
         }
     }
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fields::Read;
-use crate::model::{Cents, EntryKind};
+use crate::model::Cents;
+use crate::store::Direction;
 
 /// A credit or debit at most: more is a slip of the finger.
 const MOST_CENTS: i64 = 1_000_000_000_000;
 const EMAIL_CHARS: usize = 320;
 const NAME_CHARS: usize = 200;
 const NOTE_CHARS: usize = 500;
+const ACTOR_CHARS: usize = 128;
 
 /// An e-mail address, as far as it can be told without sending a letter.
 pub(super) fn email(value: &Value) -> Read<String> {
@@ -32,6 +34,11 @@ pub(super) fn note(value: &Value) -> Read<Option<String>> {
     text(value, 0, NOTE_CHARS).map(Some)
 }
 
+/// Who credits or debits a wallet.
+pub(super) fn actor(value: &Value) -> Read<String> {
+    text(value, 1, ACTOR_CHARS)
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(value: &Value) -> Read<bool> {
     value.as_bool().ok_or("must be true or false".into())
@@ -48,10 +55,10 @@ pub(super) fn opening_balance(value: &Value) -> Read<Cents> {
 }
 
 /// `credit` or `debit`.
-pub(super) fn kind(value: &Value) -> Read<EntryKind> {
+pub(super) fn direction(value: &Value) -> Read<Direction> {
     match value.as_str() {
-        Some("credit") => Ok(EntryKind::Credit),
-        Some("debit") => Ok(EntryKind::Debit),
+        Some("credit") => Ok(Direction::In),
+        Some("debit") => Ok(Direction::Out),
         Some(_) | None => Err("must be \"credit\" or \"debit\"".into()),
     }
 }

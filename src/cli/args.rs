@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::config::Overrides;
-use crate::model::UserId;
+use crate::config::{Environment, Overrides};
+use crate::model::{IdempotencyKey, UserId};
 
 /// Where the configuration and the database are; on every command.
 #[derive(Debug, Default, clap::Args)]
@@ -73,13 +73,15 @@ impl fmt::Display for UserRef {
     }
 }
 
-/// A text that is no new e-mail address, name, API name or note.
+/// A text that is no new e-mail address, name, API name, note, actor or idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadText {
     Email,
     Name,
     Api,
     Note,
+    Actor,
+    IdempotencyKey,
 }
 
 impl fmt::Display for BadText {
@@ -89,6 +91,8 @@ impl fmt::Display for BadText {
             BadText::Name => "write a name of 1 to 200 characters, without line breaks",
             BadText::Api => "write 1 to 128 printable ASCII characters, without spaces at the ends",
             BadText::Note => "write at most 500 characters, without line breaks",
+            BadText::Actor => "write 1 to 128 characters, without line breaks",
+            BadText::IdempotencyKey => "write 1 to 255 visible ASCII characters",
         })
     }
 }
@@ -118,6 +122,23 @@ pub(super) fn api(text: &str) -> Result<String, BadText> {
 /// The note of an entry.
 pub(super) fn note(text: &str) -> Result<String, BadText> {
     if text.chars().count() <= 500 && !has_breaks(text) { Ok(text.to_owned()) } else { Err(BadText::Note) }
+}
+
+/// Who makes an entry.
+pub(super) fn actor(text: &str) -> Result<String, BadText> {
+    let fits = !text.trim().is_empty() && text.chars().count() <= 128 && !has_breaks(text);
+    if fits { Ok(text.to_owned()) } else { Err(BadText::Actor) }
+}
+
+/// Who gives a command, as far as its environment says.
+pub(super) fn own_actor(environment: &Environment) -> String {
+    let named = environment.login().and_then(|name| actor(&format!("cli:{name}")).ok());
+    named.unwrap_or_else(|| "cli".to_owned())
+}
+
+/// What makes a command the same as one before.
+pub(super) fn idempotency_key(text: &str) -> Result<IdempotencyKey, BadText> {
+    IdempotencyKey::parse(text.as_bytes()).ok_or(BadText::IdempotencyKey)
 }
 
 fn has_breaks(text: &str) -> bool {

@@ -170,6 +170,9 @@ fn wallet_refused(f: &mut fmt::Formatter<'_>, refused: WalletRefused) -> fmt::Re
             f.write_str("the wallet's balance is no whole number of cents; the application has to put that right")
         }
         WalletRefused::Overdrawn { balance } => write!(f, "there is only {} in the wallet", Money(balance)),
+        WalletRefused::KeyReused { .. } => f.write_str(
+            "another entry of this wallet, with another kind, amount or note, was made with this idempotency key",
+        ),
         WalletRefused::Overflow => f.write_str("the balance would not fit 64 bits of cents"),
     }
 }

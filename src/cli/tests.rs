@@ -80,7 +80,8 @@ fn the_flags_of_serve_reach_the_configuration_as_they_are() {
 fn no_command_has_an_argument_for_a_secret() {
     fn walk(command: &clap::Command) {
         for argument in command.get_arguments() {
-            let id = argument.get_id().as_str();
+            // A client makes an idempotency key up; it opens nothing.
+            let id = argument.get_id().as_str().replace("idempotency_key", "");
             assert!(!["token", "secret", "password", "key"].iter().any(|word| id.contains(word)), "{id}");
         }
         command.get_subcommands().for_each(walk);

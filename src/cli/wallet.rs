@@ -7,15 +7,17 @@ use super::exit::Failure;
 use super::output::{self, Table};
 use super::session::{self, List, find_user, with_store};
 use crate::config::{Environment, Overrides};
-use crate::model::Cents;
-use crate::store::{Booked, EntryRecord, Page, WalletRecord};
+use crate::model::{Cents, IdempotencyKey};
+use crate::store::{Booked, Booking, Direction, EntryRecord, Page, WalletRecord};
 
 const EXAMPLES: &str = "\
 Examples:
   keytoll wallet credit --user ada@example.com --cents 1000 --note \"invoice 17\"
   keytoll wallet debit --user 7 --cents 250
+  keytoll wallet credit --user 7 --cents 1000 --idempotency-key invoice-17
 
-Amounts are whole cents, and positive. A debit of more than there is, is refused.";
+Amounts are whole cents, and positive. A debit of more than there is, is refused. With \
+an idempotency key the same command may be given again: the second time it books nothing.";
 
 /// Subcommands of `wallet`.
 #[derive(Debug, clap::Subcommand)]
@@ -53,12 +55,12 @@ pub(super) struct Amount {
     /// Why, for the books
     #[arg(long, value_name = "TEXT", value_parser = args::note)]
     note: Option<String>,
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    In,
-    Out,
+    /// Who, for the books [default: cli: and the name that you are logged in with]
+    #[arg(long, value_name = "NAME", value_parser = args::actor)]
+    actor: Option<String>,
+    /// Given again with the same key, user, amount and note, nothing is booked twice
+    #[arg(long, value_name = "KEY", value_parser = args::idempotency_key)]
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// A credit or debit that was made.
@@ -90,14 +92,18 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
 }
 
 fn book(amount: Amount, direction: Direction, overrides: &Overrides, environment: &Environment) -> Result<(), Failure> {
-    let Amount { named, cents, note } = amount;
-    let cents = Cents(cents);
+    let Amount { named, cents, note, actor, idempotency_key } = amount;
+    let actor = actor.unwrap_or_else(|| args::own_actor(environment));
+    let booking = Booking { direction, amount: Cents(cents), note, actor: Some(actor), key: idempotency_key };
     with_store(overrides, environment, async |store, _| {
         let user = find_user(store, &named.user).await?;
-        let Booked { entry, balance } = match direction {
-            Direction::In => store.credit(user.id, cents, note).await?,
-            Direction::Out => store.debit(user.id, cents, note).await?,
-        };
+        let Booked { entry, balance, is_new } = store.book(user.id, booking).await?;
+        if !is_new {
+            output::note(format_args!(
+                "entry {} was made with this idempotency key before; nothing was booked",
+                entry.id
+            ));
+        }
         if named.format.json {
             return output::json(&Made { entry, balance_cents: balance });
         }
@@ -119,11 +125,11 @@ fn list(entries: Vec<EntryRecord>, format: Format) -> Result<(), Failure> {
     if format.json {
         return output::json(&List { data: entries });
     }
-    let mut table = Table::new(&["id", "time", "kind", "amount", "note"], &[0, 3]);
-    for EntryRecord { id, kind, amount_cents, note, created_at, .. } in entries {
+    let mut table = Table::new(&["id", "time", "kind", "amount", "actor", "note"], &[0, 3]);
+    for EntryRecord { id, kind, amount_cents, note, actor, created_at, .. } in entries {
         let kind = kind.as_str().to_owned();
-        let note = note.unwrap_or_default();
-        table.row([id.to_string(), created_at.to_rfc3339(), kind, amount_cents.to_string(), note]);
+        let (actor, note) = (actor.unwrap_or_default(), note.unwrap_or_default());
+        table.row([id.to_string(), created_at.to_rfc3339(), kind, amount_cents.to_string(), actor, note]);
     }
     output::line(table)
 }

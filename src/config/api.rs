@@ -24,6 +24,7 @@ pub(super) struct ApiParts {
     upstreams: Vec<UpstreamConfig>,
     price: Option<Cents>,
     charge_on: ChargeOn,
+    idempotency: bool,
     pub(super) routes: Vec<Draft<RouteParts>>,
 }
 
@@ -53,6 +54,9 @@ pub(super) const API_KEYS: &[Key<ApiParts>] = &[
         let patterns = given.filled_list(remedy, value::outcome);
         let set_of = |patterns: Vec<String>| ChargeOn::parse(patterns.iter().map(String::as_str)).ok();
         set(&mut to.charge_on, patterns.and_then(set_of));
+    }),
+    Key::new("api.idempotency", |to, given| {
+        set(&mut to.idempotency, given.one_of(&["off", "on"], &[false, true]));
     }),
 ];
 
@@ -164,6 +168,7 @@ fn finish_one(api: &Draft<ApiParts>, mistakes: &mut Mistakes) -> Option<ApiConfi
         upstreams: parts.upstreams.clone(),
         price: parts.price?,
         charge_on: parts.charge_on.clone(),
+        idempotency: parts.idempotency,
         routes,
     })
 }

@@ -95,6 +95,12 @@ impl Environment {
         text.to_str()?.parse().ok()
     }
 
+    /// The name that the user of this process is logged in with (POSIX.1-2017 §8.3), if it is known.
+    pub fn login(&self) -> Option<&str> {
+        let names = ["LOGNAME", "USER"].into_iter().filter_map(|name| self.get(name)?.to_str());
+        names.map(str::trim).find(|name| !name.is_empty())
+    }
+
     /// The names of the variables that begin with `KEYTOLL_`, in alphabetical order.
     pub(super) fn own_names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str).filter(|name| name.starts_with("KEYTOLL_"))

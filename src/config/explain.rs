@@ -62,6 +62,9 @@ fn write_api(out: &mut String, api: &ApiConfig) -> std::fmt::Result {
     if !api.price.is_zero() || api.routes.iter().any(|route| !route.price.is_zero()) {
         writeln!(out, "          charged on {}", statuses(&api.charge_on))?;
     }
+    if api.idempotency {
+        writeln!(out, "          a priced request with an Idempotency-Key is charged once, however often it is sent")?;
+    }
     api.routes.iter().try_for_each(|route| write_route(out, api, route))
 }
 

@@ -209,6 +209,12 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("limits.tunnel_idle_ms", |to, given| set(&mut to.limits.tunnel_idle, given.millis(1..=DAY_MS))),
     Key::new("limits.hold_timeout_ms", |to, given| set(&mut to.limits.hold_timeout, given.millis(1..=HOUR_MS))),
     Key::new("limits.settle_timeout_ms", |to, given| set(&mut to.limits.settle_timeout, given.millis(1..=HOUR_MS))),
+    Key::new("limits.idempotency_ttl_ms", |to, given| {
+        set(&mut to.limits.idempotency_ttl, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.idempotency_keys", |to, given| {
+        set(&mut to.limits.idempotency_keys, given.count(1..=1_000_000_000));
+    }),
     Key::new("limits.open_charges", |to, given| set(&mut to.limits.open_charges, given.count(1..=10_000_000))),
     Key::new("limits.batch", |to, given| set(&mut to.limits.batch, given.count(1..=10_000))),
     Key::new("limits.cached_wallets", |to, given| set(&mut to.limits.cached_wallets, given.count(1..=100_000_000))),

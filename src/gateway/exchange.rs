@@ -16,19 +16,19 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::headers::{ForUpstream, Identity, Peer, Receipt, RequestId, to_client, to_upstream, upgrade_requested};
+use super::headers::{ForUpstream, Identity, Receipt, RequestId, to_client, to_upstream, upgrade_requested};
 use super::problem::{BadRequest, Problem};
 use super::record::Record;
 use super::reply::{self, End, ReplyBody, Upstreamed};
 use super::request_body::{BodyFault, RequestBody};
 use super::route::Match;
 use super::target::Target;
-use super::{Gateway, receipt, tunnel};
-use crate::billing::{Hold, Outcome, Passage};
+use super::{Caller, Gateway, receipt, tunnel};
+use crate::billing::{Hold, Outcome, Passage, Settling};
 use crate::failpoint;
 use crate::model::Cents;
-use crate::store::Settled;
-use crate::upstream::SendError;
+use crate::store::{ReplyHead, Settled};
+use crate::upstream::{BodyError, SendError};
 
 /// How often a reply that is not whole yet gives way to its connection's task before its head is sent on its own.
 const GIVE_WAY: usize = 2;
@@ -36,6 +36,7 @@ const GIVE_WAY: usize = 2;
 /// A request that may go upstream.
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
+    pub(super) caller: Arc<Caller>,
     pub(super) passage: Passage,
     pub(super) request_id: RequestId,
     pub(super) record: Record,
@@ -53,7 +54,6 @@ impl Exchange {
     /// Puts the request into the form that goes upstream.
     pub(super) fn outgoing(
         &self,
-        peer: &Peer,
         found: &Match<'_>,
         target: Target,
         mut request: Request<Incoming>,
@@ -69,7 +69,7 @@ impl Exchange {
             request_id: &self.request_id,
             api: &found.api.name_value,
             identity,
-            peer,
+            peer: &self.caller.peer,
             stripped_prefix: found.api.stripped_prefix.as_ref(),
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
         };
@@ -91,7 +91,7 @@ impl Exchange {
     /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made
     /// here.
     pub(super) async fn run(self, api: usize, outgoing: Outgoing) -> Result<Response<ReplyBody>, Problem> {
-        let Exchange { gateway, passage, request_id, record } = self;
+        let Exchange { gateway, caller, passage, request_id, record } = self;
         let Outgoing { request, is_head, is_http10, upgrade } = outgoing;
         let upstream = gateway.upstreams.get(api).ok_or(Problem::Internal)?;
         let started = Instant::now();
@@ -104,13 +104,17 @@ impl Exchange {
             *reply.version_mut() = Version::HTTP_11;
             reply
         });
-        let settle = Settle { gateway: &gateway, api, is_http10, request_id: &request_id, record: &record };
+        let settle =
+            Settle { gateway: &gateway, caller: &caller, api, is_http10, request_id: &request_id, record: &record };
         match sent {
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 settle.switched(passage, reply, upgrade).await
             }
             Ok(reply) => settle.replied(passage, reply, is_head).await,
-            Err(error) => settle.failed(passage, problem_of(&error)).await,
+            Err(error) => {
+                let is_clients = matches!(error, SendError::RequestBody { .. });
+                settle.failed(passage, problem_of(&error), is_clients).await
+            }
         }
     }
 }
@@ -118,6 +122,7 @@ impl Exchange {
 /// What settling needs to know of a request.
 struct Settle<'a> {
     gateway: &'a Gateway,
+    caller: &'a Caller,
     api: usize,
     is_http10: bool,
     request_id: &'a RequestId,
@@ -125,9 +130,15 @@ struct Settle<'a> {
 }
 
 impl Settle<'_> {
-    /// No head came, or one that cannot be used: released.
-    async fn failed(&self, passage: Passage, problem: Problem) -> Result<Response<ReplyBody>, Problem> {
+    /// No head came, or one that cannot be used: released. `is_clients`: the client's own request broke off.
+    async fn failed(
+        &self,
+        passage: Passage,
+        problem: Problem,
+        is_clients: bool,
+    ) -> Result<Response<ReplyBody>, Problem> {
         let receipt = match passage.into_hold() {
+            Some(hold) if is_clients => Some(self.unsettled(receipt(&hold), hold.withdraw()).await),
             Some(hold) => Some(self.release(hold, Outcome::Failed).await),
             None => None,
         };
@@ -154,7 +165,7 @@ impl Settle<'_> {
             let receipt = self.release(hold, outcome).await;
             return Ok(self.pass(reply, Some(&receipt)));
         }
-        let receipt = receipt(&hold);
+        let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
         let (mut head, mut body) = reply.into_parts();
         to_client(&mut head.headers, self.request_id, Some(&receipt), None);
         self.record.replied(head.status);
@@ -164,16 +175,20 @@ impl Settle<'_> {
                 if !self.capture(hold, outcome).await {
                     return Ok(self.unpaid(receipt));
                 }
+                self.watch(reply_head);
                 let body = data.map_or_else(ReplyBody::empty, ReplyBody::whole_bytes);
                 Ok(Response::from_parts(head, body.recorded(self.record.clone())))
             }
             Gathered::Begun(first) => {
                 let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
                 let end = if is_silent { End::Silent } else { End::Marked };
+                self.watch(reply_head);
                 let body = ReplyBody::settling(body, first, end, (hold, outcome), self.record.clone());
                 Ok(Response::from_parts(head, body))
             }
-            Gathered::Broken => self.failed(Passage::paid(hold), Problem::UpstreamBroken).await,
+            Gathered::Broken { is_clients } => {
+                self.failed(Passage::paid(hold), Problem::UpstreamBroken, is_clients).await
+            }
         }
     }
 
@@ -185,17 +200,18 @@ impl Settle<'_> {
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Result<Response<ReplyBody>, Problem> {
         let Some((protocol, client)) = upgrade else {
-            return self.failed(passage, Problem::UpstreamBroken).await;
+            return self.failed(passage, Problem::UpstreamBroken, false).await;
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
         let outcome = Outcome::Replied(reply.status());
         let mut paid = None;
         if let Some(hold) = passage.into_hold() {
             paid = Some(if outcome.is_charged(charge_on) {
-                let receipt = receipt(&hold);
+                let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
                 if !self.capture(hold, outcome).await {
                     return Ok(self.unpaid(receipt));
                 }
+                self.watch(reply_head);
                 receipt
             } else {
                 self.release(hold, outcome).await
@@ -236,16 +252,31 @@ impl Settle<'_> {
         reply::problem(Problem::BillingUnavailable, self.request_id, Some(&receipt), self.record.clone())
     }
 
+    /// Has it noted when the head of the reply that is handed over now has left, if a retry may ask for it.
+    fn watch(&self, reply_head: Option<Arc<ReplyHead>>) {
+        if let Some(reply_head) = reply_head {
+            (self.caller.socket)(Box::new(move || reply_head.sent()));
+        }
+    }
+
     /// Gives a hold back; the receipt says so.
     async fn release(&self, hold: Hold, outcome: Outcome) -> Receipt {
-        let mut receipt = receipt(&hold);
-        receipt.cost = Cents::ZERO;
-        match hold.release(outcome).await {
-            Settled::Released { balance } => receipt.balance = balance.unwrap_or(Cents::ZERO),
+        self.unsettled(receipt(&hold), hold.release(outcome)).await
+    }
+
+    /// The receipt of a hold that is on its way back.
+    async fn unsettled(&self, mut receipt: Receipt, settling: Settling) -> Receipt {
+        match settling.await {
+            Settled::Released { balance } => {
+                receipt.cost = Cents::ZERO;
+                receipt.balance = balance.unwrap_or(Cents::ZERO);
+            }
             // The balance as committed with the hold: the release is still on its way.
-            Settled::Captured | Settled::Unknown => {}
+            Settled::Unknown => receipt.cost = Cents::ZERO,
+            // Paid before, and its client kept it from being forwarded once more.
+            Settled::Captured => {}
         }
-        self.record.settled(Cents::ZERO);
+        self.record.settled(receipt.cost);
         receipt
     }
 }
@@ -256,8 +287,8 @@ enum Gathered {
     Whole(Option<Bytes>),
     /// What came so far.
     Begun(VecDeque<Frame<Bytes>>),
-    /// It broke off.
-    Broken,
+    /// It broke off, because of the client or of the upstream.
+    Broken { is_clients: bool },
 }
 
 /// Looks whether a short reply is complete, without waiting for the upstream: it is then captured and sent in one
@@ -272,7 +303,9 @@ async fn gather(body: &mut Upstreamed) -> Gathered {
                     frames.push_back(frame);
                     ended = body.is_end_stream();
                 }
-                Poll::Ready(Some(Err(_))) => return Gathered::Broken,
+                Poll::Ready(Some(Err(error))) => {
+                    return Gathered::Broken { is_clients: matches!(error, BodyError::RequestBody(_)) };
+                }
                 Poll::Ready(None) => ended = true,
                 Poll::Pending if turn < GIVE_WAY => tokio::task::yield_now().await,
                 Poll::Pending => {}

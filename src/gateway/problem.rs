@@ -13,7 +13,7 @@ use http_body_util::Full;
 use super::credential::Malformed;
 use super::headers::{RequestId, X_REQUEST_ID};
 use super::path::BadPath;
-use crate::model::Cents;
+use crate::model::{Cents, ChargeId};
 
 /// The media type of every problem.
 pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -69,6 +69,19 @@ pub(super) enum Problem {
     UpstreamTimeout,
     /// The price cannot be taken now.
     BillingUnavailable,
+    /// An `Idempotency-Key` that is none, or more than one.
+    BadIdempotencyKey,
+    /// A request with the same `Idempotency-Key` is under way.
+    RequestInFlight,
+    /// The request was paid for and answered before.
+    AlreadyCharged {
+        /// With this charge.
+        charge: ChargeId,
+    },
+    /// Another request has the same `Idempotency-Key`.
+    IdempotencyKeyReused,
+    /// As many requests with an `Idempotency-Key` are remembered as may be.
+    IdempotencyFull,
     /// Too much at once.
     Overloaded,
     /// A defect of Keytoll.
@@ -97,7 +110,7 @@ pub struct Code {
 
 impl Code {
     /// Every code, by [`Code::index`].
-    pub const NAMES: [&'static str; 17] = [
+    pub const NAMES: [&'static str; 22] = [
         "missing-key",
         "invalid-key",
         "inactive-key",
@@ -115,6 +128,11 @@ impl Code {
         "billing-unavailable",
         "overloaded",
         "internal",
+        "bad-idempotency-key",
+        "request-in-flight",
+        "already-charged",
+        "idempotency-key-reused",
+        "idempotency-full",
     ];
 
     const fn at(index: usize) -> Code {
@@ -153,6 +171,11 @@ impl Problem {
             Problem::BillingUnavailable => const { Code::at(14) },
             Problem::Overloaded => const { Code::at(15) },
             Problem::Internal => const { Code::at(16) },
+            Problem::BadIdempotencyKey => const { Code::at(17) },
+            Problem::RequestInFlight => const { Code::at(18) },
+            Problem::AlreadyCharged { .. } => const { Code::at(19) },
+            Problem::IdempotencyKeyReused => const { Code::at(20) },
+            Problem::IdempotencyFull => const { Code::at(21) },
         }
     }
 
@@ -162,7 +185,9 @@ impl Problem {
             Problem::MissingKey { .. } | Problem::MalformedKey(_) | Problem::InvalidKey | Problem::InactiveKey => {
                 StatusCode::UNAUTHORIZED
             }
-            Problem::AmbiguousKey | Problem::BadPath(_) | Problem::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Problem::AmbiguousKey | Problem::BadPath(_) | Problem::BadRequest(_) | Problem::BadIdempotencyKey => {
+                StatusCode::BAD_REQUEST
+            }
             Problem::WrongApi { .. } => StatusCode::FORBIDDEN,
             Problem::InsufficientFunds { .. } => StatusCode::PAYMENT_REQUIRED,
             Problem::NoRoute => StatusCode::NOT_FOUND,
@@ -170,7 +195,11 @@ impl Problem {
             Problem::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Problem::UpstreamUnreachable | Problem::UpstreamBroken => StatusCode::BAD_GATEWAY,
             Problem::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Problem::BillingUnavailable | Problem::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::RequestInFlight | Problem::AlreadyCharged { .. } => StatusCode::CONFLICT,
+            Problem::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::BillingUnavailable | Problem::IdempotencyFull | Problem::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -193,6 +222,11 @@ impl Problem {
             Problem::UpstreamBroken => "API broke off",
             Problem::UpstreamTimeout => "API too slow",
             Problem::BillingUnavailable => "Billing not available",
+            Problem::BadIdempotencyKey => "Not a usable Idempotency-Key",
+            Problem::RequestInFlight => "Request under way",
+            Problem::AlreadyCharged { .. } => "Charged already",
+            Problem::IdempotencyKeyReused => "Idempotency-Key of another request",
+            Problem::IdempotencyFull => "Too many requests with an Idempotency-Key",
             Problem::Overloaded => "Too many requests under way",
             Problem::Internal => "Internal error",
         }
@@ -211,7 +245,7 @@ impl Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, CHALLENGE);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || self == Problem::RequestInFlight {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

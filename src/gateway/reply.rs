@@ -239,14 +239,14 @@ impl Drop for ReplyBody {
 }
 
 /// Settles a reply that does not come to its end. The client's doing, by leaving or by breaking off its own request:
-/// captured, or all but the last byte could be had for nothing. Otherwise dropped, and so released.
+/// captured, or all but the last byte could be had for nothing. Otherwise released.
 fn end_early(hold: Hold, outcome: Outcome, record: &Record, is_clients: bool) {
     if is_clients && !record.is_cutting() {
         record.settled(hold.cents());
         drop(hold.capture(outcome));
     } else {
         record.settled(Cents::ZERO);
-        drop(hold);
+        hold.give_back();
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Api {
     pub encoded_slash: EncodedSlash,
     /// The outcomes that are charged.
     pub charge_on: ChargeOn,
+    /// Whether an `Idempotency-Key` counts.
+    pub idempotency: bool,
     host: Option<Box<str>>,
     segments: Vec<Pattern>,
     /// In order of precedence, the default last.
@@ -165,6 +167,7 @@ impl Api {
             preserve_host: config.preserve_host,
             encoded_slash: config.encoded_slash,
             charge_on: config.charge_on.clone(),
+            idempotency: config.idempotency,
             host: config.host.clone(),
             segments,
             routes: candidates,

@@ -85,20 +85,24 @@ impl Target {
         }
     }
 
+    /// Path and query as they go upstream.
+    pub(super) fn forwarded(&self) -> (&str, Option<&str>) {
+        let query = match &self.query {
+            Query::AsItWas => self.original.query(),
+            Query::Changed(query) => query.as_deref(),
+        };
+        (self.path.as_deref().unwrap_or(self.original.path()), query)
+    }
+
     /// The URI that goes upstream, in origin form.
     pub(super) fn into_uri(self) -> Result<Uri, Problem> {
         let changed = self.path.is_some() || matches!(self.query, Query::Changed(_));
         if !changed {
             return Ok(Uri::from(self.original));
         }
-        let path = self.path.as_deref().unwrap_or(self.original.path());
-        let query = match &self.query {
-            Query::AsItWas => self.original.query(),
-            Query::Changed(query) => query.as_deref(),
-        };
-        let text = match query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
+        let text = match self.forwarded() {
+            (path, Some(query)) => format!("{path}?{query}"),
+            (path, None) => path.to_owned(),
         };
         text.parse::<PathAndQuery>().map(Uri::from).map_err(|_| Problem::BadRequest(BadRequest::Target))
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::drain::{Census, Place};
-use super::io::ClientIo;
+use super::io::{ClientIo, Outlet};
 use super::worker::{Handle, Order, Workers};
 use super::{Bound, ConnInfo};
 
@@ -167,7 +167,7 @@ impl Acceptor {
         let Ok(local) = stream.local_addr() else { return };
         let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) else { return };
         let place = Place::new(&self.census, &worker.open);
-        worker.tell(Order::Serve(stream, ConnInfo { peer, local }, place));
+        worker.tell(Order::Serve(stream, ConnInfo { peer, local, outlet: Outlet::default() }, place));
     }
 
     /// Says why, without waiting for a client that does not listen.
@@ -179,7 +179,7 @@ impl Acceptor {
         let refusal = Refusal::new(&self.refusals);
         tokio::spawn(async move {
             let _refusal = refusal;
-            let mut io = ClientIo::new(stream, REFUSAL_WRITE, None);
+            let mut io = ClientIo::new(stream, REFUSAL_WRITE, Outlet::default(), None);
             if io.write_all(REFUSAL).await.is_ok() {
                 let _ = io.shutdown().await;
             }

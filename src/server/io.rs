@@ -1,9 +1,10 @@
 //! A client's socket as hyper is given it: a client that takes nothing is cut off, and an answer is not lost by closing.
 
+use std::fmt;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +22,45 @@ const LINGER: Duration = Duration::from_secs(1);
 /// bandwidth and delay. A client that sends gigabytes is not listened to.
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// Where it can be said what is to happen when a client's socket takes bytes next. hyper does not tell when a reply's
+/// head leaves; the first write after the head was handed to it does.
+#[derive(Clone, Default)]
+pub struct Outlet(Arc<Awaited>);
+
+#[derive(Default)]
+struct Awaited {
+    is_set: AtomicBool,
+    then: Mutex<Option<Then>>,
+}
+
+/// What is to happen.
+pub type Then = Box<dyn FnOnce() + Send>;
+
+impl Outlet {
+    /// Does this once, when the socket takes bytes next; never if it takes none.
+    pub fn at_next_write(&self, then: Then) {
+        *self.0.then.lock().unwrap_or_else(PoisonError::into_inner) = Some(then);
+        self.0.is_set.store(true, Ordering::Release);
+    }
+
+    fn written(&self) {
+        if !self.0.is_set.load(Ordering::Acquire) {
+            return;
+        }
+        self.0.is_set.store(false, Ordering::Release);
+        let then = self.0.then.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(then) = then {
+            then();
+        }
+    }
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outlet")
+    }
+}
+
 /// A client's connection.
 pub(super) struct ClientIo {
     stream: TcpStream,
@@ -31,13 +71,14 @@ pub(super) struct ClientIo {
     lingers: Option<usize>,
     /// Whether anything was ever read: tells a connection that waits for its first request from an idle one.
     spoke: Arc<AtomicBool>,
+    outlet: Outlet,
     _place: Option<Place>,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, write_idle: Duration, place: Option<Place>) -> ClientIo {
+    pub(super) fn new(stream: TcpStream, write_idle: Duration, outlet: Outlet, place: Option<Place>) -> ClientIo {
         let spoke = Arc::new(AtomicBool::new(false));
-        ClientIo { stream, write_idle, timer: None, timed: false, lingers: None, spoke, _place: place }
+        ClientIo { stream, write_idle, timer: None, timed: false, lingers: None, spoke, outlet, _place: place }
     }
 
     /// Becomes true with the first byte from the client.
@@ -64,6 +105,9 @@ impl ClientIo {
     fn watch(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         if written.is_ready() {
             self.timed = false;
+            if matches!(written, Poll::Ready(Ok(1..))) {
+                self.outlet.written();
+            }
             return written;
         }
         let limit = self.write_idle;

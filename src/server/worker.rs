@@ -212,7 +212,7 @@ async fn obey(mut orders: UnboundedReceiver<Order>, limits: ServerLimits, maker:
         match order {
             Some(Order::Serve(stream, info, place)) => match ready_stream(stream) {
                 Ok(stream) => {
-                    let io = ClientIo::new(stream, limits.reply_write_idle, Some(place));
+                    let io = ClientIo::new(stream, limits.reply_write_idle, info.outlet.clone(), Some(place));
                     let service = maker.connect(info);
                     connections.spawn(serve(Arc::clone(&http), io, service, Arc::clone(&drain)));
                 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::model::{AccountId, Cents, EntryId, EntryKind, UserId};
+use crate::model::{AccountId, Cents, EntryId, EntryKind, IdempotencyKey, UserId};
 
 /// The user's open account and the e-mail address it was opened for.
 pub(super) fn open_account(
@@ -55,7 +55,20 @@ pub(super) fn adopt(
     Ok(account)
 }
 
-/// Writes an entry; `amount` is signed: what the balance changed by.
+/// An entry to be written.
+pub(super) struct NewEntry<'a> {
+    pub(super) kind: EntryKind,
+    /// Signed: what the balance changed by.
+    pub(super) amount: Cents,
+    /// Why.
+    pub(super) note: Option<&'a str>,
+    /// Who; nobody for what was found and not done.
+    pub(super) actor: Option<&'a str>,
+    /// Under which key, when the one who asked may ask again.
+    pub(super) key: Option<&'a IdempotencyKey>,
+}
+
+/// Writes an entry of nobody's; `amount` is signed: what the balance changed by.
 pub(super) fn enter(
     connection: &Connection,
     account: AccountId,
@@ -64,10 +77,30 @@ pub(super) fn enter(
     note: Option<&str>,
     now_unix_ms: i64,
 ) -> rusqlite::Result<EntryId> {
+    write_entry(connection, account, &NewEntry { kind, amount, note, actor: None, key: None }, now_unix_ms)
+}
+
+/// Writes an entry.
+pub(super) fn write_entry(
+    connection: &Connection,
+    account: AccountId,
+    entry: &NewEntry<'_>,
+    now_unix_ms: i64,
+) -> rusqlite::Result<EntryId> {
+    let NewEntry { kind, amount, note, actor, key } = entry;
     connection
         .prepare_cached(
-            "INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at, actor, key_digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![account.0, kind.as_str(), amount.0, note, now_unix_ms])?;
+        .execute(params![
+            account.0,
+            kind.as_str(),
+            amount.0,
+            note,
+            now_unix_ms,
+            actor,
+            key.map(IdempotencyKey::digest)
+        ])?;
     Ok(EntryId(connection.last_insert_rowid()))
 }

@@ -4,15 +4,16 @@
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::charge_ids::{ChargeIds, Spans};
+use super::charge_ids::{ChargeIds, NO_SPAN, Spans};
 use super::instance::give_back;
-use super::ledger::{ChargeFacts, HoldWish, Settled, Wanted};
-use super::queue::{HoldCommand, SettleCommand};
+use super::ledger::{Attempt, ChargeFacts, HoldWish, Settled, Wanted};
+use super::queue::{HoldCommand, Queue, SettleCommand};
 use super::refusal::{HoldRefused, Unavailable};
+use super::requests::{self, Earlier, RequestLimits, Requests, Sent};
 use super::view::Generation;
-use super::wallets::{Balance, Wallets};
+use super::wallets::{Balance, Wallet, Wallets};
 use super::write::{WriteJob, WriteTx};
-use crate::model::{Cents, ChargeId, ChargeState, Principal};
+use crate::model::{Cents, ChargeId, ChargeState, Principal, Retryable};
 
 /// A message with what the transaction made of it.
 pub(super) enum Item {
@@ -32,10 +33,12 @@ pub(super) struct HoldMade {
 /// The state that a transaction works on.
 pub(super) struct Batch<'a> {
     connection: &'a Connection,
+    queue: &'a Queue,
     wallets: &'a mut Wallets,
     ids: &'a mut ChargeIds,
     spans: &'a mut Spans,
     generation: &'a mut Generation,
+    requests: Requests,
     instance: i64,
     now_unix_ms: i64,
     insert: CachedStatement<'a>,
@@ -45,17 +48,20 @@ pub(super) struct Batch<'a> {
 /// What a batch works with; see [`Batch`].
 pub(super) struct Ground<'a> {
     pub(super) connection: &'a Connection,
+    pub(super) queue: &'a Queue,
     pub(super) wallets: &'a mut Wallets,
     pub(super) ids: &'a mut ChargeIds,
     pub(super) spans: &'a mut Spans,
     pub(super) generation: &'a mut Generation,
+    pub(super) requests: RequestLimits,
     pub(super) instance: i64,
     pub(super) now_unix_ms: i64,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(ground: Ground<'a>) -> rusqlite::Result<Batch<'a>> {
-        let Ground { connection, wallets, ids, spans, generation, instance, now_unix_ms } = ground;
+        let Ground { connection, queue, wallets, ids, spans, generation, requests, instance, now_unix_ms } = ground;
+        let requests = Requests::new(requests, now_unix_ms);
         let insert = connection.prepare_cached(
             "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
@@ -63,14 +69,28 @@ impl<'a> Batch<'a> {
         let settle = connection.prepare_cached(
             "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = ?5",
         )?;
-        Ok(Batch { connection, wallets, ids, spans, generation, instance, now_unix_ms, insert, settle })
+        Ok(Batch {
+            connection,
+            queue,
+            wallets,
+            ids,
+            spans,
+            generation,
+            requests,
+            instance,
+            now_unix_ms,
+            insert,
+            settle,
+        })
     }
 
     /// Works through the items. An error of SQLite undoes them all.
     pub(super) fn run(mut self, items: &mut [Item]) -> rusqlite::Result<()> {
         for item in items {
             match item {
-                Item::Hold(command, decision) => *decision = self.hold(&command.wish)?,
+                Item::Hold(command, decision) => {
+                    *decision = self.hold(&command.wish, command.retryable.as_deref())?;
+                }
                 Item::Settle(command, settled) => *settled = self.settle(command)?,
                 Item::Write(job) => self.write(job.as_mut())?,
             }
@@ -78,7 +98,11 @@ impl<'a> Batch<'a> {
         self.wallets.flush(self.connection)
     }
 
-    fn hold(&mut self, wish: &HoldWish) -> rusqlite::Result<Result<HoldMade, HoldRefused>> {
+    fn hold(
+        &mut self,
+        wish: &HoldWish,
+        retryable: Option<&Retryable>,
+    ) -> rusqlite::Result<Result<HoldMade, HoldRefused>> {
         let principal = &*wish.principal;
         if wish.generation != *self.generation && !self.still_true(principal)? {
             return Ok(Err(HoldRefused::KeyChanged));
@@ -86,6 +110,17 @@ impl<'a> Batch<'a> {
         let Some(wallet) = self.wallets.get(self.connection, principal.user_id, self.now_unix_ms)? else {
             return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
         };
+        let sent =
+            retryable.map(|retryable| Sent { account: wallet.account, api_name: &principal.api_name, retryable });
+        let mut instead_of = None;
+        if let Some(sent) = &sent {
+            match self.requests.meet(self.connection, sent)? {
+                Earlier::Free(row) => instead_of = row,
+                Earlier::Owed(charge, _) if self.queue.is_delivering(charge) => return Ok(Err(HoldRefused::InFlight)),
+                Earlier::Owed(charge, cents) => return self.again(principal, wallet, charge, cents).map(Ok),
+                Earlier::Refused(refused) => return Ok(Err(refused)),
+            }
+        }
         let Balance::Money(balance) = wallet.balance else {
             return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
         };
@@ -105,14 +140,42 @@ impl<'a> Batch<'a> {
             self.now_unix_ms
         ])?;
         self.wallets.set(principal.user_id, rest);
+        if let Some(sent) = &sent {
+            self.requests.record(self.connection, sent, ChargeId(id), instead_of)?;
+        }
         let facts = ChargeFacts {
             id: ChargeId(id),
             user_id: principal.user_id,
             account: wallet.account,
             cents: wish.price,
             span: self.spans.held(id),
+            attempt: if sent.is_some() { Attempt::First } else { Attempt::Plain },
         };
         Ok(Ok(HoldMade { facts, balance: rest, generation: *self.generation }))
+    }
+
+    /// Lets a request be forwarded once more for a charge that is captured.
+    fn again(
+        &mut self,
+        principal: &Principal,
+        wallet: Wallet,
+        charge: ChargeId,
+        cents: Cents,
+    ) -> rusqlite::Result<HoldMade> {
+        requests::begin_again(self.connection, charge, self.instance)?;
+        let facts = ChargeFacts {
+            id: charge,
+            user_id: principal.user_id,
+            account: wallet.account,
+            cents,
+            span: NO_SPAN,
+            attempt: Attempt::Again,
+        };
+        let balance = match wallet.balance {
+            Balance::Money(balance) => balance,
+            Balance::NoMoney => Cents::ZERO,
+        };
+        Ok(HoldMade { facts, balance, generation: *self.generation })
     }
 
     /// The guarded form: whether the rows still say what the principal says.
@@ -133,6 +196,10 @@ impl<'a> Batch<'a> {
 
     fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {
         let facts = &command.facts;
+        if facts.attempt.is_again() {
+            let (wanted, instance, now_unix_ms) = (command.wanted, self.instance, self.now_unix_ms);
+            return requests::end_again(self.connection, self.wallets, facts, wanted, instance, now_unix_ms);
+        }
         let (from, to) = match command.wanted {
             Wanted::Capture => (ChargeState::Held, ChargeState::Captured),
             Wanted::Release => (ChargeState::Held, ChargeState::Released),
@@ -145,7 +212,12 @@ impl<'a> Batch<'a> {
             return Ok(Settled::Unknown);
         }
         match command.wanted {
-            Wanted::Capture => Ok(Settled::Captured),
+            Wanted::Capture => {
+                if facts.attempt == Attempt::Seen {
+                    requests::spend(self.connection, facts.id)?;
+                }
+                Ok(Settled::Captured)
+            }
             Wanted::Release | Wanted::Undo => {
                 let (user, account) = (facts.user_id, facts.account);
                 let balance = give_back(self.connection, self.wallets, user, account, facts.cents, self.now_unix_ms)?;

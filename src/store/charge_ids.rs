@@ -73,6 +73,9 @@ impl ChargeIds {
     }
 }
 
+/// The span of a charge that was settled before, which the mark does not wait for.
+pub(super) const NO_SPAN: u64 = u64::MAX;
+
 /// Counts open charges by the span of time in which they were held, to know the lowest id that may be open.
 #[derive(Debug, Default)]
 pub(super) struct Spans {
@@ -99,7 +102,7 @@ impl Spans {
         self.front + self.spans.len() as u64 - 1
     }
 
-    /// Notes that a charge of that span is settled.
+    /// Notes that a charge of that span is settled; nothing for [`NO_SPAN`].
     pub(super) fn settled(&mut self, span: u64) {
         let place = span.checked_sub(self.front).and_then(|place| usize::try_from(place).ok());
         if let Some(span) = place.and_then(|place| self.spans.get_mut(place)) {

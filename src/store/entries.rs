@@ -3,11 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
+use super::accounts::NewEntry;
 use super::page::{Page, PageWish};
 use super::wallets::{Balance, money};
 use super::write::{WriteFault, WriteTx};
 use super::{Store, Unavailable, WriteError, accounts, users};
-use crate::model::{AccountId, Cents, EntryId, EntryKind, Timestamp, UserId};
+use crate::model::{AccountId, Cents, EntryId, EntryKind, IdempotencyKey, Timestamp, UserId};
 
 /// What is in a user's wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,8 +32,34 @@ pub struct EntryRecord {
     pub amount_cents: Cents,
     /// Why.
     pub note: Option<String>,
+    /// Who; `None` where Keytoll found a balance or a change.
+    pub actor: Option<String>,
     /// When it was entered.
     pub created_at: Timestamp,
+}
+
+/// Which way the money goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A credit: into the wallet; one that is missing is made, with exactly that amount.
+    In,
+    /// A debit: out of the wallet, never more than there is.
+    Out,
+}
+
+/// A credit or debit that is wanted.
+#[derive(Clone, Debug)]
+pub struct Booking {
+    /// Credit or debit.
+    pub direction: Direction,
+    /// How much; positive.
+    pub amount: Cents,
+    /// Why.
+    pub note: Option<String>,
+    /// Who wants it.
+    pub actor: Option<String>,
+    /// The same key for the same user is the same booking, as long as the entry is there.
+    pub key: Option<IdempotencyKey>,
 }
 
 /// A credit or debit that was made.
@@ -40,8 +67,10 @@ pub struct EntryRecord {
 pub struct Booked {
     /// Its entry.
     pub entry: EntryRecord,
-    /// What the wallet holds with it.
+    /// What the wallet holds now.
     pub balance: Cents,
+    /// Whether it was made now, and not by an earlier booking with the same key.
+    pub is_new: bool,
 }
 
 /// Why a credit or debit was not made.
@@ -60,6 +89,15 @@ pub enum WalletRefused {
     },
     /// The balance would not fit 64 bits.
     Overflow,
+    /// An earlier booking with the same key had another kind, amount or note.
+    KeyReused {
+        /// Whether the kind differs.
+        kind: bool,
+        /// Whether the amount does.
+        amount: bool,
+        /// Whether the note does.
+        note: bool,
+    },
 }
 
 impl Store {
@@ -78,6 +116,15 @@ impl Store {
         .await
     }
 
+    /// Credits or debits a wallet. A key that the same user's wallet was booked with before gives the entry that was made
+    /// then, and books nothing.
+    ///
+    /// # Errors
+    /// A [`WalletRefused`], or the file cannot be written now.
+    pub async fn book(&self, user_id: UserId, booking: Booking) -> Result<Booked, WriteError<WalletRefused>> {
+        self.write(move |tx| book(tx, user_id, booking)).await
+    }
+
     /// Puts money into a wallet; one that is missing is made, with exactly that amount. `amount` is positive.
     ///
     /// # Errors
@@ -88,7 +135,7 @@ impl Store {
         amount: Cents,
         note: Option<String>,
     ) -> Result<Booked, WriteError<WalletRefused>> {
-        self.write(move |tx| book(tx, user_id, Direction::In, amount, note)).await
+        self.book(user_id, Booking { direction: Direction::In, amount, note, actor: None, key: None }).await
     }
 
     /// Takes money out of a wallet, never more than there is. `amount` is positive.
@@ -101,7 +148,7 @@ impl Store {
         amount: Cents,
         note: Option<String>,
     ) -> Result<Booked, WriteError<WalletRefused>> {
-        self.write(move |tx| book(tx, user_id, Direction::Out, amount, note)).await
+        self.book(user_id, Booking { direction: Direction::Out, amount, note, actor: None, key: None }).await
     }
 
     /// Entries of the user's account, oldest first. An earlier user with the same id had another account, and is not
@@ -118,7 +165,7 @@ impl Store {
                 return Ok(Some(Page { data: Vec::new(), next_cursor: None }));
             };
             let mut select = connection.prepare_cached(
-                "SELECT id, kind, amount_cents, note, created_at FROM keytoll_entries
+                "SELECT id, kind, amount_cents, note, created_at, actor FROM keytoll_entries
                  WHERE account_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
             )?;
             let rows = select.query_map([account.0, wish.after(), wish.rows()], |row| record(row, user_id))?;
@@ -135,7 +182,8 @@ impl Store {
         self.read(move |connection| {
             let Some((account, _)) = accounts::open_account(connection, user_id)? else { return Ok(None) };
             let mut select = connection.prepare_cached(
-                "SELECT id, kind, amount_cents, note, created_at FROM keytoll_entries WHERE account_id = ?1 AND id = ?2",
+                "SELECT id, kind, amount_cents, note, created_at, actor FROM keytoll_entries
+                 WHERE account_id = ?1 AND id = ?2",
             )?;
             select.query_row([account.0, id.0], |row| record(row, user_id)).optional()
         })
@@ -143,19 +191,8 @@ impl Store {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Direction {
-    In,
-    Out,
-}
-
-fn book(
-    tx: &mut WriteTx<'_>,
-    user_id: UserId,
-    direction: Direction,
-    amount: Cents,
-    note: Option<String>,
-) -> Result<Booked, WriteFault<WalletRefused>> {
+fn book(tx: &mut WriteTx<'_>, user_id: UserId, booking: Booking) -> Result<Booked, WriteFault<WalletRefused>> {
+    let Booking { direction, amount, .. } = booking;
     let refuse = |refused| Err(WriteFault::Refused(refused));
     let (connection, now_unix_ms) = (tx.connection(), tx.now_unix_ms());
     if amount <= Cents::ZERO {
@@ -168,6 +205,9 @@ fn book(
         .prepare_cached("SELECT balance FROM wallets WHERE user_id = ?1")?
         .query_row([user_id.0], |row| Ok(money(row.get_ref(0)?)))
         .optional()?;
+    if let Some(booked) = booked_before(connection, user_id, &booking, found)? {
+        return booked.map_err(WriteFault::Refused);
+    }
     let before = match found {
         Some(Balance::Money(balance)) => balance,
         Some(Balance::NoMoney) => return refuse(WalletRefused::NotMoney),
@@ -192,11 +232,39 @@ fn book(
         "INSERT INTO wallets (user_id, balance) VALUES (?1, ?2)"
     };
     connection.prepare_cached(write)?.execute(params![user_id.0, balance.0])?;
-    let id = accounts::enter(connection, account, kind, change, note.as_deref(), now_unix_ms)?;
+    let Booking { note, actor, key, .. } = booking;
+    let entry = NewEntry { kind, amount: change, note: note.as_deref(), actor: actor.as_deref(), key: key.as_ref() };
+    let id = accounts::write_entry(connection, account, &entry, now_unix_ms)?;
     tx.wallet_changed(user_id);
     let created_at = Timestamp::from_unix_ms(now_unix_ms);
-    let entry = EntryRecord { id, user_id, kind, amount_cents: amount, note, created_at };
-    Ok(Booked { entry, balance })
+    let entry = EntryRecord { id, user_id, kind, amount_cents: amount, note, actor, created_at };
+    Ok(Booked { entry, balance, is_new: true })
+}
+
+/// What an earlier booking with the same key made. `None`: there was none.
+fn booked_before(
+    connection: &Connection,
+    user_id: UserId,
+    booking: &Booking,
+    wallet: Option<Balance>,
+) -> rusqlite::Result<Option<Result<Booked, WalletRefused>>> {
+    let Some(key) = &booking.key else { return Ok(None) };
+    let Some((account, _)) = accounts::open_account(connection, user_id)? else { return Ok(None) };
+    let mut select = connection.prepare_cached(
+        "SELECT id, kind, amount_cents, note, created_at, actor FROM keytoll_entries
+         WHERE account_id = ?1 AND key_digest = ?2",
+    )?;
+    let found = select.query_row(params![account.0, key.digest()], |row| record(row, user_id)).optional()?;
+    let Some(entry) = found else { return Ok(None) };
+    let kind = match booking.direction {
+        Direction::In => EntryKind::Credit,
+        Direction::Out => EntryKind::Debit,
+    };
+    let differs = (entry.kind != kind, entry.amount_cents != booking.amount, entry.note != booking.note);
+    Ok(Some(match differs {
+        (false, false, false) => Ok(Booked { entry, balance: wallet.map_or(Cents::ZERO, shown), is_new: false }),
+        (kind, amount, note) => Err(WalletRefused::KeyReused { kind, amount, note }),
+    }))
 }
 
 /// The user's account; one that is missing is opened with what is in the wallet already.
@@ -233,6 +301,7 @@ fn record(row: &Row<'_>, user_id: UserId) -> rusqlite::Result<EntryRecord> {
             EntryKind::Credit | EntryKind::Opening | EntryKind::External => change,
         }),
         note: row.get(3)?,
+        actor: row.get(5)?,
         created_at: Timestamp::from_unix_ms(row.get(4)?),
     })
 }

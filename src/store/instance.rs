@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::accounts;
 use super::lock_file::{self, LockFile, Look, Missing};
+use super::requests;
 use super::wallets::{Balance, Wallets};
 use crate::failpoint;
 use crate::model::{AccountId, Cents, ChargeState, EntryKind, UserId};
@@ -26,7 +27,7 @@ pub(super) struct Instance {
 pub struct Recovered {
     /// Processes that ended without settling.
     pub instances: u64,
-    /// Their charges that were held.
+    /// Their charges that were held, or forwarded once more.
     pub charges: u64,
     /// What was given back.
     pub cents: i64,
@@ -191,7 +192,7 @@ pub(super) fn lives(database: &Path, instance: i64) -> bool {
     }
 }
 
-/// Releases what a dead process held, inside of a transaction.
+/// Releases what a dead process held, and gives back what it forwarded once more, inside of a transaction.
 pub(super) fn release_dead(
     connection: &Connection,
     wallets: &mut Wallets,
@@ -230,6 +231,9 @@ pub(super) fn release_dead(
             recovered.charges += 1;
             recovered.cents = recovered.cents.saturating_add(cents.0);
         }
+        let (charges, cents) = requests::give_back_dead(connection, wallets, instance.id, now_unix_ms)?;
+        recovered.charges += charges;
+        recovered.cents = recovered.cents.saturating_add(cents);
         connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [instance.id, now_unix_ms])?;
     }
     Ok(recovered)

@@ -17,9 +17,10 @@ use tokio::sync::oneshot;
 use super::mailbox::Mailbox;
 use super::queue::{Command, HoldCommand, Queue, Reply, SettleCommand, Slot};
 use super::refusal::{HoldRefused, Unavailable};
+use super::reply_head::ReplyHead;
 use super::view::Generation;
 use crate::failpoint;
-use crate::model::{AccountId, Cents, ChargeId, Principal, RouteId, UserId};
+use crate::model::{AccountId, Cents, ChargeId, Principal, Retryable, RouteId, UserId};
 
 /// What a hold is wanted for.
 #[derive(Clone, Debug)]
@@ -59,10 +60,21 @@ impl Ledger {
     /// # Errors
     /// Not enough money, a key that changed, or books that cannot be written now; nothing is held then.
     pub async fn hold(&self, wish: HoldWish) -> Result<Held, HoldRefused> {
+        self.hold_once(wish, None).await
+    }
+
+    /// The same for a request that its client may send again. Where one with the same key is captured and its reply never
+    /// reached the client, that charge is handed back instead, to be forwarded once more: captured, the forward was had;
+    /// released, its price is given back; dropped or withdrawn, it is as if nobody had asked.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::hold`], and what a request meets whose key was used before.
+    pub async fn hold_once(&self, wish: HoldWish, retryable: Option<Box<Retryable>>) -> Result<Held, HoldRefused> {
         let slot = Slot::take(&self.queue).map_err(HoldRefused::Unavailable)?;
         let (sender, receiver) = oneshot::channel();
         let command = HoldCommand {
             wish,
+            retryable,
             deadline: Instant::now() + self.queue.limits.hold_timeout,
             reply: Reply::new(sender, Some(Arc::clone(&self.mailbox))),
             slot,
@@ -70,6 +82,31 @@ impl Ledger {
         self.queue.push(Command::Hold(command)).map_err(HoldRefused::Unavailable)?;
         failpoint::reach("hold-queued");
         receiver.await.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::Stopping)))
+    }
+}
+
+/// What a charge pays for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// A request that is no retry of another, and will have none.
+    Plain,
+    /// A request that its client may send again.
+    First,
+    /// The same, and the head of its reply was sent before its capture.
+    Seen,
+    /// A request that is forwarded once more, for a charge that is captured.
+    Again,
+    /// The same, and its client kept it from coming about.
+    Withdrawn,
+}
+
+impl Attempt {
+    /// Whether the charge was captured before.
+    pub(super) fn is_again(self) -> bool {
+        match self {
+            Attempt::Again | Attempt::Withdrawn => true,
+            Attempt::Plain | Attempt::First | Attempt::Seen => false,
+        }
     }
 }
 
@@ -82,11 +119,14 @@ pub(super) struct ChargeFacts {
     pub(super) cents: Cents,
     /// Which of the writer's spans of time the hold was made in.
     pub(super) span: u64,
+    pub(super) attempt: Attempt,
 }
 
-/// A charge that is held and not settled. Dropped: released.
+/// A charge that is held and not settled, or captured and forwarded once more. Dropped: released, or as it was.
 pub struct HeldCharge {
     facts: ChargeFacts,
+    /// Of a request that its client may send again.
+    head: Option<Arc<ReplyHead>>,
     mailbox: Option<Arc<Mailbox>>,
     /// Gone when the settlement is on its way.
     slot: Option<Slot>,
@@ -94,7 +134,8 @@ pub struct HeldCharge {
 
 impl HeldCharge {
     pub(super) fn new(facts: ChargeFacts, mailbox: Option<Arc<Mailbox>>, slot: Slot) -> HeldCharge {
-        HeldCharge { facts, mailbox, slot: Some(slot) }
+        let head = (facts.attempt == Attempt::First).then(|| Arc::new(ReplyHead::new(facts.id, slot.queue())));
+        HeldCharge { facts, head, mailbox, slot: Some(slot) }
     }
 
     /// The charge's id.
@@ -107,14 +148,35 @@ impl HeldCharge {
         self.facts.cents
     }
 
+    /// Where it is to be said that the head of the reply is sent, if anyone wants to know.
+    pub fn reply_head(&self) -> Option<Arc<ReplyHead>> {
+        self.head.clone()
+    }
+
     /// Makes the hold final. The settlement goes on whether or not its answer is awaited.
     pub fn capture(mut self, status: u16) -> Settlement {
+        if self.head.as_ref().is_some_and(|head| head.is_sent_at_capture()) {
+            self.facts.attempt = Attempt::Seen;
+        }
         self.settle(Wanted::Capture, Some(status))
     }
 
     /// Gives the hold back, because of an outcome with this status, or none.
     pub fn release(mut self, status: Option<u16>) -> Settlement {
         self.settle(Wanted::Release, status)
+    }
+
+    /// Gives the hold back because its client kept the request from coming about. What is forwarded once more stays paid,
+    /// and owed to the client.
+    pub fn withdraw(mut self) -> Settlement {
+        self.withdrawn();
+        self.settle(Wanted::Release, None)
+    }
+
+    fn withdrawn(&mut self) {
+        if self.facts.attempt == Attempt::Again {
+            self.facts.attempt = Attempt::Withdrawn;
+        }
     }
 
     fn settle(&mut self, wanted: Wanted, status: Option<u16>) -> Settlement {
@@ -130,6 +192,7 @@ impl HeldCharge {
 
 impl Drop for HeldCharge {
     fn drop(&mut self) {
+        self.withdrawn();
         if let Some(slot) = self.slot.take() {
             send(self.facts, Wanted::Release, None, None, slot);
         }

@@ -4,7 +4,7 @@
 //! with whatever SQLite they have: nothing newer than 3.8.2.
 
 /// All of them, the oldest first.
-pub(super) const ALL: [&str; 2] = [BOOKS, SUMS];
+pub(super) const ALL: [&str; 3] = [BOOKS, SUMS, RETRIES];
 
 /// Charges, entries, and what makes them safe.
 const BOOKS: &str = "
@@ -91,4 +91,27 @@ CREATE TABLE keytoll_usage (
     released_cents INTEGER NOT NULL,
     PRIMARY KEY (hour, account_id, key_id, route_id, status_class)
 ) WITHOUT ROWID;
+";
+
+/// Requests with an `Idempotency-Key`, each with the charge that stands for it; a meta value counts them. Entries tell who
+/// made them, and under which key.
+const RETRIES: &str = "
+INSERT INTO keytoll_meta (name, value) VALUES ('requests', 0);
+CREATE TABLE keytoll_requests (
+    charge_id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL,
+    api_name TEXT NOT NULL,
+    key_digest BLOB NOT NULL,
+    request_digest BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    is_spent INTEGER NOT NULL DEFAULT 0,
+    again_by INTEGER,
+    is_given_back INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (account_id, api_name, key_digest)
+);
+CREATE INDEX keytoll_requests_created ON keytoll_requests (created_at);
+CREATE INDEX keytoll_requests_again ON keytoll_requests (again_by) WHERE again_by IS NOT NULL;
+ALTER TABLE keytoll_entries ADD COLUMN actor TEXT;
+ALTER TABLE keytoll_entries ADD COLUMN key_digest BLOB;
+CREATE UNIQUE INDEX keytoll_entries_key ON keytoll_entries (account_id, key_digest) WHERE key_digest IS NOT NULL;
 ";

@@ -3,7 +3,7 @@
 //! A hold takes a [`Slot`] before it may queue; the charge keeps it until it is settled. So the number of charges
 //! open at once is bounded, and every settlement has a place. Admin writes have places of their own.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use super::mailbox::{Delivery, Mailbox};
 use super::refusal::{HoldRefused, Unavailable};
 use super::write::WriteJob;
 use crate::config::Limits;
+use crate::model::{ChargeId, Retryable};
 
 /// The bounds of the queue and of the waits in it.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub(super) enum Command {
 
 pub(super) struct HoldCommand {
     pub(super) wish: HoldWish,
+    /// Whether its client may send it again.
+    pub(super) retryable: Option<Box<Retryable>>,
     pub(super) deadline: Instant,
     pub(super) reply: Reply<Result<Held, HoldRefused>>,
     pub(super) slot: Slot,
@@ -157,12 +160,16 @@ pub(super) struct Queue {
     writes: AtomicUsize,
     drained: Notify,
     inner: Mutex<Inner>,
+    /// Captured charges of requests that may be sent again, while it is open whether the head of their reply is sent.
+    delivering: Mutex<HashSet<ChargeId>>,
     filled: Condvar,
 }
 
 #[derive(Default)]
 struct Inner {
     commands: VecDeque<Command>,
+    /// Charges whose reply's head was sent after their capture.
+    heads: Vec<ChargeId>,
     writer_sleeps: bool,
     /// No hold and no write is taken any more.
     closed: bool,
@@ -178,6 +185,7 @@ impl Queue {
             writes: AtomicUsize::new(0),
             drained: Notify::new(),
             inner: Mutex::default(),
+            delivering: Mutex::default(),
             filled: Condvar::new(),
         }
     }
@@ -222,11 +230,54 @@ impl Queue {
         Ok(())
     }
 
+    /// Notes that the head of this charge's reply was sent. Nobody waits for it; past its bound it is dropped, and a retry
+    /// of that request is forwarded once more.
+    pub(super) fn note_head(&self, charge: ChargeId) {
+        let mut inner = self.lock();
+        if inner.abandoned || inner.heads.len() >= self.limits.open_charges {
+            drop(inner);
+            return self.delivery_ends([charge]);
+        }
+        inner.heads.push(charge);
+        if inner.writer_sleeps {
+            inner.writer_sleeps = false;
+            drop(inner);
+            self.filled.notify_one();
+        }
+    }
+
+    /// From now on, until [`Queue::delivery_ends`], the reply that this charge paid for may be on its way to the client.
+    pub(super) fn delivery_begins(&self, charge: ChargeId) {
+        self.delivering().insert(charge);
+    }
+
+    pub(super) fn delivery_ends(&self, charges: impl IntoIterator<Item = ChargeId>) {
+        let mut delivering = self.delivering();
+        for charge in charges {
+            delivering.remove(&charge);
+        }
+    }
+
+    pub(super) fn is_delivering(&self, charge: ChargeId) -> bool {
+        self.delivering().contains(&charge)
+    }
+
+    fn delivering(&self) -> MutexGuard<'_, HashSet<ChargeId>> {
+        self.delivering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves noted heads to the end of `heads`, which keeps within the same bound.
+    pub(super) fn take_heads(&self, heads: &mut Vec<ChargeId>) {
+        let mut inner = self.lock();
+        let count = inner.heads.len().min(self.limits.open_charges.saturating_sub(heads.len()));
+        heads.extend(inner.heads.drain(..count));
+    }
+
     /// Moves up to `most` messages to the end of `batch`; waits for the first one no longer than `patience`.
     /// Whether the queue was closed.
     pub(super) fn take(&self, batch: &mut Vec<Command>, most: usize, patience: Duration) -> bool {
         let mut inner = self.lock();
-        if inner.commands.is_empty() && !inner.closed && !patience.is_zero() {
+        if inner.commands.is_empty() && inner.heads.is_empty() && !inner.closed && !patience.is_zero() {
             inner.writer_sleeps = true;
             let waited = self.filled.wait_timeout_while(inner, patience, |inner| inner.writer_sleeps);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-use crate::model::Cents;
+use crate::model::{Cents, ChargeId};
 
 /// The database cannot be used now. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,17 @@ pub enum HoldRefused {
     },
     /// The key, its user or its API is not what the principal says any more.
     KeyChanged,
+    /// A request with this `Idempotency-Key` is under way.
+    InFlight,
+    /// A request with this `Idempotency-Key` was paid for and answered.
+    AlreadyCharged {
+        /// With this charge.
+        charge: ChargeId,
+    },
+    /// Another request has this `Idempotency-Key`.
+    RequestDiffers,
+    /// As many requests with an `Idempotency-Key` are remembered as may be.
+    TooManyRequests,
     /// The books cannot be written now.
     Unavailable(Unavailable),
 }

@@ -4,3 +4,4 @@ mod external;
 mod ledger;
 mod model;
 mod recovery;
+mod requests;

@@ -25,10 +25,12 @@ use super::lock_file::Missing;
 use super::pace::Pace;
 use super::queue::{Command, Queue};
 use super::refusal::{Fatal, HoldRefused, Unavailable};
+use super::requests::{self, RequestLimits};
 use super::view::{Generation, View};
 use super::wallets::Wallets;
 use crate::config::Durability;
 use crate::failpoint;
+use crate::model::ChargeId;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// How often the file is looked at for commits of other programs when there is nothing else to do.
@@ -60,6 +62,7 @@ pub(super) struct Parts {
     pub(super) batch: usize,
     pub(super) cached_wallets: usize,
     pub(super) wal_bytes: u64,
+    pub(super) requests: RequestLimits,
 }
 
 pub(super) struct Writer {
@@ -80,6 +83,8 @@ pub(super) struct Writer {
     synced: bool,
     /// What goes on in the next turn: messages that met a lock, settlements of a batch that failed.
     kept: Vec<Command>,
+    /// Charges whose reply's head was sent, to be noted in the next turn.
+    heads: Vec<ChargeId>,
     kept_for: Option<Unavailable>,
     chores_at: Instant,
     lock_at: Instant,
@@ -140,6 +145,7 @@ impl Writer {
             pace: Pace::new(),
             synced: true,
             kept: Vec::new(),
+            heads: Vec::new(),
             kept_for: None,
             chores_at: now + CHORES,
             lock_at: now + CHORES,
@@ -164,11 +170,12 @@ impl Writer {
             batch.append(&mut self.kept);
             let most = self.parts.batch.saturating_sub(batch.len()).max(1);
             let closed = self.parts.queue.take(&mut batch, most, patience);
+            self.parts.queue.take_heads(&mut self.heads);
             self.expire(&mut batch);
             self.parts.metrics.queue_depth.set(i64::try_from(self.parts.queue.depth()).unwrap_or(i64::MAX));
             if closed {
                 let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + LAST);
-                if batch.is_empty() || Instant::now() >= give_up_at {
+                if (batch.is_empty() && self.heads.is_empty()) || Instant::now() >= give_up_at {
                     // What is left keeps its slot, so that this instance is not taken for one that settled all.
                     self.kept = batch;
                     break;
@@ -196,7 +203,7 @@ impl Writer {
             Err(error) => return self.failed(items(batch), Failure::from(error)),
         }
         let chores = Instant::now() >= self.chores_at;
-        if batch.is_empty() && self.seen == self.absorbed && !chores {
+        if batch.is_empty() && self.heads.is_empty() && self.seen == self.absorbed && !chores {
             return;
         }
         let mut work = items(batch);
@@ -246,6 +253,7 @@ impl Writer {
             self.parts.metrics.commits_failed.inc();
         }
         done?;
+        self.parts.queue.delivery_ends(self.heads.drain(..));
         self.identity.check().map_err(Failure::Fatal)?;
         self.wallets.trim();
         Ok(())
@@ -262,12 +270,17 @@ impl Writer {
         if chores {
             self.chores(now_unix_ms)?;
         }
+        for charge in &self.heads {
+            requests::spend(&self.parts.connection, *charge)?;
+        }
         let ground = Ground {
             connection: &self.parts.connection,
+            queue: &self.parts.queue,
             wallets: &mut self.wallets,
             ids: &mut self.ids,
             spans: &mut self.spans,
             generation: &mut self.generation,
+            requests: self.parts.requests,
             instance: self.parts.instance.as_ref().map_or(0, |instance| instance.id),
             now_unix_ms,
         };
@@ -296,7 +309,7 @@ fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 
-/// The wall clock, for the times in the file; nothing is decided by it.
+/// The wall clock, for the times in the file. Nothing is decided by it but how long an `Idempotency-Key` is remembered.
 pub(super) fn now_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -40,6 +40,8 @@ mod power;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod revocation;
 #[cfg(test)]
 mod two_gateways;

@@ -78,6 +78,52 @@ async fn a_key_is_issued_once_for_a_configured_api_and_a_user_that_is_there() {
     assert_eq!(plane.json("PATCH", "/v1/keys/1", "{}").await.fields(), ["is_active"]);
 }
 
+/// A credit or debit with this `Idempotency-Key` in its head.
+async fn book(plane: &Plane, key: &str, body: &str) -> Answer {
+    let head = format!("{}Content-Type: application/json\r\nIdempotency-Key: {key}\r\n", bearer());
+    plane.send("POST", "/v1/users/1/wallet/entries", &head, body).await
+}
+
+#[tokio::test]
+async fn an_entry_is_made_once_under_its_key_and_shown_again() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let body = r#"{"kind":"debit","amount_cents":500,"note":"refund"}"#;
+    let made = book(&plane, "one", body).await;
+    assert_eq!((made.status, &made.body["actor"]), (201, &json!("admin")));
+    for key in ["one", "\"one\""] {
+        let again = book(&plane, key, body).await;
+        assert_eq!((again.status, again.header("location"), &again.body), (201, made.header("location"), &made.body));
+    }
+    assert_eq!(plane.get("/v1/users/1/wallet").await.body["balance_cents"], 0);
+    assert_eq!(plane.get("/v1/users/1/wallet/entries").await.body["data"].as_array().unwrap().len(), 2);
+    let other = book(&plane, "one", r#"{"kind":"credit","amount_cents":7,"note":"refund"}"#).await;
+    assert_eq!(other.problem(), (422, "idempotency-key-reused"));
+    let fields: Vec<_> = other.body["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
+    assert_eq!(fields, ["kind", "amount_cents"]);
+    for odd in ["", "a b", "\"a", "a\r\nIdempotency-Key: a"] {
+        assert_eq!(book(&plane, odd, body).await.problem(), (400, "bad-idempotency-key"), "{odd:?}");
+    }
+    assert_eq!(plane.get("/v1/users/1/wallet").await.body["balance_cents"], 0);
+}
+
+#[tokio::test]
+async fn an_entry_tells_who_made_it_and_why() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let path = "/v1/users/1/wallet/entries";
+    let body = r#"{"kind":"credit","amount_cents":1,"note":"invoice 17","actor":"Ada, billing"}"#;
+    let made = plane.json("POST", path, body).await;
+    assert_eq!((&made.body["actor"], &made.body["note"]), (&json!("Ada, billing"), &json!("invoice 17")));
+    assert_eq!(plane.get("/v1/users/1/wallet/entries/2").await.body, made.body);
+    let list = plane.get(path).await.body;
+    assert_eq!((&list["data"][0]["actor"], &list["data"][1]), (&Value::Null, &made.body));
+    for actor in [r#""""#, r#"" ""#, "null", "7", r#""a\nb""#, &format!("{:?}", "x".repeat(129))] {
+        let body = format!(r#"{{"kind":"credit","amount_cents":1,"actor":{actor}}}"#);
+        assert_eq!(plane.json("POST", path, &body).await.fields(), ["actor"], "{actor}");
+    }
+}
+
 #[tokio::test]
 async fn money_goes_in_and_out_and_never_below_zero() {
     let plane = Plane::start().await;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{BadRequest, Problem};
 use crate::gateway::credential::Malformed;
 use crate::gateway::headers::RequestId;
-use crate::model::Cents;
+use crate::model::{Cents, ChargeId};
 
 /// RFC 9457 §3, with the members of Keytoll's own.
 #[derive(Serialize)]
@@ -23,12 +23,15 @@ struct Body<'a> {
     price_cents: Option<Cents>,
     #[serde(skip_serializing_if = "Option::is_none")]
     balance_cents: Option<Cents>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charge_id: Option<ChargeId>,
 }
 
 pub(super) fn body(problem: &Problem, request_id: &RequestId) -> Bytes {
     let code = problem.code().as_str();
-    let (price_cents, balance_cents) = match problem {
-        Problem::InsufficientFunds { price, balance } => (Some(*price), Some(*balance)),
+    let (price_cents, balance_cents, charge_id) = match problem {
+        Problem::InsufficientFunds { price, balance } => (Some(*price), Some(*balance), None),
+        Problem::AlreadyCharged { charge } => (None, None, Some(*charge)),
         Problem::MissingKey { .. }
         | Problem::MalformedKey(_)
         | Problem::InvalidKey
@@ -44,8 +47,12 @@ pub(super) fn body(problem: &Problem, request_id: &RequestId) -> Bytes {
         | Problem::UpstreamBroken
         | Problem::UpstreamTimeout
         | Problem::BillingUnavailable
+        | Problem::BadIdempotencyKey
+        | Problem::RequestInFlight
+        | Problem::IdempotencyKeyReused
+        | Problem::IdempotencyFull
         | Problem::Overloaded
-        | Problem::Internal => (None, None),
+        | Problem::Internal => (None, None, None),
     };
     let body = Body {
         r#type: format!("urn:keytoll:problem:{code}"),
@@ -56,6 +63,7 @@ pub(super) fn body(problem: &Problem, request_id: &RequestId) -> Bytes {
         request_id: request_id.as_str(),
         price_cents,
         balance_cents,
+        charge_id,
     };
     serde_json::to_vec(&body).expect("texts and numbers are JSON").into()
 }
@@ -74,6 +82,26 @@ impl Problem {
             }
             Problem::BodyTooLarge { limit_bytes } => {
                 return format!("The request's body is limited to {limit_bytes} bytes.").into();
+            }
+            Problem::AlreadyCharged { charge } => {
+                return format!(
+                    "This request was paid for with charge {charge}, and its answer was sent; answers are not kept. For a new \
+                     one send it under a new Idempotency-Key."
+                )
+                .into();
+            }
+            Problem::BadIdempotencyKey => {
+                "Send one Idempotency-Key of 1 to 255 visible ASCII characters, in double quotes or without."
+            }
+            Problem::RequestInFlight => {
+                "A request with this Idempotency-Key is under way; wait for it, then send it again."
+            }
+            Problem::IdempotencyKeyReused => {
+                "This Idempotency-Key was used for another method, path, query, Content-Type, Content-Length or \
+                 Content-Digest; make a new key for every request."
+            }
+            Problem::IdempotencyFull => {
+                "The gateway remembers as many requests with an Idempotency-Key as it takes; send it without one, or later."
             }
             Problem::BadPath(bad) => bad.reason(),
             Problem::MalformedKey(Malformed::Empty) => "The API key is empty.",

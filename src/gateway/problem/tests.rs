@@ -24,6 +24,11 @@ fn every_problem() -> Vec<(Problem, u16, &'static str)> {
         (Problem::BillingUnavailable, 503, "billing-unavailable"),
         (Problem::Overloaded, 503, "overloaded"),
         (Problem::Internal, 500, "internal"),
+        (Problem::BadIdempotencyKey, 400, "bad-idempotency-key"),
+        (Problem::RequestInFlight, 409, "request-in-flight"),
+        (Problem::AlreadyCharged { charge: ChargeId(7) }, 409, "already-charged"),
+        (Problem::IdempotencyKeyReused, 422, "idempotency-key-reused"),
+        (Problem::IdempotencyFull, 503, "idempotency-full"),
     ]
 }
 
@@ -42,7 +47,7 @@ async fn every_problem_says_what_rfc_9457_asks_and_its_code() {
         assert_eq!(headers["cache-control"], "no-store");
         assert_eq!(headers["x-request-id"], id.as_str());
         assert_eq!(headers.get("www-authenticate").is_some(), status == 401, "{code}");
-        assert_eq!(headers.get("retry-after").is_some(), status == 503, "{code}");
+        assert_eq!(headers.get("retry-after").is_some(), status == 503 || code == "request-in-flight", "{code}");
 
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let mut body: Value = serde_json::from_slice(&body).unwrap();
@@ -50,6 +55,7 @@ async fn every_problem_says_what_rfc_9457_asks_and_its_code() {
         let money = (own.remove("price_cents"), own.remove("balance_cents"));
         let expected_money = (status == 402).then(|| (json!(25), json!(3))).unzip();
         assert_eq!(money, expected_money);
+        assert_eq!(own.remove("charge_id"), (code == "already-charged").then(|| json!(7)));
         let expected = json!({
             "type": format!("urn:keytoll:problem:{code}"), "title": title, "status": status, "detail": detail,
             "code": code, "request_id": id.as_str(),

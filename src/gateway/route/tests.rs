@@ -10,6 +10,7 @@ fn api(name: &str, path: &str) -> ApiConfig {
         encoded_slash: EncodedSlash::Refuse,
         upstreams: Vec::new(),
         price: Cents(2),
+        idempotency: false,
         charge_on: ChargeOn::default(),
         routes: Vec::new(),
     }

@@ -87,3 +87,72 @@ async fn what_another_program_changed_is_shown_with_its_sign() {
     assert_eq!(page.next_cursor, Some(2));
     assert_eq!(sample.store.entries(UserId(9), PageWish::default()).await.unwrap(), None);
 }
+
+fn booking(direction: Direction, amount: i64, note: Option<&str>, key: &str) -> Booking {
+    let (note, key) = (note.map(str::to_owned), IdempotencyKey::parse(key.as_bytes()));
+    Booking { direction, amount: Cents(amount), note, actor: Some("ada".into()), key }
+}
+
+#[tokio::test]
+async fn a_booking_is_made_once_under_its_key_as_long_as_its_entry_is_there() {
+    let mut sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let first = sample.store.book(user, booking(Direction::Out, 500, Some("paid"), "k")).await.unwrap();
+    assert!(first.is_new && first.balance == Cents(0) && first.entry.actor.as_deref() == Some("ada"));
+    for turn in 0..3 {
+        // Another one who asks, and a wallet that could not pay again, make no difference; a start neither.
+        let again = Booking { actor: Some("bob".into()), ..booking(Direction::Out, 500, Some("paid"), "k") };
+        let again = sample.store.book(user, again).await.unwrap();
+        assert_eq!((again.entry, again.is_new, again.balance), (first.entry.clone(), false, Cents(0)), "{turn}");
+        sample.reopen(Role::Tool);
+    }
+    assert_eq!((sample.number("SELECT balance FROM wallets"), sample.books(user)), (0, 0));
+    // Another key, another user, or none: another booking.
+    assert!(sample.store.book(user, booking(Direction::In, 5, None, "l")).await.unwrap().is_new);
+    assert!(
+        sample.store.book(user, Booking { key: None, ..booking(Direction::In, 5, None, "l") }).await.unwrap().is_new
+    );
+    let other = sample.user("b@b.example").await;
+    assert!(sample.store.book(other, booking(Direction::Out, 500, Some("paid"), "k")).await.unwrap().is_new);
+    assert_eq!((sample.books(user), sample.books(other)), (10, 0));
+}
+
+#[tokio::test]
+async fn another_booking_under_the_same_key_is_refused_with_what_differs() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    sample.store.book(user, booking(Direction::In, 10, Some("paid"), "k")).await.unwrap();
+    for (other, kind, amount, note) in [
+        (booking(Direction::Out, 10, Some("paid"), "k"), true, false, false),
+        (booking(Direction::In, 11, Some("paid"), "k"), false, true, false),
+        (booking(Direction::In, 10, Some("Paid"), "k"), false, false, true),
+        (booking(Direction::Out, 501, None, "k"), true, true, true),
+    ] {
+        let reused = sample.store.book(user, other).await;
+        assert_eq!(refused(reused), WalletRefused::KeyReused { kind, amount, note });
+    }
+    assert_eq!((sample.number("SELECT balance FROM wallets"), sample.books(user)), (510, 510));
+}
+
+#[tokio::test]
+async fn a_booking_that_was_refused_leaves_its_key_free() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let overdrawn = sample.store.book(user, booking(Direction::Out, 501, None, "k")).await;
+    assert_eq!(refused(overdrawn), WalletRefused::Overdrawn { balance: Cents(500) });
+    sample.store.credit(user, Cents(1), None).await.unwrap();
+    assert!(sample.store.book(user, booking(Direction::Out, 501, None, "k")).await.unwrap().is_new);
+    assert_eq!(sample.books(user), 0);
+}
+
+#[tokio::test]
+async fn a_later_user_with_the_same_id_does_not_inherit_a_bookings_key() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    sample.store.book(user, booking(Direction::In, 10, None, "k")).await.unwrap();
+    sample.application().execute_batch("DELETE FROM wallets; DELETE FROM users").unwrap();
+    sample.store.route_id("weather", "/").await.unwrap();
+    sample.application().execute_batch(&format!("INSERT INTO users VALUES ({user}, 'b@b.example', 'B', 1)")).unwrap();
+    assert!(sample.store.book(user, booking(Direction::In, 10, None, "k")).await.unwrap().is_new);
+    assert_eq!(sample.books(user), 10);
+}

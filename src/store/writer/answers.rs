@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Failure, Writer};
-use crate::model::Cents;
 use crate::store::batch::Item;
-use crate::store::ledger::{Held, HeldCharge, Settled, Wanted};
+use crate::store::ledger::{ChargeFacts, Held, HeldCharge, Settled, Wanted};
 use crate::store::mailbox::{Delivery, Mailbox};
 use crate::store::queue::{Command, SettleCommand};
 use crate::store::refusal::{HoldRefused, Unavailable};
@@ -29,9 +28,7 @@ impl Writer {
         for item in work {
             match item {
                 Item::Hold(command, Ok(made)) => {
-                    metrics.holds.inc();
-                    metrics.held_cents.inc_by(made.facts.cents.0.unsigned_abs());
-                    metrics.holds_open.inc();
+                    count_hold(&metrics, &made.facts);
                     let charge = HeldCharge::new(made.facts, command.reply.mailbox(), command.slot);
                     let held = Held { charge, balance: made.balance, generation: made.generation };
                     post.add(command.reply.address(Ok(held)));
@@ -40,7 +37,7 @@ impl Writer {
                 Item::Settle(command, Settled::Captured) if command.is_given_up() => self.undo(command),
                 Item::Settle(command, settled) => {
                     self.spans.settled(command.facts.span);
-                    count(&metrics, settled, command.facts.cents);
+                    count(&metrics, settled, &command.facts);
                     if let Some(reply) = command.reply {
                         post.add(reply.address(settled));
                     }
@@ -147,8 +144,25 @@ impl Writer {
     }
 }
 
-fn count(metrics: &StoreMetrics, settled: Settled, cents: Cents) {
-    let cents = cents.0.unsigned_abs();
+fn count_hold(metrics: &StoreMetrics, facts: &ChargeFacts) {
+    if facts.attempt.is_again() {
+        metrics.forwarded_again.inc();
+        return;
+    }
+    metrics.holds.inc();
+    metrics.held_cents.inc_by(facts.cents.0.unsigned_abs());
+    metrics.holds_open.inc();
+}
+
+fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
+    let cents = facts.cents.0.unsigned_abs();
+    if facts.attempt.is_again() {
+        if let Settled::Released { .. } = settled {
+            metrics.given_back.inc();
+            metrics.given_back_cents.inc_by(cents);
+        }
+        return;
+    }
     metrics.holds_open.dec();
     match settled {
         Settled::Captured => {

@@ -8,6 +8,7 @@ use crate::failpoint;
 use crate::store::checkpoint;
 use crate::store::instance;
 use crate::store::refusal::Fatal;
+use crate::store::requests::Requests;
 use crate::store::{external, triggers};
 
 /// How long readers may keep the last checkpoint waiting, of a file or log that lost its name.
@@ -58,7 +59,8 @@ impl Writer {
         }
     }
 
-    /// Once a second: the mark below which everything is settled, and the holds of processes that are gone.
+    /// Once a second: the mark below which everything is settled, the holds of processes that are gone, and requests that
+    /// need not be remembered any more.
     pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
         self.chores_at = Instant::now() + CHORES;
         let Some(instance) = &self.parts.instance else { return Ok(()) };
@@ -76,6 +78,7 @@ impl Writer {
             self.low_water = mark;
             failpoint::reach("mark-moved");
         }
+        Requests::new(self.parts.requests, now_unix_ms).sweep(connection)?;
         let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id), &mut self.missing)?;
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;

@@ -10,6 +10,7 @@ use crate::store::batch::Item;
 use crate::store::checkpoint;
 use crate::store::ledger::{Settled, Wanted};
 use crate::store::refusal::Fatal;
+use crate::store::requests;
 use crate::store::write::Synced;
 
 impl Writer {
@@ -83,6 +84,15 @@ impl Writer {
 fn took_place(connection: &Connection, work: &[Item]) -> rusqlite::Result<bool> {
     for item in work {
         match item {
+            Item::Hold(_, Ok(made)) if made.facts.attempt.is_again() => {
+                return requests::is_begun_again(connection, made.facts.id);
+            }
+            Item::Settle(command, settled @ (Settled::Captured | Settled::Released { .. }))
+                if command.facts.attempt.is_again() =>
+            {
+                let was_given_back = matches!(settled, Settled::Released { .. });
+                return requests::is_ended_again(connection, command.facts.id, was_given_back);
+            }
             Item::Hold(_, Ok(made)) => {
                 return connection
                     .prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1")?

@@ -148,3 +148,38 @@ fn refusals_say_why_and_change_nothing() {
     desk.application().execute_batch("UPDATE wallets SET balance = 'abc'").unwrap();
     desk.run(&["wallet", "credit", "--user", "1", "--cents", "1"]).refused(1, "no whole number of cents");
 }
+
+#[test]
+fn a_command_that_is_given_again_with_its_key_books_once() {
+    let desk = Desk::with_ada();
+    let credit =
+        ["wallet", "credit", "--user", "1", "--cents", "1000", "--note", "invoice 17", "--idempotency-key", "i-17"];
+    let made = desk.json(&credit);
+    assert_eq!(desk.json(&credit), made);
+    let again = desk.run(&credit).done();
+    assert!(again.err.contains("entry 2 was made with this idempotency key before"), "{}", again.err);
+    assert!(again.out.contains("$15.00"), "{}", again.out);
+    let other =
+        ["wallet", "debit", "--user", "1", "--cents", "1000", "--note", "invoice 17", "--idempotency-key", "i-17"];
+    desk.run(&other).refused(1, "was made with this idempotency key");
+    let odd = desk.run(&["wallet", "credit", "--user", "1", "--cents", "1", "--idempotency-key", "a b"]);
+    assert!(odd.status == 2 && odd.err.contains("visible ASCII"), "{}", odd.err);
+    assert_eq!(desk.json(&["wallet", "show", "--user", "1"])["balance_cents"], 1500);
+}
+
+#[test]
+fn an_entry_tells_who_gave_the_command() {
+    let desk = Desk::with_ada();
+    let credit = ["wallet", "credit", "--user", "1", "--cents", "1", "--json"];
+    assert_eq!(desk.run_with(&credit, &[("LOGNAME", "ada")]).done().json()["actor"], "cli:ada");
+    assert_eq!(desk.run_with(&credit, &[("USER", "bob")]).done().json()["actor"], "cli:bob");
+    assert_eq!(desk.run_with(&credit, &[("LOGNAME", "")]).done().json()["actor"], "cli");
+    let named = ["wallet", "debit", "--user", "1", "--cents", "1", "--json", "--actor", "Ada, billing"];
+    assert_eq!(desk.run_with(&named, &[("LOGNAME", "ada")]).done().json()["actor"], "Ada, billing");
+    let list = desk.json(&["wallet", "entries", "--user", "1"]);
+    let actors: Vec<_> = list["data"].as_array().unwrap().iter().map(|entry| entry["actor"].clone()).collect();
+    assert_eq!(actors, [json!(null), json!("cli:ada"), json!("cli:bob"), json!("cli"), json!("Ada, billing")]);
+    assert!(desk.run(&["wallet", "entries", "--user", "1"]).done().out.contains("Ada, billing"));
+    let odd = desk.run(&["wallet", "credit", "--user", "1", "--cents", "1", "--actor", " "]);
+    assert!(odd.status == 2 && odd.err.contains("1 to 128 characters"), "{}", odd.err);
+}
