@@ -239,7 +239,7 @@ impl Scene {
             Some(balance) if balance < cents => Err(HoldRefused::Insufficient { balance: Cents(balance) }),
             Some(balance) => Ok(Cents(balance - cents)),
         };
-        assert_eq!(answer.as_ref().map(|held| held.balance), expected.as_ref().copied().map_err(|refused| refused));
+        assert_eq!(answer.as_ref().map(|held| held.balance), expected.as_ref().copied());
         if let Ok(held) = answer {
             person.wallet = Some(Some(held.balance.0));
             self.held.push((held.charge, Charge { user, life: person.life, cents }));
@@ -364,7 +364,7 @@ impl Scene {
                 person.wallet = Some(Some(cents));
             }
             Outside::ChangeId => {
-                run(&format!("UPDATE wallets SET id = (SELECT max(id) + 1 FROM wallets) WHERE user_id = {id}"))
+                run(&format!("UPDATE wallets SET id = (SELECT max(id) + 1 FROM wallets) WHERE user_id = {id}"));
             }
             Outside::MoveTo(_) => {
                 let to = self.ids[other];
