@@ -76,7 +76,9 @@ impl LockFile {
 
     /// Takes the file away.
     pub(super) fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             let path = self.path.display();
             tracing::warn!(%path, %error, "a lock file that is not needed any more could not be removed");
         }
@@ -107,9 +109,9 @@ impl Missing {
         self.looks.retain(|instance, _| instances.contains(instance));
     }
 
-    /// Whether some lock file was missing at the last look.
-    pub(super) fn any(&self) -> bool {
-        !self.looks.is_empty()
+    /// Whether some lock file was missing at the last look, and has to be looked for again.
+    pub(super) fn any_undecided(&self) -> bool {
+        self.looks.values().any(|looks| *looks < LOOKS)
     }
 }
 
