@@ -76,17 +76,21 @@ impl LockFile {
 
     /// Takes the file away.
     pub(super) fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "a lock file that is not needed any more could not be removed");
-        }
+        remove(&self.path);
     }
 
     fn of(path: PathBuf, file: File) -> io::Result<LockFile> {
         let metadata = file.metadata()?;
         Ok(LockFile { path, _file: file, identity: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+/// Takes a lock file away, if it is there.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
     }
 }
 
