@@ -1,8 +1,8 @@
 //! Lock files: whoever holds the lock of one lives.
 //!
 //! A lock file is locked before it stands in its place, so that nobody ever finds one there that its process has not
-//! locked yet. One that somebody removes, as cleaners of directories do, is put back by its process, which looks every
-//! second; others take a file that is not there for the end of its process only after [`LOOKS`] looks in a row.
+//! locked yet. One that somebody removes, as cleaners of directories do, is put back by its process, which looks several
+//! times a second; others take a file that is not there for the end of its process only after [`LOOKS`] looks in a row.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
