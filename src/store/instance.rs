@@ -6,6 +6,8 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,6 +17,9 @@ use super::requests;
 use super::wallets::{Balance, Wallets};
 use crate::failpoint;
 use crate::model::{AccountId, Cents, ChargeState, EntryKind, UserId};
+
+/// Between two looks at a lock file that is missing.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// This process among those that use the file.
 pub(super) struct Instance {
@@ -180,6 +185,21 @@ pub(super) fn find_dead(
     }
     missing.keep_only(&absent);
     Ok(dead)
+}
+
+/// The same for a command, which has no later turn: waits until a gateway whose lock file is missing had the time to put
+/// it back. Not to be called inside of a transaction.
+pub(super) fn find_dead_for_sure(connection: &Connection, database: &Path) -> rusqlite::Result<Vec<Dead>> {
+    let mut missing = Missing::default();
+    loop {
+        let dead = find_dead(connection, database, None, &mut missing)?;
+        if !missing.any_undecided() {
+            return Ok(dead);
+        }
+        // Their locks are free again meanwhile, and taken anew.
+        drop(dead);
+        thread::sleep(LOOK);
+    }
 }
 
 /// Whether the process of an instance lives: its lock is held, or cannot be tried. Changes nothing; the lock is shared

@@ -1,8 +1,8 @@
 //! Lock files: whoever holds the lock of one lives.
 //!
 //! A lock file is locked before it stands in its place, so that nobody ever finds one there that its process has not
-//! locked yet. One that somebody removes, as cleaners of directories do, is put back by its process, which looks every
-//! second; others take a file that is not there for the end of its process only after [`LOOKS`] looks in a row.
+//! locked yet. One that somebody removes, as cleaners of directories do, is put back by its process, which looks several
+//! times a second; others take a file that is not there for the end of its process only after [`LOOKS`] looks in a row.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -76,15 +76,21 @@ impl LockFile {
 
     /// Takes the file away.
     pub(super) fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "a lock file that is not needed any more could not be removed");
-        }
+        remove(&self.path);
     }
 
     fn of(path: PathBuf, file: File) -> io::Result<LockFile> {
         let metadata = file.metadata()?;
         Ok(LockFile { path, _file: file, identity: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+/// Takes a lock file away, if it is there.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
     }
 }
 
@@ -107,9 +113,9 @@ impl Missing {
         self.looks.retain(|instance, _| instances.contains(instance));
     }
 
-    /// Whether some lock file was missing at the last look.
-    pub(super) fn any(&self) -> bool {
-        !self.looks.is_empty()
+    /// Whether some lock file was missing at the last look, and has to be looked for again.
+    pub(super) fn any_undecided(&self) -> bool {
+        self.looks.values().any(|looks| *looks < LOOKS)
     }
 }
 

@@ -1,12 +1,8 @@
 //! The way out: a shared file as if Keytoll had never been there.
 
-use std::thread;
-use std::time::Duration;
-
 use rusqlite::OptionalExtension;
 
 use super::books::retention::RollUpLock;
-use super::lock_file::{LOOKS, Missing};
 use super::refusal::OpenError;
 use super::wallets::Wallets;
 use super::writer::now_unix_ms;
@@ -28,19 +24,7 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
     if installed.is_none() {
         return Ok(false);
     }
-    let mut missing = Missing::default();
-    let mut look = || instance::find_dead(&connection, &path, None, &mut missing).map(|dead| (dead, missing.any()));
-    let mut dead = look().map_err(error)?;
-    for _ in 1..LOOKS {
-        if !dead.1 {
-            break;
-        }
-        // A gateway whose lock file somebody removed puts it back.
-        drop(dead);
-        thread::sleep(Duration::from_secs(1));
-        dead = look().map_err(error)?;
-    }
-    let (dead, _) = dead;
+    let dead = instance::find_dead_for_sure(&connection, &path).map_err(error)?;
     connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
     let open: i64 = connection
         .query_row("SELECT count(*) FROM keytoll_instances WHERE ended_at IS NULL", [], |row| row.get(0))

@@ -44,6 +44,8 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 const CHECKPOINT: Duration = Duration::from_millis(100);
 /// How long after the queue was closed what meets a lock, or a full disk, is tried again.
 const LAST: Duration = Duration::from_secs(5);
+/// How often this gateway looks for its own lock file: far more often than others give it up.
+const OWN_LOCK: Duration = Duration::from_millis(250);
 /// How often the slow chores are done: the mark of settled charges, processes that are gone.
 const CHORES: Duration = Duration::from_secs(1);
 
@@ -148,7 +150,7 @@ impl Writer {
             heads: Vec::new(),
             kept_for: None,
             chores_at: now + CHORES,
-            lock_at: now + CHORES,
+            lock_at: now + OWN_LOCK,
             missing: Missing::default(),
             checkpoint_at: now,
             parts,

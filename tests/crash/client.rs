@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use fastrand::Rng;
 
@@ -75,7 +76,13 @@ impl Caller<'_> {
         let rest = if call.leaves == Leaves::InItsBody { &rest[..rest.len() / 2] } else { rest };
         let _ = client.try_send(rest);
         match call.leaves {
-            Leaves::InItsBody | Leaves::AtOnce => {
+            Leaves::InItsBody => {
+                client.leave();
+                Next::Close
+            }
+            Leaves::Before => {
+                // Not before the request was forwarded, as often as not.
+                thread::sleep(call.script.delay / 2);
                 client.leave();
                 Next::Close
             }

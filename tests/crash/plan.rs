@@ -32,7 +32,7 @@ impl Ending {
         let point = |count, delay_us, within| Ending::Point { name, count, delay_us, within };
         match name {
             "end-begun" | "end-done" | "end-committed" | "end-checkpointed" => {
-                Ending::End { name, after: Duration::from_millis(rng.u64(1..60)) }
+                Ending::End { name, after: Duration::from_millis(rng.u64(1..150)) }
             }
             "migration-applied" => point(rng.u64(1..=2), None, SOON),
             "wallets-adopted" | "instance-registered" | "start-committed" | "ids-reserved" => point(1, None, SOON),
@@ -200,8 +200,8 @@ pub(crate) enum Leaves {
     Never,
     /// In the middle of its request's body.
     InItsBody,
-    /// When it has sent the request.
-    AtOnce,
+    /// When it has sent the request, before the upstream answers.
+    Before,
     /// When it has the head of the reply.
     AfterTheHead,
 }
@@ -222,12 +222,12 @@ impl Call {
         let method = ["GET", "GET", "GET", "POST", "HEAD"][rng.usize(..5)];
         let leaves = match rng.u8(..30) {
             0 if method == "POST" => Leaves::InItsBody,
-            1 => Leaves::AtOnce,
+            1 => Leaves::Before,
             2 => Leaves::AfterTheHead,
             _ => Leaves::Never,
         };
         let mut script = Script::draw(rng, method == "HEAD");
-        if leaves == Leaves::AtOnce {
+        if leaves == Leaves::Before {
             // Slow enough that the reply does not come before the client is missed.
             script.delay = Duration::from_micros(rng.u64(1_000..12_000));
         }

@@ -6,7 +6,6 @@ use rusqlite::{Connection, params};
 use crate::config::DatabaseConfig;
 use crate::model::{AccountId, Cents, ChargeState, UserId};
 use crate::store::books::sums;
-use crate::store::lock_file::Missing;
 use crate::store::refusal::OpenError;
 use crate::store::wallets::Wallets;
 use crate::store::writer::now_unix_ms;
@@ -37,8 +36,8 @@ pub fn repair(database: &DatabaseConfig) -> Result<Vec<Repaired>, OpenError> {
     let path = open::prepare_file(&database.path, false)?;
     let connection = open::writer(&path)?;
     let error = |error| open::open_error(&path, error);
+    let dead = instance::find_dead_for_sure(&connection, &path).map_err(error)?;
     connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-    let dead = instance::find_dead(&connection, &path, None, &mut Missing::default()).map_err(error)?;
     let done = inside(&connection, &dead).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
     dead.into_iter().for_each(instance::Dead::remove_lock);

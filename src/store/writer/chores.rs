@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CHECKPOINT, CHORES, Failure, Writer, now_unix_ms, schema_version};
+use super::{CHECKPOINT, CHORES, Failure, OWN_LOCK, Writer, now_unix_ms, schema_version};
 use crate::failpoint;
 use crate::store::checkpoint;
 use crate::store::instance;
@@ -37,12 +37,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Once a second, in or out of a transaction: others must see that this process lives.
+    /// Several times a second, also while another program holds the lock of the database: others must see that this process lives.
     pub(super) fn keep_lock(&mut self) {
         if let Some(instance) = &mut self.parts.instance
             && Instant::now() >= self.lock_at
         {
-            self.lock_at = Instant::now() + CHORES;
+            self.lock_at = Instant::now() + OWN_LOCK;
             instance.keep_lock();
             failpoint::reach("lock-checked");
         }
