@@ -194,7 +194,7 @@ impl Store {
 
     /// A worker's way to the writer, and the task that brings the answers, to be run on that worker's runtime.
     pub fn ledger(&self) -> (Ledger, impl Future<Output = ()> + Send + use<>) {
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.shared.queue)));
         let ledger = Ledger { queue: Arc::clone(&self.shared.queue), mailbox: Arc::clone(&mailbox) };
         (ledger, async move { mailbox.run().await })
     }

@@ -76,10 +76,10 @@ impl Ledger {
             wish,
             retryable,
             deadline: Instant::now() + self.queue.limits.hold_timeout,
-            reply: Reply::new(sender, Some(Arc::clone(&self.mailbox))),
+            reply: Reply::new(sender, Arc::clone(&self.mailbox)),
             slot,
         };
-        self.queue.push(Command::Hold(command)).map_err(HoldRefused::Unavailable)?;
+        self.mailbox.submit(Command::Hold(command)).map_err(HoldRefused::Unavailable)?;
         failpoint::reach("hold-queued");
         receiver.await.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::Stopping)))
     }
@@ -127,13 +127,13 @@ pub struct HeldCharge {
     facts: ChargeFacts,
     /// Of a request that its client may send again.
     head: Option<Arc<ReplyHead>>,
-    mailbox: Option<Arc<Mailbox>>,
+    mailbox: Arc<Mailbox>,
     /// Gone when the settlement is on its way.
     slot: Option<Slot>,
 }
 
 impl HeldCharge {
-    pub(super) fn new(facts: ChargeFacts, mailbox: Option<Arc<Mailbox>>, slot: Slot) -> HeldCharge {
+    pub(super) fn new(facts: ChargeFacts, mailbox: Arc<Mailbox>, slot: Slot) -> HeldCharge {
         let head = (facts.attempt == Attempt::First).then(|| Arc::new(ReplyHead::new(facts.id, slot.queue())));
         HeldCharge { facts, head, mailbox, slot: Some(slot) }
     }
@@ -181,10 +181,10 @@ impl HeldCharge {
 
     fn settle(&mut self, wanted: Wanted, status: Option<u16>) -> Settlement {
         let (sender, receiver) = oneshot::channel();
-        let reply = Reply::new(sender, self.mailbox.take());
+        let reply = Reply::new(sender, Arc::clone(&self.mailbox));
         let decision = Arc::new(Decision::default());
         if let Some(slot) = self.slot.take() {
-            send(self.facts, wanted, status, Some((reply, Arc::clone(&decision))), slot);
+            send(&self.mailbox, self.facts, wanted, status, Some((reply, Arc::clone(&decision))), slot);
         }
         Settlement { receiver, decision }
     }
@@ -194,23 +194,23 @@ impl Drop for HeldCharge {
     fn drop(&mut self) {
         self.withdrawn();
         if let Some(slot) = self.slot.take() {
-            send(self.facts, Wanted::Release, None, None, slot);
+            send(&self.mailbox, self.facts, Wanted::Release, None, None, slot);
         }
     }
 }
 
 fn send(
+    mailbox: &Mailbox,
     facts: ChargeFacts,
     wanted: Wanted,
     status: Option<u16>,
     waiter: Option<(Reply<Settled>, Arc<Decision>)>,
     slot: Slot,
 ) {
-    let queue = Arc::clone(slot.queue());
-    let deadline = Instant::now() + queue.limits.settle_timeout;
+    let deadline = Instant::now() + slot.queue().limits.settle_timeout;
     let (reply, decision) = waiter.unzip();
     let command = Command::Settle(SettleCommand { facts, wanted, status, deadline, reply, decision, _slot: slot });
-    if let Err(reason) = queue.push(command) {
+    if let Err(reason) = mailbox.submit(command) {
         // The reply's sender is gone with the command, so that the one who waits is told; the charge stays held in
         // the file until the next start finds it.
         tracing::warn!(charge_id = facts.id.0, %reason, "a charge could not be settled; it is released at the next start");

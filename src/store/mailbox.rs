@@ -1,18 +1,20 @@
-//! Answers on their way from the writer to a worker: one wake a batch, not one a request.
+//! What goes between a worker and the writer: one wake for many, not one a request.
 //!
-//! Waking a single-threaded runtime from another thread costs a system call. So the writer puts a batch's answers
-//! into the mailbox of each worker and wakes the one task that empties it; that task wakes those who wait from
-//! inside of the runtime, which costs nothing.
+//! To wake another thread costs a system call. So the writer puts a batch's answers into the mailbox of each worker and
+//! wakes the one task that empties it; that task wakes those who wait from inside of the runtime, which costs nothing.
+//! What a worker's requests want of the writer gathers here too, until the same task has its turn: behind all that were
+//! ready before it. So whatever came in with one look at the sockets goes to the writer together, and into one transaction.
 
 use std::future::poll_fn;
 use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use tokio::sync::oneshot;
 
 use super::ledger::{Held, Settled};
-use super::refusal::HoldRefused;
+use super::queue::{Command, Queue};
+use super::refusal::{HoldRefused, Unavailable};
 use crate::failpoint;
 
 /// An answer and the one who waits for it.
@@ -34,25 +36,50 @@ impl Delivery {
     }
 }
 
-/// The answers that wait for one worker.
-#[derive(Default)]
+/// What waits for one worker, and what one worker's requests want.
 pub(super) struct Mailbox {
+    queue: Arc<Queue>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
+    wanted: Vec<Command>,
     waiting: Vec<Delivery>,
     waker: Option<Waker>,
     closed: bool,
 }
 
 impl Mailbox {
+    pub(super) fn new(queue: Arc<Queue>) -> Mailbox {
+        Mailbox { queue, inner: Mutex::default() }
+    }
+
+    /// Hands a message to the writer, with the others of this worker.
+    ///
+    /// # Errors
+    /// The writer takes none any more. Where that turns out later, who waits is told by the message's end.
+    pub(super) fn submit(&self, command: Command) -> Result<(), Unavailable> {
+        let waker = {
+            let mut inner = self.lock();
+            if inner.closed {
+                drop(inner);
+                return self.queue.push([command]);
+            }
+            inner.wanted.push(command);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
     /// Leaves a batch's answers, emptying `answers`, and wakes the worker once. After the worker is gone they are
     /// handed over here.
     pub(super) fn deliver(&self, answers: &mut Vec<Delivery>) {
         let waker = {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self.lock();
             if !inner.closed {
                 inner.waiting.append(answers);
             }
@@ -64,23 +91,37 @@ impl Mailbox {
         }
     }
 
-    /// Hands answers over as they come, for ever: a task of the worker's runtime. Dropped, it closes the mailbox.
+    /// Hands messages and answers over as they come, for ever: a task of the worker's runtime. Dropped, it closes the
+    /// mailbox.
     pub(super) async fn run(&self) {
         let _closes = CloseOnDrop(self);
-        let mut batch = Vec::new();
+        let (mut wanted, mut waiting) = (Vec::new(), Vec::new());
         loop {
             poll_fn(|cx| {
-                let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-                if inner.waiting.is_empty() {
+                let mut inner = self.lock();
+                if inner.waiting.is_empty() && inner.wanted.is_empty() {
                     inner.waker = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
-                mem::swap(&mut batch, &mut inner.waiting);
+                mem::swap(&mut wanted, &mut inner.wanted);
+                mem::swap(&mut waiting, &mut inner.waiting);
                 Poll::Ready(())
             })
             .await;
-            batch.drain(..).for_each(Delivery::hand_over);
+            self.send(wanted.drain(..));
+            waiting.drain(..).for_each(Delivery::hand_over);
         }
+    }
+
+    /// Who waits for a message that the writer does not take is told by its end; what is held by it stays so in the file.
+    fn send(&self, wanted: impl IntoIterator<Item = Command>) {
+        if let Err(reason) = self.queue.push(wanted) {
+            tracing::warn!(%reason, "what was wanted of the database was not done; what is held is released at the next start");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,11 +129,12 @@ struct CloseOnDrop<'a>(&'a Mailbox);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        let left = {
-            let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wanted, waiting) = {
+            let mut inner = self.0.lock();
             inner.closed = true;
-            mem::take(&mut inner.waiting)
+            (mem::take(&mut inner.wanted), mem::take(&mut inner.waiting))
         };
-        left.into_iter().for_each(Delivery::hand_over);
+        self.0.send(wanted);
+        waiting.into_iter().for_each(Delivery::hand_over);
     }
 }

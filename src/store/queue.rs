@@ -72,14 +72,14 @@ impl SettleCommand {
     }
 }
 
-/// Where an answer goes: to the one who waits, by way of its worker's mailbox if it has one.
+/// Where an answer goes: to the one who waits, by way of its worker's mailbox.
 pub(super) struct Reply<T> {
     sender: oneshot::Sender<T>,
-    mailbox: Option<Arc<Mailbox>>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl<T> Reply<T> {
-    pub(super) fn new(sender: oneshot::Sender<T>, mailbox: Option<Arc<Mailbox>>) -> Reply<T> {
+    pub(super) fn new(sender: oneshot::Sender<T>, mailbox: Arc<Mailbox>) -> Reply<T> {
         Reply { sender, mailbox }
     }
 
@@ -88,19 +88,19 @@ impl<T> Reply<T> {
         self.sender.is_closed()
     }
 
-    pub(super) fn mailbox(&self) -> Option<Arc<Mailbox>> {
-        self.mailbox.clone()
+    pub(super) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
     }
 }
 
 impl Reply<Result<Held, HoldRefused>> {
-    pub(super) fn address(self, answer: Result<Held, HoldRefused>) -> (Option<Arc<Mailbox>>, Delivery) {
+    pub(super) fn address(self, answer: Result<Held, HoldRefused>) -> (Arc<Mailbox>, Delivery) {
         (self.mailbox, Delivery::Hold(self.sender, answer))
     }
 }
 
 impl Reply<Settled> {
-    pub(super) fn address(self, answer: Settled) -> (Option<Arc<Mailbox>>, Delivery) {
+    pub(super) fn address(self, answer: Settled) -> (Arc<Mailbox>, Delivery) {
         (self.mailbox, Delivery::Settled(self.sender, answer))
     }
 }
@@ -213,21 +213,31 @@ impl Queue {
         self.lock().commands.len()
     }
 
-    /// Appends a message and wakes the writer if it sleeps.
-    pub(super) fn push(&self, command: Command) -> Result<(), Unavailable> {
+    /// Appends messages and wakes the writer if it sleeps.
+    ///
+    /// # Errors
+    /// Some of them were not taken: the writer is ending. Their senders tell whoever waits.
+    pub(super) fn push(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), Unavailable> {
+        let mut refused = Vec::new();
         let mut inner = self.lock();
-        // What is held may be settled as long as the writer lives.
-        let is_settlement = matches!(command, Command::Settle(_));
-        if inner.abandoned || (inner.closed && !is_settlement) {
-            return Err(Unavailable::Stopping);
+        for command in commands {
+            // What is held may be settled as long as the writer lives.
+            let is_settlement = matches!(command, Command::Settle(_));
+            if inner.abandoned || (inner.closed && !is_settlement) {
+                refused.push(command);
+            } else {
+                inner.commands.push_back(command);
+            }
         }
-        inner.commands.push_back(command);
-        if inner.writer_sleeps {
+        if inner.writer_sleeps && !inner.commands.is_empty() {
             inner.writer_sleeps = false;
             drop(inner);
             self.filled.notify_one();
+        } else {
+            drop(inner);
         }
-        Ok(())
+        // Outside of the lock: what ends with them may queue something itself.
+        if refused.is_empty() { Ok(()) } else { Err(Unavailable::Stopping) }
     }
 
     /// Notes that the head of this charge's reply was sent. Nobody waits for it; past its bound it is dropped, and a retry

@@ -88,14 +88,14 @@ where
     let (sender, receiver) = oneshot::channel();
     let deadline = Instant::now() + queue.limits.hold_timeout;
     let place = WritePlace::take(queue)?;
-    queue.push(Command::Write(Box::new(Job {
+    queue.push([Command::Write(Box::new(Job {
         deadline,
         synced,
         _place: place,
         body: Some(body),
         result: None,
         sender,
-    })))?;
+    }))])?;
     Ok(receiver)
 }
 

@@ -200,9 +200,11 @@ impl Writer {
     /// One transaction, if there is anything to do.
     fn turn(&mut self, batch: &mut Vec<Command>) {
         self.keep_lock();
-        match self.notice() {
-            Ok(()) => {}
-            Err(error) => return self.failed(items(batch), Failure::from(error)),
+        // A transaction looks by itself; one that meets a lock does not come to it.
+        if (batch.is_empty() || self.kept_for.is_some())
+            && let Err(error) = self.notice()
+        {
+            return self.failed(items(batch), Failure::from(error));
         }
         let chores = Instant::now() >= self.chores_at;
         if batch.is_empty() && self.heads.is_empty() && self.seen == self.absorbed && !chores {

@@ -436,7 +436,9 @@ impl Scene {
 
     /// Compares, when nothing is on its way.
     async fn look(&self) {
-        // A write goes through the same thread, behind what was dropped and after what others committed.
+        // What was dropped goes to the writer when the ledger's task has its turn; a write goes behind it, and after what
+        // others committed.
+        tokio::task::yield_now().await;
         self.sample.store.route_id("books", "/").await.unwrap();
         self.check();
     }

@@ -179,25 +179,18 @@ fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
 /// Answers sorted by the worker that they go to.
 #[derive(Default)]
 struct Post {
-    direct: Vec<Delivery>,
     by_mailbox: HashMap<usize, (Arc<Mailbox>, Vec<Delivery>)>,
 }
 
 impl Post {
-    fn add(&mut self, (mailbox, delivery): (Option<Arc<Mailbox>>, Delivery)) {
-        match mailbox {
-            Some(mailbox) => {
-                let place = Arc::as_ptr(&mailbox) as usize;
-                self.by_mailbox.entry(place).or_insert_with(|| (mailbox, Vec::new())).1.push(delivery);
-            }
-            None => self.direct.push(delivery),
-        }
+    fn add(&mut self, (mailbox, delivery): (Arc<Mailbox>, Delivery)) {
+        let place = Arc::as_ptr(&mailbox) as usize;
+        self.by_mailbox.entry(place).or_insert_with(|| (mailbox, Vec::new())).1.push(delivery);
     }
 
     fn send(self) {
         for (mailbox, mut deliveries) in self.by_mailbox.into_values() {
             mailbox.deliver(&mut deliveries);
         }
-        self.direct.into_iter().for_each(Delivery::hand_over);
     }
 }

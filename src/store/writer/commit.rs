@@ -59,7 +59,8 @@ impl Writer {
     /// Commits. When that fails, only reading again tells whether it took place.
     pub(super) fn commit(&mut self, work: &[Item]) -> Result<(), Failure> {
         let connection = &self.parts.connection;
-        let schema = schema_version(connection)?;
+        // Nothing else of ours changes the schema.
+        let schema = (self.seen != self.absorbed).then(|| schema_version(connection)).transpose()?;
         let committed = connection.prepare_cached("COMMIT")?.execute([]);
         match committed {
             Ok(_) => {}
@@ -74,7 +75,7 @@ impl Writer {
         }
         failpoint::reach("batch-committed");
         self.absorbed = self.seen;
-        self.schema = schema;
+        self.schema = schema.unwrap_or(self.schema);
         self.parts.view.publish(self.generation);
         Ok(())
     }
