@@ -46,6 +46,8 @@ impl<B: RequestBody> Connection<B> {
     pub(super) async fn open(stream: TcpStream) -> Result<Connection<B>, SendError> {
         let (sender, connection) = http1::Builder::new()
             .max_header_size(HEAD_BYTES)
+            // As towards clients: short messages leave in one piece.
+            .writev(false)
             .max_buf_size(HEAD_BYTES)
             .handshake::<_, Outgoing<B>>(TokioIo::new(stream))
             .await
