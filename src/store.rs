@@ -45,6 +45,7 @@ mod triggers;
 mod uninstall;
 mod users;
 mod view;
+mod wallet_log;
 mod wallets;
 mod write;
 mod writer;

@@ -62,6 +62,20 @@ async fn what_other_programs_did_is_pending_and_not_wrong_until_it_is_entered() 
 }
 
 #[tokio::test]
+async fn a_change_of_a_wallet_that_an_insert_left_alone_is_pending() {
+    let file = File::new().await;
+    file.application(
+        "INSERT OR IGNORE INTO wallets (user_id, balance) VALUES (1, 0);
+         UPDATE wallets SET balance = balance + 5 WHERE user_id = 1",
+    );
+    let before = file.examine();
+    assert!(before.holds(), "{before:#?}");
+    assert_eq!(of_check(&before, Check::Pending), [(1, 5)]);
+    file.open().close();
+    assert!(file.examine().findings.is_empty());
+}
+
+#[tokio::test]
 async fn pending_changes_do_not_hide_a_difference() {
     let file = File::new().await;
     file.application("UPDATE wallets SET balance = balance + 30 WHERE user_id = 1");
