@@ -31,6 +31,14 @@ impl ChargeState {
             _ => None,
         }
     }
+
+    /// Whether its cents are out of the wallet.
+    pub fn is_taken(self) -> bool {
+        match self {
+            ChargeState::Held | ChargeState::Captured => true,
+            ChargeState::Released => false,
+        }
+    }
 }
 
 /// What kind of change of a balance an entry is; never a charge.

@@ -173,7 +173,9 @@ fn each_charge(
     let mut rows = select.query([from, to, most])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        let is_taken = integer(row, 3)? != ChargeState::Released.code();
+        // A state that is not known counts as nothing, and is the doctor's to find.
+        let state = row.get_ref(3)?.as_i64().ok().and_then(ChargeState::from_code);
+        let is_taken = state.is_some_and(ChargeState::is_taken);
         visit(row.get(0)?, integer(row, 1)?, if is_taken { integer(row, 2)? } else { 0 });
         count += 1;
     }

@@ -150,10 +150,7 @@ impl Charge {
 
     /// What it took out of the wallet.
     fn taken(&self) -> i64 {
-        match self.state {
-            Some(ChargeState::Held | ChargeState::Captured) => self.cents.unwrap_or(0),
-            Some(ChargeState::Released) | None => 0,
-        }
+        if self.state.is_some_and(ChargeState::is_taken) { self.cents.unwrap_or(0) } else { 0 }
     }
 
     fn judge(&self, report: &mut Report) {
