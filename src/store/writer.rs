@@ -19,7 +19,7 @@ use super::charge_ids::{ChargeIds, Spans};
 use super::checkpoint::{self, Checkpointer};
 use super::health::Health;
 use super::identity::Identity;
-use super::instance::Instance;
+use super::instance::{Dead, Instance, Recovered};
 use super::ledger::Settled;
 use super::lock_file::Missing;
 use super::pace::Pace;
@@ -92,6 +92,8 @@ pub(super) struct Writer {
     lock_at: Instant,
     /// Other instances whose lock files are not where they belong.
     missing: Missing,
+    /// Processes that were found gone in this transaction, with their locks, until its commit.
+    recovered: Option<(Recovered, Vec<Dead>)>,
     checkpoint_at: Instant,
 }
 
@@ -152,6 +154,7 @@ impl Writer {
             chores_at: now + CHORES,
             lock_at: now + OWN_LOCK,
             missing: Missing::default(),
+            recovered: None,
             checkpoint_at: now,
             parts,
         })
@@ -254,9 +257,12 @@ impl Writer {
             self.wallets.forget_all();
             // Whatever mark this transaction wrote is undone: the next one writes it again.
             self.low_water = 0;
+            // So are its releases: the locks of the dead are let go, for the next look.
+            self.recovered = None;
             self.parts.metrics.commits_failed.inc();
         }
         done?;
+        self.bury();
         self.parts.queue.delivery_ends(self.heads.drain(..));
         self.identity.check().map_err(Failure::Fatal)?;
         self.wallets.trim();

@@ -83,10 +83,17 @@ impl Writer {
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
             self.wallets.flush(connection)?;
+            self.recovered = Some((recovered, dead));
+        }
+        Ok(())
+    }
+
+    /// After the commit: says whose holds were released in it, and takes their lock files away.
+    pub(super) fn bury(&mut self) {
+        if let Some((recovered, dead)) = self.recovered.take() {
             recovered.tell();
             dead.into_iter().for_each(instance::Dead::remove_lock);
         }
-        Ok(())
     }
 
     /// Between two transactions: the little that is left of a checkpoint, and the bound of the log.
