@@ -58,7 +58,6 @@ async fn the_lock_file_of_a_dead_gateway_stays_until_its_releases_are_committed(
     drop(held);
     // The first transaction that releases it comes to nothing.
     while !undone_with_the_end_of(&sample, id, lock.clone()).await {}
-    assert!(lock.exists() && sample.number("SELECT ended_at IS NULL FROM keytoll_instances ORDER BY id DESC") == 1);
     let deadline = Instant::now() + Duration::from_secs(20);
     while lock.exists() {
         assert!(Instant::now() < deadline, "the lock file stays");
