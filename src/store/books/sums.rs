@@ -137,8 +137,8 @@ pub(in crate::store) fn rebuild(connection: &Connection) -> rusqlite::Result<()>
     let mut usage = connection.prepare("SELECT account_id, captured_cents FROM keytoll_usage")?;
     let mut rows = usage.query([])?;
     while let Some(row) = rows.next()? {
-        let sum = sums.entry(row.get(0)?).or_default();
-        sum.charged = sum.charged.wrapping_add(row.get(1)?);
+        let sum = sums.entry(integer(row, 0)?).or_default();
+        sum.charged = sum.charged.wrapping_add(integer(row, 1)?);
     }
     add(connection, &sums)?;
     set_marks(connection, to)

@@ -158,8 +158,8 @@ fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
     let cents = facts.cents.0.unsigned_abs();
     if facts.attempt.is_again() {
         if let Settled::Released { .. } = settled {
-            metrics.given_back.inc();
-            metrics.given_back_cents.inc_by(cents);
+            metrics.forwarded_again_failed.inc();
+            metrics.forwarded_again_failed_cents.inc_by(cents);
         }
         return;
     }

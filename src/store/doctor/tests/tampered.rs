@@ -107,6 +107,25 @@ async fn every_charge_is_well_formed() {
 }
 
 #[tokio::test]
+async fn usage_that_is_no_number_is_found_and_the_rest_is_counted() {
+    let file = File::new().await;
+    file.behind_its_back(
+        "INSERT INTO keytoll_usage VALUES (1, 1, 1, 1, 2, 0, 0, 1, 7), ('x', 1, 1, 1, 2, 0, 0, 1, 7), (2, 1, 'x', 1, 2, 0, 0, 1, 7),
+             (2, 1, 1, 1, 'x', 0, 0, 1, 7), (2, 'x', 1, 1, 2, 0, 0, 1, 7), (3, 1, 1, 1, 2, 0, 'many', 1, 7), (4, 1, 1, 1, 2, 0, 0, 1, -7),
+             (5, 1, 1, 1, 2, 0, 0, 1, 7), (6, 1, 1, 1, 2, 0, 0, 1, 7), ('y', 1, 1, 1, 2, 0, 0, 1, 7), ('z', 1, 1, 1, 2, 0, 0, 1, 7)",
+    );
+    let report = file.examine();
+    let found: Vec<Finding> = wrong(&report).into_iter().filter(|finding| finding.check == Check::Rows).collect();
+    assert_eq!(found.len(), 8, "{report:#?}");
+    let counts =
+        found.iter().filter(|finding| finding.message.contains("count or sum that is no whole number")).count();
+    assert_eq!((counts, report.summary.unwrap().rolled_up), (2, 11));
+    // A repair comes to its end too, and has nothing to enter.
+    let done = crate::store::doctor::repair(&file.database()).unwrap();
+    assert_eq!(done, []);
+}
+
+#[tokio::test]
 async fn charges_and_entries_of_nobody_are_found() {
     let file = File::new().await;
     file.behind_its_back(&format!("{CHARGE} VALUES (1, 77, 1, 1, 1, 2, 1, 0, 0)"));
