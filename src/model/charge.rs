@@ -47,7 +47,7 @@ impl ChargeState {
 pub enum EntryKind {
     /// What was in the wallet when Keytoll took the account onto its books.
     Opening,
-    /// Money put in through Keytoll.
+    /// Money put in through Keytoll: an operator's, or the price of a forward once more that failed.
     Credit,
     /// Money taken out through Keytoll.
     Debit,

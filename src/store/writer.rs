@@ -46,7 +46,8 @@ const CHECKPOINT: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5);
 /// How often this gateway looks for its own lock file: far more often than others give it up.
 const OWN_LOCK: Duration = Duration::from_millis(250);
-/// How often the slow chores are done: the mark of settled charges, processes that are gone.
+/// How often the slow chores are done: the mark of settled charges, processes that are gone, and requests that need not be
+/// remembered.
 const CHORES: Duration = Duration::from_secs(1);
 
 /// What a writer is made of.
@@ -234,6 +235,7 @@ impl Writer {
     }
 
     fn transact(&mut self, work: &mut [Item], chores: bool) -> Result<(), Failure> {
+        // Between two transactions only: the holds of one count on the ids that it begins with.
         if std::mem::take(&mut self.leaves_ids) {
             self.ids = ChargeIds::default();
         }
@@ -319,7 +321,8 @@ fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 
-/// The wall clock, for the times in the file. Nothing is decided by it but how long an `Idempotency-Key` is remembered.
+/// The wall clock, for the times in the file. It decides how long an `Idempotency-Key` is remembered and when a settled
+/// charge is old; nothing else.
 pub(super) fn now_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

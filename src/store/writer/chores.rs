@@ -1,5 +1,6 @@
-//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead; and what
-//! happens between two transactions.
+//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead, and the sweep
+//! of requests that need not be remembered; what happens between two transactions: this process's own lock file, and the
+//! rest of a checkpoint; and the last transaction.
 
 use std::time::{Duration, Instant};
 
