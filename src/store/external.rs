@@ -173,8 +173,8 @@ pub(super) fn reconcile(connection: &Connection, note: &str, now_unix_ms: i64) -
     let recent = sums::recent(connection, sums::marks(connection)?)?;
     let standings = check::standings(connection, &recent, AccountId(i64::MIN), i64::MAX)?;
     let mut books = Books { connection, now_unix_ms, entries: 0, gone: Vec::new() };
-    for Standing { account, wallet, books: on_books, .. } in standings {
-        books.enter(account, Cents(wallet), Cents(on_books), note)?;
+    for Standing { account, wallet_cents, books_cents, .. } in standings {
+        books.enter(account, Cents(wallet_cents), Cents(books_cents), note)?;
     }
     Ok(books.entries)
 }

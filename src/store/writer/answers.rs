@@ -34,7 +34,7 @@ impl Writer {
                     post.add(command.reply.address(Ok(held)));
                 }
                 Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
-                Item::Settle(command, Settled::Captured) if command.is_given_up() => self.undo(command),
+                Item::Settle(command, Settled::Captured) if !command.claim() => self.undo(command),
                 Item::Settle(command, settled) => {
                     self.spans.settled(command.facts.span);
                     count(&metrics, settled, &command.facts);
