@@ -298,7 +298,7 @@ async fn unsafe_to_go_on(mut fatal: watch::Receiver<Option<Fatal>>) -> Fatal {
 /// Sent when a file meets its limit (`ulimit -f`), with the same number on all machines that this is built for.
 const SIGXFSZ: i32 = 25;
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, and SIGXFSZ without effect.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -152,7 +152,7 @@ impl Hold {
     }
 
     /// Gives the hold back without a head, when nobody waits for the answer.
-    pub fn give_back(self) {
+    pub fn release_unawaited(self) {
         drop(self.charge.release(None));
     }
 

@@ -223,7 +223,7 @@ pub struct Limits {
     pub settle_timeout: Duration,
     /// How long a request with an `Idempotency-Key` is remembered.
     pub idempotency_ttl: Duration,
-    /// How many such requests are; past it 503.
+    /// How many are remembered at most; past it a new key gets 503.
     pub idempotency_keys: usize,
     /// Charges held and not settled yet; past it 503.
     pub open_charges: usize,

@@ -256,8 +256,8 @@ impl Gateway {
                 }
                 Err(HoldRefused::InFlight) => return Err(Problem::RequestInFlight),
                 Err(HoldRefused::AlreadyCharged { charge }) => return Err(Problem::AlreadyCharged { charge }),
-                Err(HoldRefused::RequestDiffers) => return Err(Problem::IdempotencyKeyReused),
-                Err(HoldRefused::TooManyRequests) => return Err(Problem::IdempotencyFull),
+                Err(HoldRefused::IdempotencyKeyReused) => return Err(Problem::IdempotencyKeyReused),
+                Err(HoldRefused::IdempotencyFull) => return Err(Problem::IdempotencyFull),
                 Err(HoldRefused::Unavailable(_)) => return Err(Problem::BillingUnavailable),
                 Err(HoldRefused::KeyChanged) => {
                     known = self.shared.parts.auth.reload(&key.key, &known).await.map_err(refused)?;

@@ -42,6 +42,8 @@
 //! - A hold carries the generation of the view that its principal was loaded under. Equal to the writer's: nothing has
 //!   changed. Older: the rows are compared again, inside of the transaction that takes the money.
 //! - Triggers note what other programs do to wallets; the next transaction enters it.
+//! - What is final is added up account by account, so that all wallets are compared with the books once a minute without a
+//!   look at every charge; settled charges that are old become usage by hour.
 //! - A request with an `Idempotency-Key` is recorded with its hold. What a retry meets follows from its charge; one whose
 //!   reply never reached its client is forwarded once more for the same charge, and given back should that fail.
 

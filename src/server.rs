@@ -54,7 +54,7 @@ impl From<&Limits> for ServerLimits {
     }
 }
 
-/// A connection: its two ends, and what the client's socket takes.
+/// A connection: its two ends, and word of the next write to the client.
 #[derive(Clone, Debug)]
 pub struct ConnInfo {
     /// The client's.

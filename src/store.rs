@@ -2,7 +2,8 @@
 //!
 //! One writer thread owns the only connection that writes ([`writer`]); holds, settlements and admin writes are
 //! messages to it, many to a transaction, answered after the commit. Reads go over read-only connections
-//! ([`readers`]); checkpoints have a thread of their own ([`checkpoint`]). Nothing above sees a connection.
+//! ([`readers`]); checkpoints have a thread of their own ([`checkpoint`]), and the upkeep of the books has another
+//! ([`books`]). Nothing above sees a connection.
 //!
 //! What it promises: a hold, a capture or a write that was answered is committed, at the durability that the setting
 //! says; what other programs do to wallets gets onto the books ([`external`]); where going on would be unsafe it says
@@ -45,6 +46,7 @@ mod triggers;
 mod uninstall;
 mod users;
 mod view;
+mod wallet_log;
 mod wallets;
 mod write;
 mod writer;

@@ -49,7 +49,8 @@ pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Res
     settings.warnings.iter().for_each(output::warn);
     let mut report = doctor::examine(&settings.database)?;
     let mut repaired = Vec::new();
-    if args.repair && !report.holds() {
+    // What cannot be counted, for damage or missing tables, is not for a repair.
+    if args.repair && !report.holds() && report.summary.is_some() {
         repaired = doctor::repair(&settings.database)?;
         report = doctor::examine(&settings.database)?;
     }

@@ -138,7 +138,7 @@ impl Settle<'_> {
         is_clients: bool,
     ) -> Result<Response<ReplyBody>, Problem> {
         let receipt = match passage.into_hold() {
-            Some(hold) if is_clients => Some(self.unsettled(receipt(&hold), hold.withdraw()).await),
+            Some(hold) if is_clients => Some(self.uncharged(receipt(&hold), hold.withdraw()).await),
             Some(hold) => Some(self.release(hold, Outcome::Failed).await),
             None => None,
         };
@@ -261,11 +261,11 @@ impl Settle<'_> {
 
     /// Gives a hold back; the receipt says so.
     async fn release(&self, hold: Hold, outcome: Outcome) -> Receipt {
-        self.unsettled(receipt(&hold), hold.release(outcome)).await
+        self.uncharged(receipt(&hold), hold.release(outcome)).await
     }
 
     /// The receipt of a hold that is on its way back.
-    async fn unsettled(&self, mut receipt: Receipt, settling: Settling) -> Receipt {
+    async fn uncharged(&self, mut receipt: Receipt, settling: Settling) -> Receipt {
         match settling.await {
             Settled::Released { balance } => {
                 receipt.cost = Cents::ZERO;

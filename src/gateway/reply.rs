@@ -246,7 +246,7 @@ fn end_early(hold: Hold, outcome: Outcome, record: &Record, is_clients: bool) {
         drop(hold.capture(outcome));
     } else {
         record.settled(Cents::ZERO);
-        hold.give_back();
+        hold.release_unawaited();
     }
 }
 

@@ -31,6 +31,14 @@ impl ChargeState {
             _ => None,
         }
     }
+
+    /// Whether its cents are out of the wallet.
+    pub fn is_taken(self) -> bool {
+        match self {
+            ChargeState::Held | ChargeState::Captured => true,
+            ChargeState::Released => false,
+        }
+    }
 }
 
 /// What kind of change of a balance an entry is; never a charge.
@@ -39,7 +47,7 @@ impl ChargeState {
 pub enum EntryKind {
     /// What was in the wallet when Keytoll took the account onto its books.
     Opening,
-    /// Money put in through Keytoll.
+    /// Money put in through Keytoll: an operator's, or the price of a forward once more that failed.
     Credit,
     /// Money taken out through Keytoll.
     Debit,

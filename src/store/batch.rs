@@ -226,7 +226,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Runs an admin write in a savepoint of its own, on wallets that are written.
+    /// Runs a write in a savepoint of its own, on wallets that are written.
     fn write(&mut self, job: &mut dyn WriteJob) -> rusqlite::Result<()> {
         self.wallets.flush(self.connection)?;
         self.connection.execute_batch("SAVEPOINT write")?;
@@ -249,7 +249,7 @@ impl<'a> Batch<'a> {
             Ok(false) => self.connection.execute_batch("ROLLBACK TO write; RELEASE write"),
             Err(error) if self.connection.is_autocommit() => Err(error),
             Err(error) => {
-                tracing::error!(%error, "an admin write failed");
+                tracing::error!(%error, "a write failed");
                 self.connection.execute_batch("ROLLBACK TO write; RELEASE write")
             }
         }

@@ -202,13 +202,13 @@ fn examine_money(
     report: &mut Report,
 ) -> rusqlite::Result<Summary> {
     file::foreign_keys(connection, report)?;
-    let triggers = file::triggers(connection, report)?;
+    file::triggers(connection, report)?;
     let mut frozen = rows::Frozen::new(connection)?;
     rows::frozen(connection, &mut frozen, report)?;
     drop(stay);
     let recent = rows::recent(connection, &frozen, report)?;
     let (held, held_cents) = holds::examine(connection, &frozen, gateways, report)?;
-    let counted = books::examine(connection, &frozen, gateways.running() > 0, triggers, report)?;
+    let counted = books::examine(connection, &frozen, gateways.running() > 0, report)?;
     wallets::examine(connection, report)?;
     Ok(Summary {
         users: counted.users,

@@ -1,100 +1,42 @@
 //! External writes onto the books: what the triggers noted of other programs' changes becomes `external` entries.
 //!
-//! Runs at the start of a transaction whose `data_version` moved. The notes say exactly what changed and in which
-//! order. Where triggers were dropped, as by a rebuilt table, nothing noted it: then all wallets are compared with
-//! the books ([`reconcile`]).
+//! Runs at the start of a transaction whose `data_version` moved, on what the [`wallet_log`] says. Where triggers were
+//! dropped, as by a rebuilt table, nothing noted it: then all wallets are compared with the books ([`reconcile`]).
 
 use rusqlite::{Connection, params};
 
 use super::accounts;
 use super::books::check::{self, Standing};
 use super::books::sums;
-use super::wallets::{Balance, money};
+use super::wallet_log::{self, Change, Row, WalletLog};
 use crate::model::{AccountId, Cents, EntryKind, UserId};
 
 /// The note of an entry that no trigger could tell more of.
 pub(super) const COMPARED: &str = "found by comparing the wallet with the books";
 
-/// One line of the triggers' log.
-struct Note {
-    op: String,
-    wallet: Option<i64>,
-    user: Option<UserId>,
-    cents: Cents,
-}
-
-/// A wallet that the application has in the file, as far as the notes have been read.
-struct Row {
-    wallet: Option<i64>,
-    user: Option<UserId>,
-    cents: Cents,
-}
-
 /// Turns the log into entries and empties it. How many entries were made.
 pub(super) fn absorb(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<u64> {
-    let notes = read(connection)?;
-    if notes.is_empty() {
+    let log = WalletLog::read(connection)?;
+    if log.is_empty {
         return Ok(0);
     }
     let mut books = Books { connection, now_unix_ms, entries: 0, gone: Vec::new() };
-    // Rows that a REPLACE is about to remove without a word, until the note of what replaced them.
-    let mut replaced: Vec<Row> = Vec::new();
-    let mut from: Option<Row> = None;
     let mut is_foreign = false;
-    for note in notes {
-        let row = Row { wallet: note.wallet, user: note.user, cents: note.cents };
-        match note.op.as_str() {
-            "replace" => {
-                replaced.retain(|old| old.wallet != row.wallet);
-                replaced.push(row);
-            }
-            "delete" => {
-                replaced.retain(|old| old.wallet != row.wallet);
-                books.removed(&row)?;
-            }
-            "insert" => books.inserted(&row, &take_replaced(&mut replaced, &row))?,
-            "from" => {
-                // A row that is updated is still there: an INSERT OR IGNORE had noted it and done nothing.
-                replaced.retain(|old| old.wallet != row.wallet);
-                from = Some(row);
-            }
-            "to" => {
-                let old = from.take();
-                books.updated(old.as_ref(), &row, &take_replaced(&mut replaced, &row))?;
-            }
-            // Not a note of ours: whoever wrote it, the wallets are compared with the books.
-            _ => is_foreign = true,
+    for change in &log.changes {
+        match change {
+            Change::Removed(row) => books.removed(row)?,
+            Change::Inserted { row, replaced } => books.inserted(row, replaced)?,
+            Change::Updated { from, to, replaced } => books.updated(*from, to, replaced)?,
+            // It tells nothing, so that the wallets are compared with the books.
+            Change::Foreign => is_foreign = true,
         }
     }
     let mut entries = books.close_gone()?;
     if is_foreign {
         entries += reconcile(connection, COMPARED, now_unix_ms)?;
     }
-    connection.execute("DELETE FROM keytoll_wallet_log", [])?;
+    wallet_log::clear(connection)?;
     Ok(entries)
-}
-
-/// The rows that `row` really replaced. Notes of an INSERT OR IGNORE that did nothing are dropped here.
-fn take_replaced(replaced: &mut Vec<Row>, row: &Row) -> Vec<Row> {
-    replaced.drain(..).filter(|old| old.wallet == row.wallet || old.user == row.user).collect()
-}
-
-fn read(connection: &Connection) -> rusqlite::Result<Vec<Note>> {
-    let mut select =
-        connection.prepare_cached("SELECT op, wallet_id, user_id, balance FROM keytoll_wallet_log ORDER BY id")?;
-    let notes = select.query_map([], |row| {
-        let cents = match money(row.get_ref(3)?) {
-            Balance::Money(cents) => cents,
-            Balance::NoMoney => Cents::ZERO,
-        };
-        Ok(Note {
-            op: row.get(0)?,
-            wallet: row.get_ref(1)?.as_i64().ok(),
-            user: row.get_ref(2)?.as_i64().ok().map(UserId),
-            cents,
-        })
-    })?;
-    notes.collect()
 }
 
 struct Books<'a> {
@@ -113,14 +55,18 @@ impl Books<'_> {
         self.enter(account, Cents(0), row.cents, "wallet removed by another program")
     }
 
+    fn all_removed(&mut self, rows: &[Row]) -> rusqlite::Result<()> {
+        rows.iter().try_for_each(|row| self.removed(row))
+    }
+
     fn inserted(&mut self, row: &Row, replaced: &[Row]) -> rusqlite::Result<()> {
-        let Some(user) = row.user else { return Ok(()) };
+        let Some(user) = row.user else { return self.all_removed(replaced) };
         let before = match replaced {
             // The usual REPLACE INTO: one entry that says what changed.
             [old] if old.user == row.user && self.is_of_the_same_person(user)? => old.cents,
             // What was replaced is taken out of the account that it was in, before that may end.
             others => {
-                others.iter().try_for_each(|old| self.removed(old))?;
+                self.all_removed(others)?;
                 Cents(0)
             }
         };
@@ -130,13 +76,13 @@ impl Books<'_> {
         self.enter(account, row.cents, before, note)
     }
 
-    fn updated(&mut self, old: Option<&Row>, row: &Row, replaced: &[Row]) -> rusqlite::Result<()> {
-        replaced.iter().try_for_each(|old| self.removed(old))?;
-        let Some(user) = row.user else { return Ok(()) };
+    fn updated(&mut self, old: Option<Row>, row: &Row, replaced: &[Row]) -> rusqlite::Result<()> {
+        self.all_removed(replaced)?;
+        let Some(user) = row.user else { return self.all_removed(old.as_slice()) };
         let before = match old {
             Some(old) if old.user == row.user => old.cents,
             Some(old) => {
-                self.removed(old)?;
+                self.removed(&old)?;
                 Cents(0)
             }
             None => Cents(0),
@@ -221,14 +167,14 @@ pub(super) fn reconcile(connection: &Connection, note: &str, now_unix_ms: i64) -
     connection.execute(
         "INSERT INTO keytoll_accounts (user_id, email, opened_at)
          SELECT w.user_id, u.email, ?1 FROM wallets w LEFT JOIN users u ON u.id = w.user_id
-         WHERE w.user_id NOT IN (SELECT user_id FROM keytoll_accounts WHERE closed_at IS NULL)",
+         WHERE typeof(w.user_id) = 'integer' AND w.user_id NOT IN (SELECT user_id FROM keytoll_accounts WHERE closed_at IS NULL)",
         [now_unix_ms],
     )?;
     let recent = sums::recent(connection, sums::marks(connection)?)?;
     let standings = check::standings(connection, &recent, AccountId(i64::MIN), i64::MAX)?;
     let mut books = Books { connection, now_unix_ms, entries: 0, gone: Vec::new() };
-    for Standing { account, wallet, books: on_books, .. } in standings {
-        books.enter(account, Cents(wallet), Cents(on_books), note)?;
+    for Standing { account, wallet_cents, books_cents, .. } in standings {
+        books.enter(account, Cents(wallet_cents), Cents(books_cents), note)?;
     }
     Ok(books.entries)
 }
@@ -237,7 +183,8 @@ pub(super) fn reconcile(connection: &Connection, note: &str, now_unix_ms: i64) -
 pub(super) fn adopt_all(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<usize> {
     connection.execute(
         "INSERT INTO keytoll_accounts (user_id, email, opened_at)
-         SELECT w.user_id, u.email, ?1 FROM wallets w LEFT JOIN users u ON u.id = w.user_id ORDER BY w.user_id",
+         SELECT w.user_id, u.email, ?1 FROM wallets w LEFT JOIN users u ON u.id = w.user_id
+         WHERE typeof(w.user_id) = 'integer' ORDER BY w.user_id",
         [now_unix_ms],
     )?;
     connection.execute(

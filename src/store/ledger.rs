@@ -155,7 +155,7 @@ impl HeldCharge {
 
     /// Makes the hold final. The settlement goes on whether or not its answer is awaited.
     pub fn capture(mut self, status: u16) -> Settlement {
-        if self.head.as_ref().is_some_and(|head| head.is_sent_at_capture()) {
+        if self.head.as_ref().is_some_and(|head| head.begin_capture()) {
             self.facts.attempt = Attempt::Seen;
         }
         self.settle(Wanted::Capture, Some(status))
@@ -242,8 +242,8 @@ pub(super) enum Wanted {
 pub(super) struct Decision(AtomicBool);
 
 impl Decision {
-    /// Whether nobody has decided before.
-    pub(super) fn is_mine(&self) -> bool {
+    /// Decides, unless somebody has before. Whether it did.
+    pub(super) fn claim(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
 }
@@ -274,7 +274,7 @@ impl Settlement {
     /// Waits no longer. `true`: no answer will come, and a capture that is committed all the same is undone. `false`:
     /// the answer is on its way.
     pub fn give_up(&self) -> bool {
-        self.decision.is_mine()
+        self.decision.claim()
     }
 }
 

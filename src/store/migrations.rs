@@ -2,6 +2,9 @@
 //!
 //! The number of one is its place, from 1, and one that was released is never changed. Other programs read the schema
 //! with whatever SQLite they have: nothing newer than 3.8.2.
+//!
+//! Times are milliseconds since 1970, `hour` hours since 1970 (UTC), `status_class` the first digit of the status or 0 for
+//! none; what `is_spent`, `again_by` and `is_given_back` mean stands in requests.rs.
 
 /// All of them, the oldest first.
 pub(super) const ALL: [&str; 3] = [BOOKS, SUMS, RETRIES];

@@ -1,12 +1,11 @@
 //! What other programs did to wallets and the writer has not entered yet: the effect of the triggers' notes, by user.
-//!
-//! Reads the notes as [`external`](super::external) does, and enters nothing.
+//! Enters nothing.
 
 use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use super::wallets::{Balance, money};
+use super::wallet_log::{Change, Row, WalletLog};
 
 /// Changes that will become entries.
 #[derive(Default)]
@@ -16,48 +15,12 @@ pub(super) struct Pending {
     pub(super) foreign: u64,
 }
 
-#[derive(Clone, Copy)]
-struct Row {
-    wallet: Option<i64>,
-    user: Option<i64>,
-    cents: i64,
-}
-
 impl Pending {
     /// The notes as they are in the caller's transaction.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Pending> {
-        let mut select =
-            connection.prepare_cached("SELECT op, wallet_id, user_id, balance FROM keytoll_wallet_log ORDER BY id")?;
-        let mut notes = select.query([])?;
         let mut pending = Pending::default();
-        let mut replaced: Vec<Row> = Vec::new();
-        let mut from: Option<Row> = None;
-        while let Some(note) = notes.next()? {
-            let cents = match money(note.get_ref(3)?) {
-                Balance::Money(cents) => cents.0,
-                Balance::NoMoney => 0,
-            };
-            let row = Row { wallet: note.get_ref(1)?.as_i64().ok(), user: note.get_ref(2)?.as_i64().ok(), cents };
-            match note.get_ref(0)?.as_str().unwrap_or_default() {
-                "replace" => replaced.push(row),
-                "delete" => {
-                    replaced.retain(|old| old.wallet != row.wallet);
-                    pending.take(row);
-                }
-                "insert" => {
-                    pending.take_replaced(&mut replaced, row);
-                    pending.put(row);
-                }
-                "from" => from = Some(row),
-                "to" => {
-                    pending.take_replaced(&mut replaced, row);
-                    if let Some(old) = from.take() {
-                        pending.take(old);
-                    }
-                    pending.put(row);
-                }
-                _ => pending.foreign += 1,
-            }
+        for change in WalletLog::read(connection)?.changes {
+            pending.note(change);
         }
         Ok(pending)
     }
@@ -67,22 +30,32 @@ impl Pending {
         self.by_user.get(&user).copied().unwrap_or(0)
     }
 
-    fn put(&mut self, row: Row) {
-        if let Some(user) = row.user {
-            *self.by_user.entry(user).or_default() += i128::from(row.cents);
+    fn note(&mut self, change: Change) {
+        match change {
+            Change::Removed(row) => self.take(row),
+            Change::Inserted { row, replaced } => {
+                replaced.into_iter().for_each(|old| self.take(old));
+                self.put(row);
+            }
+            Change::Updated { from, to, replaced } => {
+                replaced.into_iter().chain(from).for_each(|old| self.take(old));
+                self.put(to);
+            }
+            Change::Foreign => self.foreign += 1,
         }
+    }
+
+    fn put(&mut self, row: Row) {
+        self.add(row, i128::from(row.cents.0));
     }
 
     fn take(&mut self, row: Row) {
-        if let Some(user) = row.user {
-            *self.by_user.entry(user).or_default() -= i128::from(row.cents);
-        }
+        self.add(row, -i128::from(row.cents.0));
     }
 
-    /// Rows that the new one really replaced; notes of an insert that did nothing are dropped.
-    fn take_replaced(&mut self, replaced: &mut Vec<Row>, row: Row) {
-        for old in replaced.drain(..).filter(|old| old.wallet == row.wallet || old.user == row.user) {
-            self.take(old);
+    fn add(&mut self, row: Row, cents: i128) {
+        if let Some(user) = row.user {
+            *self.by_user.entry(user.0).or_default() += cents;
         }
     }
 }

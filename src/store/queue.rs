@@ -66,9 +66,9 @@ pub(super) struct SettleCommand {
 }
 
 impl SettleCommand {
-    /// Whether the one who waits has given up; otherwise, from now on, it cannot any more.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.decision.as_ref().is_some_and(|decision| !decision.is_mine())
+    /// Keeps the one who waits, if there is one, from giving up. `false`: it has given up already.
+    pub(super) fn claim(&self) -> bool {
+        self.decision.as_ref().is_none_or(|decision| decision.claim())
     }
 }
 

@@ -92,9 +92,9 @@ pub enum HoldRefused {
         charge: ChargeId,
     },
     /// Another request has this `Idempotency-Key`.
-    RequestDiffers,
+    IdempotencyKeyReused,
     /// As many requests with an `Idempotency-Key` are remembered as may be.
-    TooManyRequests,
+    IdempotencyFull,
     /// The books cannot be written now.
     Unavailable(Unavailable),
 }

@@ -35,8 +35,9 @@ impl ReplyHead {
         }
     }
 
-    /// Whether it was sent before the capture, which is about to go to the writer. Otherwise it will be noted later.
-    pub(super) fn is_sent_at_capture(&self) -> bool {
+    /// Says that the capture is about to go to the writer. Whether the head was sent before; otherwise it will be noted
+    /// later.
+    pub(super) fn begin_capture(&self) -> bool {
         self.queue.delivery_begins(self.charge);
         let is_sent = self.state.compare_exchange(UNSENT, CAPTURED, Ordering::AcqRel, Ordering::Acquire).is_err();
         if is_sent {

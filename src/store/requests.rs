@@ -84,7 +84,7 @@ impl Requests {
         let Some(found) = Found::read(connection, sent)? else {
             return Ok(match self.has_room(connection)? {
                 true => Earlier::Free(None),
-                false => Earlier::Refused(HoldRefused::TooManyRequests),
+                false => Earlier::Refused(HoldRefused::IdempotencyFull),
             });
         };
         let is_over = found.is_given_back || found.state == Some(ChargeState::Released);
@@ -92,7 +92,7 @@ impl Requests {
         Ok(if !found.is_in_flight() && age_ms >= self.limits.ttl_ms {
             Earlier::Free(Some(found.charge))
         } else if !found.is_same {
-            Earlier::Refused(HoldRefused::RequestDiffers)
+            Earlier::Refused(HoldRefused::IdempotencyKeyReused)
         } else if found.is_in_flight() {
             Earlier::Refused(HoldRefused::InFlight)
         } else if is_over {

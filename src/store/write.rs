@@ -1,4 +1,4 @@
-//! Writes of the admin plane and the command line: closures that run inside of the writer's transaction.
+//! Writes of the admin plane, the command line and the upkeep of the books: closures that run inside of the writer's transaction.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -19,7 +19,7 @@ use super::charge_ids::{ChargeIds, Spans};
 use super::checkpoint::{self, Checkpointer};
 use super::health::Health;
 use super::identity::Identity;
-use super::instance::Instance;
+use super::instance::{Dead, Instance, Recovered};
 use super::ledger::Settled;
 use super::lock_file::Missing;
 use super::pace::Pace;
@@ -46,7 +46,8 @@ const CHECKPOINT: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5);
 /// How often this gateway looks for its own lock file: far more often than others give it up.
 const OWN_LOCK: Duration = Duration::from_millis(250);
-/// How often the slow chores are done: the mark of settled charges, processes that are gone.
+/// How often the slow chores are done: the mark of settled charges, processes that are gone, and requests that need not be
+/// remembered.
 const CHORES: Duration = Duration::from_secs(1);
 
 /// What a writer is made of.
@@ -92,6 +93,8 @@ pub(super) struct Writer {
     lock_at: Instant,
     /// Other instances whose lock files are not where they belong.
     missing: Missing,
+    /// Processes that were found gone in this transaction, with their locks, until its commit.
+    recovered: Option<(Recovered, Vec<Dead>)>,
     checkpoint_at: Instant,
 }
 
@@ -152,6 +155,7 @@ impl Writer {
             chores_at: now + CHORES,
             lock_at: now + OWN_LOCK,
             missing: Missing::default(),
+            recovered: None,
             checkpoint_at: now,
             parts,
         })
@@ -231,6 +235,7 @@ impl Writer {
     }
 
     fn transact(&mut self, work: &mut [Item], chores: bool) -> Result<(), Failure> {
+        // Between two transactions only: the holds of one count on the ids that it begins with.
         if std::mem::take(&mut self.leaves_ids) {
             self.ids = ChargeIds::default();
         }
@@ -254,9 +259,12 @@ impl Writer {
             self.wallets.forget_all();
             // Whatever mark this transaction wrote is undone: the next one writes it again.
             self.low_water = 0;
+            // So are its releases: the locks of the dead are let go, for the next look.
+            self.recovered = None;
             self.parts.metrics.commits_failed.inc();
         }
         done?;
+        self.bury();
         self.parts.queue.delivery_ends(self.heads.drain(..));
         self.identity.check().map_err(Failure::Fatal)?;
         self.wallets.trim();
@@ -313,7 +321,8 @@ fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 
-/// The wall clock, for the times in the file. Nothing is decided by it but how long an `Idempotency-Key` is remembered.
+/// The wall clock, for the times in the file. It decides how long an `Idempotency-Key` is remembered and when a settled
+/// charge is old; nothing else.
 pub(super) fn now_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

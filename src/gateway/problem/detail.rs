@@ -85,8 +85,8 @@ impl Problem {
             }
             Problem::AlreadyCharged { charge } => {
                 return format!(
-                    "This request was paid for with charge {charge}, and its answer was sent; answers are not kept. For a new \
-                     one send it under a new Idempotency-Key."
+                    "This request was paid for with charge {charge} and its reply was sent; replies are not kept. To get \
+                     another, which costs again, use a new Idempotency-Key."
                 )
                 .into();
             }
@@ -101,7 +101,8 @@ impl Problem {
                  Content-Digest; make a new key for every request."
             }
             Problem::IdempotencyFull => {
-                "The gateway remembers as many requests with an Idempotency-Key as it takes; send it without one, or later."
+                "No more requests with a new Idempotency-Key can be remembered now. Try again later, or send it without one: \
+                 then a retry is charged again."
             }
             Problem::BadPath(bad) => bad.reason(),
             Problem::MalformedKey(Malformed::Empty) => "The API key is empty.",

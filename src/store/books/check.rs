@@ -29,8 +29,8 @@ pub(in crate::store) struct Standing {
     /// Whether it has ended: then it must come to nothing.
     pub(in crate::store) is_closed: bool,
     /// Nothing, where it has ended, or there is no wallet or no integer in it.
-    pub(in crate::store) wallet: i64,
-    pub(in crate::store) books: i64,
+    pub(in crate::store) wallet_cents: i64,
+    pub(in crate::store) books_cents: i64,
 }
 
 /// Compares all accounts; `tell` hears of each whose wallet holds more or less than the books say, and how much.
@@ -46,7 +46,7 @@ pub(super) fn compare(connection: &Connection, mut tell: impl FnMut(UserId, i128
         let Some(last) = standings.last() else { return Ok(found) };
         after = last.account;
         for standing in standings {
-            let mut difference = i128::from(standing.wallet) - i128::from(standing.books);
+            let mut difference = i128::from(standing.wallet_cents) - i128::from(standing.books_cents);
             if !standing.is_closed {
                 found.users += 1;
                 // What another program changed and nobody has entered yet is no difference.
@@ -77,15 +77,15 @@ pub(in crate::store) fn standings(
     )?;
     let rows = select.query_map([after.0, most], |row| {
         let account = row.get(0)?;
-        let summed = Sum { entered: row.get(3)?, charged: row.get(4)? };
+        let summed = Sum { entered_cents: row.get(3)?, charged_cents: row.get(4)? };
         let later = recent.get(&account).copied().unwrap_or_default();
-        let wallet = match money(row.get_ref(2)?) {
+        let wallet_cents = match money(row.get_ref(2)?) {
             Balance::Money(cents) => cents.0,
             Balance::NoMoney => 0,
         };
-        let books = summed.books().wrapping_add(later.books());
+        let books_cents = summed.books().wrapping_add(later.books());
         let (user, is_closed) = (UserId(row.get(1)?), row.get(5)?);
-        Ok(Standing { account: AccountId(account), user, is_closed, wallet, books })
+        Ok(Standing { account: AccountId(account), user, is_closed, wallet_cents, books_cents })
     })?;
     rows.collect()
 }

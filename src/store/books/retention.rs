@@ -35,7 +35,7 @@ impl Retention {
 
     /// Begins a pass over all charges that are old by now.
     pub(super) fn begin(&self, now_unix_ms: i64) -> Cursor {
-        Cursor { at: i64::MIN, held_before: now_unix_ms.saturating_sub(self.age_ms) }
+        Cursor { at: i64::MIN, held_before_unix_ms: now_unix_ms.saturating_sub(self.age_ms) }
     }
 
     /// Keeps examinations of the file from counting while something moves. `None`: one is counting.
@@ -111,7 +111,7 @@ pub(super) struct Old {
 #[derive(Debug)]
 pub(super) struct Cursor {
     at: i64,
-    held_before: i64,
+    held_before_unix_ms: i64,
 }
 
 impl Cursor {
@@ -130,7 +130,7 @@ impl Cursor {
                 && let Some(row) = rows.next()?
             {
                 let (id, held_at): (i64, i64) = (row.get(0)?, row.get(1)?);
-                if held_at >= self.held_before {
+                if held_at >= self.held_before_unix_ms {
                     young = Some(id);
                     break;
                 }

@@ -26,18 +26,30 @@ pub(in crate::store) struct Marks {
 /// What rows come to for one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Sum {
-    pub(in crate::store) entered: i64,
-    pub(in crate::store) charged: i64,
+    pub(in crate::store) entered_cents: i64,
+    pub(in crate::store) charged_cents: i64,
 }
 
 impl Sum {
     /// What is left: what the wallet should hold.
     pub(in crate::store) fn books(self) -> i64 {
-        self.entered.wrapping_sub(self.charged)
+        self.entered_cents.wrapping_sub(self.charged_cents)
     }
 
-    fn plus(self, other: Sum) -> Sum {
-        Sum { entered: self.entered.wrapping_add(other.entered), charged: self.charged.wrapping_add(other.charged) }
+    /// Adds what a charge took out of the wallet.
+    pub(in crate::store) fn charge(&mut self, cents: i64) {
+        self.charged_cents = self.charged_cents.wrapping_add(cents);
+    }
+
+    /// Adds what an entry changed the balance by.
+    pub(in crate::store) fn enter(&mut self, cents: i64) {
+        self.entered_cents = self.entered_cents.wrapping_add(cents);
+    }
+
+    fn plus(mut self, other: Sum) -> Sum {
+        self.enter(other.entered_cents);
+        self.charge(other.charged_cents);
+        self
     }
 }
 
@@ -82,16 +94,14 @@ pub(super) fn gather(connection: &Connection) -> rusqlite::Result<Option<Portion
     let mut last = from.charges_below;
     let charges = each_charge(&snapshot, from.charges_below, to.charges_below, PORTION, |id, account, cents| {
         last = id;
-        let sum: &mut Sum = sums.entry(account).or_default();
-        sum.charged = sum.charged.wrapping_add(cents);
+        sums.entry(account).or_default().charge(cents);
     })?;
     if charges == PORTION {
         to.charges_below = last + 1;
     }
     let entries = each_entry(&snapshot, from.entries_through, PORTION, |id, account, cents| {
         to.entries_through = id;
-        let sum: &mut Sum = sums.entry(account).or_default();
-        sum.entered = sum.entered.wrapping_add(cents);
+        sums.entry(account).or_default().enter(cents);
     })?;
     let is_last = charges < PORTION && entries < PORTION;
     Ok((to != from).then_some(Portion { from, to, sums, is_last }))
@@ -113,9 +123,10 @@ fn add(connection: &Connection, sums: &Sums) -> rusqlite::Result<()> {
         "INSERT OR REPLACE INTO keytoll_sums (account_id, entered_cents, charged_cents) VALUES (?1, ?2, ?3)",
     )?;
     for (account, more) in sums {
-        let before = select.query_row([account], |row| Ok(Sum { entered: row.get(0)?, charged: row.get(1)? }));
+        let before =
+            select.query_row([account], |row| Ok(Sum { entered_cents: row.get(0)?, charged_cents: row.get(1)? }));
         let sum = before.optional()?.unwrap_or_default().plus(*more);
-        write.execute([*account, sum.entered, sum.charged])?;
+        write.execute([*account, sum.entered_cents, sum.charged_cents])?;
     }
     Ok(())
 }
@@ -126,19 +137,16 @@ pub(in crate::store) fn rebuild(connection: &Connection) -> rusqlite::Result<()>
     let mut to = Marks { charges_below: final_below(connection)?, entries_through: 0 };
     let mut sums = Sums::new();
     each_charge(connection, i64::MIN, to.charges_below, i64::MAX, |_, account, cents| {
-        let sum: &mut Sum = sums.entry(account).or_default();
-        sum.charged = sum.charged.wrapping_add(cents);
+        sums.entry(account).or_default().charge(cents);
     })?;
     each_entry(connection, i64::MIN, i64::MAX, |id, account, cents| {
         to.entries_through = id;
-        let sum: &mut Sum = sums.entry(account).or_default();
-        sum.entered = sum.entered.wrapping_add(cents);
+        sums.entry(account).or_default().enter(cents);
     })?;
     let mut usage = connection.prepare("SELECT account_id, captured_cents FROM keytoll_usage")?;
     let mut rows = usage.query([])?;
     while let Some(row) = rows.next()? {
-        let sum = sums.entry(row.get(0)?).or_default();
-        sum.charged = sum.charged.wrapping_add(row.get(1)?);
+        sums.entry(integer(row, 0)?).or_default().charge(integer(row, 1)?);
     }
     add(connection, &sums)?;
     set_marks(connection, to)
@@ -148,12 +156,10 @@ pub(in crate::store) fn rebuild(connection: &Connection) -> rusqlite::Result<()>
 pub(in crate::store) fn recent(connection: &Connection, marks: Marks) -> rusqlite::Result<Sums> {
     let mut sums = Sums::new();
     each_charge(connection, marks.charges_below, i64::MAX, i64::MAX, |_, account, cents| {
-        let sum: &mut Sum = sums.entry(account).or_default();
-        sum.charged = sum.charged.wrapping_add(cents);
+        sums.entry(account).or_default().charge(cents);
     })?;
     each_entry(connection, marks.entries_through, i64::MAX, |_, account, cents| {
-        let sum: &mut Sum = sums.entry(account).or_default();
-        sum.entered = sum.entered.wrapping_add(cents);
+        sums.entry(account).or_default().enter(cents);
     })?;
     Ok(sums)
 }
@@ -173,7 +179,9 @@ fn each_charge(
     let mut rows = select.query([from, to, most])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        let is_taken = integer(row, 3)? != ChargeState::Released.code();
+        // A state that is not known counts as nothing, and is the doctor's to find.
+        let state = row.get_ref(3)?.as_i64().ok().and_then(ChargeState::from_code);
+        let is_taken = state.is_some_and(ChargeState::is_taken);
         visit(row.get(0)?, integer(row, 1)?, if is_taken { integer(row, 2)? } else { 0 });
         count += 1;
     }

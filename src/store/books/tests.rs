@@ -1,5 +1,7 @@
 //! Sums, usage and the comparison that rests on them.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -7,13 +9,15 @@ use rusqlite::config::DbConfig;
 
 use super::check::{self, Comparison};
 use super::retention::{self, Retention, RollUpLock};
-use super::sums;
-use crate::config::{DatabaseConfig, Durability};
+use super::{Desk, sums};
+use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::{ApiKey, Cents, UserId};
 use crate::store::doctor;
 use crate::store::external;
+use crate::store::queue::{Queue, QueueLimits};
 use crate::store::sample::Sample;
 use crate::store::{Ledger, Role};
+use crate::telemetry::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_MS: i64 = 3_600_000;
@@ -247,6 +251,34 @@ async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(sample.number("SELECT sum(captured + released) FROM keytoll_usage"), 6);
+}
+
+#[tokio::test]
+async fn the_log_names_some_users_whose_books_do_not_balance_and_counts_the_rest() {
+    let sample = Sample::open(Role::Tool);
+    for name in ["a", "b", "c", "d", "e"] {
+        sample.user(&format!("{name}@example.com")).await;
+    }
+    own(&sample).execute("UPDATE wallets SET balance = balance + 1 WHERE user_id <> 3", []).unwrap();
+    let desk = Desk {
+        connection: own(&sample),
+        queue: Arc::new(Queue::new(QueueLimits::from(&Limits::default()))),
+        retention: None,
+        pass: None,
+        metrics: Metrics::new(&[], &[], None).store,
+        shared: Arc::default(),
+    };
+    let log = sample.path().with_extension("log");
+    let kept = Arc::new(File::create(&log).unwrap());
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(kept).finish();
+    // With one subscriber alone, tracing asks that of whichever thread comes first whether a line is wanted at all.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
+    tracing::subscriber::with_default(subscriber, || assert!(desk.compare().is_ok()));
+    let log = std::fs::read_to_string(log).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    assert!(lines[0].contains("user_id=1 difference=1") && lines[1].contains("user_id=2 difference=1"), "{log}");
+    assert!(lines[2].contains("users=4"), "{log}");
 }
 
 #[tokio::test]

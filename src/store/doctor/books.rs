@@ -12,6 +12,10 @@ use crate::store::wallets::{Balance, money};
 /// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
 const CHUNK: i64 = if cfg!(test) { 2 } else { 50_000 };
 
+/// The remedy of a difference.
+const ACCEPT: &str = "find out who changed the wallet. To accept its balance, run `keytoll doctor --repair`: the difference \
+                      is entered as external";
+
 /// Who was compared.
 #[derive(Default)]
 pub(super) struct Counted {
@@ -22,7 +26,6 @@ pub(super) struct Counted {
 struct Books<'a> {
     frozen: &'a Frozen,
     gateway_runs: bool,
-    triggers_in_place: bool,
     counted: Counted,
     report: &'a mut Report,
 }
@@ -32,10 +35,9 @@ pub(super) fn examine(
     connection: &Connection,
     frozen: &Frozen,
     gateway_runs: bool,
-    triggers_in_place: bool,
     report: &mut Report,
 ) -> rusqlite::Result<Counted> {
-    let mut books = Books { frozen, gateway_runs, triggers_in_place, counted: Counted::default(), report };
+    let mut books = Books { frozen, gateway_runs, counted: Counted::default(), report };
     let mut after = i64::MIN;
     while let Some(last) = books.chunk(connection, after)? {
         after = last;
@@ -83,7 +85,7 @@ impl Books<'_> {
         if difference != 0 {
             self.counted.unbalanced += 1;
             let message = format!("the wallet holds {}, the books say {}", Amount(wallet), Amount(books + pending));
-            let finding = Finding::wrong(Check::Books, message, self.remedy());
+            let finding = Finding::wrong(Check::Books, message, ACCEPT);
             self.report.add(finding.of(UserId(user)).cents(difference));
         } else if pending != 0 {
             let message = format!("another program changed the wallet by {}; not on the books yet", Amount(pending));
@@ -93,16 +95,6 @@ impl Books<'_> {
                 "none: the next gateway or command enters it"
             };
             self.report.add(Finding::note(Check::Pending, message, remedy).of(UserId(user)).cents(pending));
-        }
-    }
-
-    fn remedy(&self) -> &'static str {
-        if self.triggers_in_place {
-            "find out who changed the wallet. To accept its balance, run `keytoll doctor --repair`: the difference is entered \
-             as external"
-        } else {
-            "find out who changed the wallet. `keytoll user list`, or a start, accepts its balance: the difference is entered \
-             as external"
         }
     }
 

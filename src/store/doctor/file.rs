@@ -14,7 +14,7 @@ use crate::store::triggers;
 const RESTORE: &str =
     "stop every program on the file, keep a copy of it, and restore a backup or use sqlite3's .recover";
 const PUT_BACK: &str =
-    "run `keytoll user list` or start the gateway: the triggers are put back and every wallet is compared";
+    "run `keytoll doctor --repair` or start the gateway: the triggers are put back, and every wallet is compared";
 
 /// Which SQLite changed the file's first page last, as its header says: bytes 96 to 99
 /// (<https://www.sqlite.org/fileformat2.html>, §1.3.22), as of the last checkpoint. Older ones can lose what was
@@ -111,10 +111,9 @@ pub(super) fn foreign_keys(connection: &Connection, report: &mut Report) -> rusq
     Ok(())
 }
 
-/// Keytoll's triggers and those of others. Whether Keytoll's are in place.
-pub(super) fn triggers(connection: &Connection, report: &mut Report) -> rusqlite::Result<bool> {
-    let in_place = triggers::in_place(connection)?;
-    if !in_place {
+/// Keytoll's triggers and those of others.
+pub(super) fn triggers(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+    if !triggers::in_place(connection)? {
         let message = "the triggers on wallets are not in place: changes by other programs are not noted";
         report.add(Finding::wrong(Check::Triggers, message, PUT_BACK));
     }
@@ -126,7 +125,7 @@ pub(super) fn triggers(connection: &Connection, report: &mut Report) -> rusqlite
             "make sure that nothing depends on it for Keytoll's writes",
         ));
     }
-    Ok(in_place)
+    Ok(())
 }
 
 fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<String>> {

@@ -47,8 +47,9 @@ impl Frozen {
         let marks = sums::marks(&snapshot)?;
         let kept = {
             let mut select = snapshot.prepare("SELECT account_id, entered_cents, charged_cents FROM keytoll_sums")?;
-            let rows =
-                select.query_map([], |row| Ok((row.get(0)?, Sum { entered: row.get(1)?, charged: row.get(2)? })))?;
+            let rows = select.query_map([], |row| {
+                Ok((row.get(0)?, Sum { entered_cents: row.get(1)?, charged_cents: row.get(2)? }))
+            })?;
             rows.collect::<rusqlite::Result<HashMap<i64, Sum>>>()?
         };
         let (sums, found) = (Sums::new(), HashMap::new());
@@ -76,15 +77,13 @@ pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut 
     usage::each(connection, report, |used| {
         frozen.rolled_up += used.charges;
         *sums.entry(used.account).or_default() -= i128::from(used.captured_cents);
-        let sum = found.entry(used.account).or_default();
-        sum.charged = sum.charged.wrapping_add(used.captured_cents);
+        found.entry(used.account).or_default().charge(used.captured_cents);
     })?;
     each_charge(connection, i64::MIN, frozen.first_open_charge, |charge| {
         *charges += 1;
         *sums.entry(charge.account).or_default() += charge.effect();
         if charge.id < frozen.marks.charges_below {
-            let sum = found.entry(charge.account).or_default();
-            sum.charged = sum.charged.wrapping_add(charge.taken());
+            found.entry(charge.account).or_default().charge(charge.taken());
         }
         charge.judge(report);
     })?;
@@ -92,8 +91,7 @@ pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut 
         let cents = entry.cents.unwrap_or(0);
         *sums.entry(entry.account).or_default() += i128::from(cents);
         if entry.id <= frozen.marks.entries_through {
-            let sum = found.entry(entry.account).or_default();
-            sum.entered = sum.entered.wrapping_add(cents);
+            found.entry(entry.account).or_default().enter(cents);
         }
         entry.judge(report);
     })?;
@@ -150,10 +148,7 @@ impl Charge {
 
     /// What it took out of the wallet.
     fn taken(&self) -> i64 {
-        match self.state {
-            Some(ChargeState::Held | ChargeState::Captured) => self.cents.unwrap_or(0),
-            Some(ChargeState::Released) | None => 0,
-        }
+        if self.state.is_some_and(ChargeState::is_taken) { self.cents.unwrap_or(0) } else { 0 }
     }
 
     fn judge(&self, report: &mut Report) {

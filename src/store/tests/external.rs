@@ -78,6 +78,29 @@ async fn the_books_balance_after_whatever_another_program_does() {
 }
 
 #[tokio::test]
+async fn a_wallet_that_is_nobodys_any_more_is_taken_off_the_books() {
+    for statement in
+        ["UPDATE wallets SET user_id = 'nobody'", "REPLACE INTO wallets (id, user_id, balance) VALUES (1, 'nobody', 7)"]
+    {
+        let scene = scene().await;
+        scene.apply(statement).await;
+        assert_eq!(scene.sample.books(scene.user), 0, "{statement}");
+        // Nor do all wallets together bring it there.
+        scene.apply("INSERT INTO keytoll_wallet_log (op) VALUES ('else')").await;
+        assert_eq!(scene.sample.books(scene.user), 0, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_note_that_no_trigger_writes_has_the_wallets_compared() {
+    let scene = scene().await;
+    for op in ["NULL", "7", "'else'"] {
+        scene.apply(&format!("INSERT INTO keytoll_wallet_log (op) VALUES ({op})")).await;
+        assert_eq!(scene.sample.books(scene.user), scene.balance(), "{op}");
+    }
+}
+
+#[tokio::test]
 async fn an_absolute_value_written_over_a_debit_shows_on_the_books() {
     let scene = scene().await;
     // The application read 500 before the call was charged, and writes back 500 + 100.

@@ -1,7 +1,12 @@
 //! What is found at a start: a file of the application, holds of processes that are gone, changes while away.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
 use crate::store::sample::Sample;
-use crate::store::{Fatal, OpenError, Recovered, Role, Settled};
+use crate::store::write::WriteFault;
+use crate::store::{Fatal, OpenError, Recovered, Role, Settled, lock_file};
 
 #[tokio::test]
 async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
@@ -35,6 +40,44 @@ async fn a_live_gateways_holds_are_left_alone() {
     assert_eq!(held.charge.capture(200).await, Settled::Captured);
     assert_eq!(sample.number("SELECT balance FROM wallets"), 460);
     other.close();
+}
+
+#[tokio::test]
+async fn the_lock_file_of_a_dead_gateway_stays_until_its_releases_are_committed() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let (other, _) = sample.open_another(Role::Gateway);
+    let (ledger, answers) = other.ledger();
+    tokio::spawn(answers);
+    let held = ledger.hold(sample.wish(&key, 40).await).await.unwrap();
+    let id = sample.number("SELECT max(id) FROM keytoll_instances");
+    let lock = lock_file::path(&sample.path(), id);
+    // The other ends as if its process did, with a charge that is held.
+    other.close();
+    drop(held);
+    // The first transaction that releases it comes to nothing.
+    while !undone_with_the_end_of(&sample, id, lock.clone()).await {}
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while lock.exists() {
+        assert!(Instant::now() < deadline, "the lock file stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((sample.books(user), sample.number("SELECT balance FROM wallets")), (500, 500));
+}
+
+/// Whether a transaction in which an instance was ended was rolled back, with its lock file in place until then.
+async fn undone_with_the_end_of(sample: &Sample, instance: i64, lock: PathBuf) -> bool {
+    let written = sample.store.write(move |tx| -> Result<bool, WriteFault<Infallible>> {
+        let ended = "SELECT ended_at IS NOT NULL FROM keytoll_instances WHERE id = ?1";
+        let has_ended = tx.connection().query_row(ended, [instance], |row| row.get(0))?;
+        if has_ended {
+            assert!(lock.exists(), "the lock file is gone before the commit");
+            tx.connection().execute_batch("ROLLBACK")?;
+        }
+        Ok(has_ended)
+    });
+    written.await.is_err()
 }
 
 #[tokio::test]

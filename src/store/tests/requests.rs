@@ -181,7 +181,7 @@ async fn what_was_paid_and_never_answered_is_forwarded_once_more_for_the_same_ch
 }
 
 #[tokio::test]
-async fn it_is_forwarded_once_more_by_an_empty_wallet_too() {
+async fn a_forward_once_more_needs_nothing_in_the_wallet() {
     let scene = Scene::new().await;
     let charge = scene.captured(false).await;
     scene.sample.store.debit(scene.user, Cents(460), None).await.unwrap();
@@ -192,7 +192,7 @@ async fn it_is_forwarded_once_more_by_an_empty_wallet_too() {
 }
 
 #[tokio::test]
-async fn it_costs_what_its_charge_did_whatever_the_price_is_now() {
+async fn a_forward_once_more_costs_what_its_charge_did_whatever_the_price_is_now() {
     let scene = Scene::new().await;
     let charge = scene.captured(false).await;
     let wish = scene.sample.wish(&scene.key, 2 * PRICE).await;
@@ -344,17 +344,17 @@ async fn what_is_given_back_to_a_wallet_that_is_gone_is_taken_out_again() {
 async fn another_request_under_the_same_key_is_refused_whatever_became_of_the_first() {
     let scene = Scene::new().await;
     let held = scene.ask().await.unwrap();
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::RequestDiffers);
+    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     held.charge.release(Some(500)).await;
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::RequestDiffers);
+    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     scene.captured(false).await;
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::RequestDiffers);
+    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     let again = scene.ask().await.unwrap();
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::RequestDiffers);
+    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     again.charge.release(None).await;
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::RequestDiffers);
+    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     scene.captured(true).await;
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::RequestDiffers);
+    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     // Another key is another request, and so is the same key of another user.
     drop(scene.ask_for("other", "other").await.unwrap());
     let other = scene.sample.user("b@example.com").await;
@@ -388,7 +388,7 @@ async fn requests_are_bounded_and_none_is_forgotten_before_its_time() {
     for key in ["a", "b", "c"] {
         scene.ask_for(key, "thing").await.unwrap().charge.release(None).await;
     }
-    assert_eq!(scene.ask_for("d", "thing").await.unwrap_err(), HoldRefused::TooManyRequests);
+    assert_eq!(scene.ask_for("d", "thing").await.unwrap_err(), HoldRefused::IdempotencyFull);
     // A key that is known needs no room, and a request without one none at all.
     drop(scene.ask_for("a", "thing").await.unwrap());
     drop(scene.sample.hold(&scene.ledger, &scene.key, 1).await);
@@ -400,7 +400,7 @@ async fn requests_are_bounded_and_none_is_forgotten_before_its_time() {
         "UPDATE keytoll_requests SET created_at = 0 WHERE charge_id = (SELECT min(charge_id) FROM keytoll_requests)";
     scene.sample.application().execute(oldest, []).unwrap();
     drop(scene.ask_for("d", "thing").await.unwrap());
-    assert_eq!(scene.ask_for("e", "thing").await.unwrap_err(), HoldRefused::TooManyRequests);
+    assert_eq!(scene.ask_for("e", "thing").await.unwrap_err(), HoldRefused::IdempotencyFull);
     assert_eq!(scene.sample.number("SELECT value FROM keytoll_meta WHERE name = 'requests'"), 3);
 }
 

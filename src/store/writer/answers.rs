@@ -34,7 +34,7 @@ impl Writer {
                     post.add(command.reply.address(Ok(held)));
                 }
                 Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
-                Item::Settle(command, Settled::Captured) if command.is_given_up() => self.undo(command),
+                Item::Settle(command, Settled::Captured) if !command.claim() => self.undo(command),
                 Item::Settle(command, settled) => {
                     self.spans.settled(command.facts.span);
                     count(&metrics, settled, &command.facts);
@@ -158,8 +158,8 @@ fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
     let cents = facts.cents.0.unsigned_abs();
     if facts.attempt.is_again() {
         if let Settled::Released { .. } = settled {
-            metrics.given_back.inc();
-            metrics.given_back_cents.inc_by(cents);
+            metrics.forwarded_again_failed.inc();
+            metrics.forwarded_again_failed_cents.inc_by(cents);
         }
         return;
     }

@@ -1,5 +1,6 @@
-//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead; and what
-//! happens between two transactions.
+//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead, and the sweep
+//! of requests that need not be remembered; what happens between two transactions: this process's own lock file, and the
+//! rest of a checkpoint; and the last transaction.
 
 use std::time::{Duration, Instant};
 
@@ -83,10 +84,17 @@ impl Writer {
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
             self.wallets.flush(connection)?;
+            self.recovered = Some((recovered, dead));
+        }
+        Ok(())
+    }
+
+    /// After the commit: says whose holds were released in it, and takes their lock files away.
+    pub(super) fn bury(&mut self) {
+        if let Some((recovered, dead)) = self.recovered.take() {
             recovered.tell();
             dead.into_iter().for_each(instance::Dead::remove_lock);
         }
-        Ok(())
     }
 
     /// Between two transactions: the little that is left of a checkpoint, and the bound of the log.

@@ -25,9 +25,9 @@ pub struct StoreMetrics {
     /// Requests forwarded once more for a retry.
     pub forwarded_again: Counter,
     /// Those that failed, and whose price was given back.
-    pub given_back: Counter,
+    pub forwarded_again_failed: Counter,
     /// What that was, in cents.
-    pub given_back_cents: Counter,
+    pub forwarded_again_failed_cents: Counter,
     /// Charges held and not settled.
     pub holds_open: Gauge,
     /// Entries for what other programs did to balances.
@@ -67,8 +67,9 @@ impl StoreMetrics {
             releases: register.counter("releases", "Releases committed"),
             released_cents: register.counter("released_cents", "Cents given back by releases"),
             forwarded_again: register.counter("forwarded_again", "Requests forwarded once more for a retry"),
-            given_back: register.counter("given_back", "Requests forwarded once more in vain, and given back"),
-            given_back_cents: register.counter("given_back_cents", "Cents given back for them"),
+            forwarded_again_failed: register
+                .counter("forwarded_again_failed", "Requests forwarded once more in vain, and given back"),
+            forwarded_again_failed_cents: register.counter("forwarded_again_failed_cents", "Cents given back for them"),
             holds_open: register.gauge("holds_open", "Charges held and not settled"),
             external_entries: register.counter("external_entries", "Entries for balances that other programs changed"),
             batch_size: register.histogram("batch_size", "Messages in one transaction", Unit::Count, SIZES),

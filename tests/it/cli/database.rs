@@ -139,6 +139,16 @@ fn the_doctor_repairs_what_it_can_and_says_what_it_did() {
 }
 
 #[test]
+fn the_doctor_repairs_nothing_in_a_file_that_it_cannot_count() {
+    let desk = Desk::with_ada();
+    desk.run(&["uninstall", "--yes"]).done();
+    let run = desk.run(&["doctor", "--repair"]);
+    assert_eq!((run.status, run.err.as_str()), (1, ""));
+    assert!(run.out.contains("wrong  Keytoll's tables are not in the file"), "{}", run.out);
+    assert!(run.out.ends_with("the books were not examined\n"), "{}", run.out);
+}
+
+#[test]
 fn the_doctor_finds_a_charge_in_a_state_that_is_not_known() {
     let desk = Desk::with_ada();
     let charge = "INSERT INTO keytoll_charges VALUES (1, 1, 1, 1, 1, 2, 9, 0, 0, NULL)";

@@ -1,7 +1,7 @@
 //! What was paid for and never answered: one forward more, for the same charge.
 
-use super::{OK, OOPS, Scene};
-use crate::harness::{Client, until};
+use super::{OK, ON, OOPS, Scene};
+use crate::harness::{Api, Call, Client, Gateway, Upstream, until};
 
 #[test]
 fn a_client_that_left_before_the_head_has_one_forward_more_for_the_same_charge() {
@@ -22,7 +22,7 @@ fn a_client_that_left_before_the_head_has_one_forward_more_for_the_same_charge()
 }
 
 #[test]
-fn a_long_reply_to_it_comes_whole() {
+fn a_forward_once_more_has_a_long_reply_whole() {
     let scene = Scene::new();
     let charge = scene.unanswered();
     let (mut client, mut call) = scene.forwarded();
@@ -36,7 +36,7 @@ fn a_long_reply_to_it_comes_whole() {
 }
 
 #[test]
-fn whatever_becomes_of_its_head_there_is_no_third() {
+fn a_forward_once_more_is_the_last_whatever_becomes_of_its_head() {
     let scene = Scene::new();
     let charge = scene.unanswered();
     let (client, call) = scene.forwarded();
@@ -48,7 +48,7 @@ fn whatever_becomes_of_its_head_there_is_no_third() {
 }
 
 /// The second forward fails; what it cost is given back, once, and the next retry pays anew.
-fn fails(end: impl FnOnce(&mut Client, crate::harness::Call)) {
+fn fails(end: impl FnOnce(&mut Client, Call)) {
     let scene = Scene::new();
     let charge = scene.unanswered();
     let (mut client, call) = scene.forwarded();
@@ -63,7 +63,7 @@ fn fails(end: impl FnOnce(&mut Client, crate::harness::Call)) {
 }
 
 #[test]
-fn one_that_ends_in_an_outcome_that_is_not_charged_is_given_back() {
+fn a_forward_once_more_that_ends_in_an_outcome_that_is_not_charged_is_given_back() {
     fails(|client, call| {
         call.reply(OOPS);
         let reply = client.reply();
@@ -73,7 +73,7 @@ fn one_that_ends_in_an_outcome_that_is_not_charged_is_given_back() {
 }
 
 #[test]
-fn one_that_the_upstream_breaks_off_before_its_head_is_given_back() {
+fn a_forward_once_more_that_the_upstream_breaks_off_before_its_head_is_given_back() {
     fails(|client, call| {
         call.break_off();
         let reply = client.reply();
@@ -83,7 +83,7 @@ fn one_that_the_upstream_breaks_off_before_its_head_is_given_back() {
 }
 
 #[test]
-fn one_whose_reply_breaks_off_is_given_back() {
+fn a_forward_once_more_whose_reply_breaks_off_is_given_back() {
     fails(|client, mut call| {
         call.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
         assert_eq!(client.head().status(), 200);
@@ -136,11 +136,11 @@ fn a_key_that_was_switched_off_meanwhile_has_no_forward_more() {
 }
 
 #[test]
-fn it_is_cut_with_the_gateway_and_given_back() {
-    let upstream = crate::harness::Upstream::scripted();
+fn a_forward_once_more_is_cut_with_the_gateway_and_given_back() {
+    let upstream = Upstream::scripted();
     let directory = tempfile::tempdir().unwrap();
-    let api = crate::harness::Api::new("weather", upstream.address()).with(super::ON);
-    let gateway = crate::harness::Gateway::builder().api(api).at(directory.path()).drain_timeout_ms(100).start();
+    let api = Api::new("weather", upstream.address()).with(ON);
+    let gateway = Gateway::builder().api(api).at(directory.path()).drain_timeout_ms(100).start();
     let customer = gateway.customer("weather", 500);
     let scene = Scene { upstream, gateway, customer };
     scene.unanswered();

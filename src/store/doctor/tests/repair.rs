@@ -61,6 +61,23 @@ async fn sums_that_are_not_those_of_the_rows_are_found_and_made_anew() {
 }
 
 #[tokio::test]
+async fn a_charge_in_a_state_that_is_not_known_counts_as_nothing_for_a_repair_too() {
+    for state in ["7", "'text'"] {
+        for next_charge_id in [1, 2] {
+            let file = File::new().await;
+            file.behind_its_back(&format!(
+                "{CHARGE} VALUES (1, 1, 1, 1, 1, 2, {state}, 0, 0);
+                 UPDATE keytoll_meta SET value = {next_charge_id} WHERE name = 'next_charge_id'"
+            ));
+            assert_eq!(file.only_wrong().check, Check::Rows);
+            assert_eq!(repair(&file.database()).unwrap(), [], "{state}");
+            assert_eq!(file.only_wrong().check, Check::Rows, "{state}");
+            assert_eq!(file.number("SELECT count(*) FROM keytoll_entries WHERE kind = 'external'"), 0, "{state}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn missing_triggers_are_put_back() {
     let file = File::new().await;
     file.application("DROP TRIGGER keytoll_wallets_after_update; UPDATE wallets SET balance = 1 WHERE user_id = 2");

@@ -62,6 +62,20 @@ async fn what_other_programs_did_is_pending_and_not_wrong_until_it_is_entered() 
 }
 
 #[tokio::test]
+async fn a_change_of_a_wallet_that_an_insert_left_alone_is_pending() {
+    let file = File::new().await;
+    file.application(
+        "INSERT OR IGNORE INTO wallets (user_id, balance) VALUES (1, 0);
+         UPDATE wallets SET balance = balance + 5 WHERE user_id = 1",
+    );
+    let before = file.examine();
+    assert!(before.holds(), "{before:#?}");
+    assert_eq!(of_check(&before, Check::Pending), [(1, 5)]);
+    file.open().close();
+    assert!(file.examine().findings.is_empty());
+}
+
+#[tokio::test]
 async fn pending_changes_do_not_hide_a_difference() {
     let file = File::new().await;
     file.application("UPDATE wallets SET balance = balance + 30 WHERE user_id = 1");
@@ -90,6 +104,25 @@ async fn every_charge_is_well_formed() {
             assert!(found.message.contains("charge 1 ") && found.message.contains(words), "{}", found.message);
         }
     }
+}
+
+#[tokio::test]
+async fn usage_that_is_no_number_is_found_and_the_rest_is_counted() {
+    let file = File::new().await;
+    file.behind_its_back(
+        "INSERT INTO keytoll_usage VALUES (1, 1, 1, 1, 2, 0, 0, 1, 7), ('x', 1, 1, 1, 2, 0, 0, 1, 7), (2, 1, 'x', 1, 2, 0, 0, 1, 7),
+             (2, 1, 1, 1, 'x', 0, 0, 1, 7), (2, 'x', 1, 1, 2, 0, 0, 1, 7), (3, 1, 1, 1, 2, 0, 'many', 1, 7), (4, 1, 1, 1, 2, 0, 0, 1, -7),
+             (5, 1, 1, 1, 2, 0, 0, 1, 7), (6, 1, 1, 1, 2, 0, 0, 1, 7), ('y', 1, 1, 1, 2, 0, 0, 1, 7), ('z', 1, 1, 1, 2, 0, 0, 1, 7)",
+    );
+    let report = file.examine();
+    let found: Vec<Finding> = wrong(&report).into_iter().filter(|finding| finding.check == Check::Rows).collect();
+    assert_eq!(found.len(), 8, "{report:#?}");
+    let counts =
+        found.iter().filter(|finding| finding.message.contains("count or sum that is no whole number")).count();
+    assert_eq!((counts, report.summary.unwrap().rolled_up), (2, 11));
+    // A repair comes to its end too, and has nothing to enter.
+    let done = crate::store::doctor::repair(&file.database()).unwrap();
+    assert_eq!(done, []);
 }
 
 #[tokio::test]
