@@ -227,6 +227,9 @@ pub struct Limits {
     pub idempotency_keys: usize,
     /// Charges held and not settled yet; past it 503.
     pub open_charges: usize,
+    /// How long a charge may stay held: then a reply that is on its way is captured and flows on, and a request whose reply
+    /// has not begun is given up.
+    pub open_charge: Duration,
     /// Holds and settlements in one transaction.
     pub batch: usize,
     /// Wallets that the writer remembers.
@@ -275,6 +278,7 @@ impl Default for Limits {
             idempotency_ttl: Duration::from_secs(24 * 60 * 60),
             idempotency_keys: 1_000_000,
             open_charges: 20_000,
+            open_charge: Duration::from_secs(3_600),
             batch: 256,
             cached_wallets: 100_000,
             wal_bytes: 64 << 20,

@@ -9,6 +9,7 @@ mod detach;
 mod exchange;
 mod headers;
 mod idempotency;
+mod open_hold;
 mod path;
 mod percent;
 mod problem;

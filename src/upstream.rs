@@ -27,6 +27,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::Body;
+use tokio::time::Instant;
 
 use crate::billing::Passage;
 use crate::config::{Limits, UpstreamConfig};
@@ -46,6 +47,8 @@ pub struct UpstreamLimits {
     pub connect_timeout: Duration,
     /// From the request sent, or its last piece that the upstream took, to the reply's head.
     pub head_timeout: Duration,
+    /// From the request to the reply's head, however the request's body moves.
+    pub exchange_timeout: Duration,
     /// Between two pieces of the reply's body.
     pub body_idle: Duration,
     /// How long an unused connection is kept.
@@ -59,6 +62,7 @@ impl From<&Limits> for UpstreamLimits {
         UpstreamLimits {
             connect_timeout: limits.connect_timeout,
             head_timeout: limits.upstream_head_timeout,
+            exchange_timeout: limits.open_charge,
             body_idle: limits.upstream_body_idle,
             keep_idle: limits.upstream_keep_idle,
             keep_connections: limits.upstream_keep_connections,
@@ -135,6 +139,7 @@ impl<B: RequestBody> Upstream<B> {
         let (body, progress) = Outgoing::new(body);
         let mut request = Request::from_parts(head, body);
 
+        let end = Instant::now() + self.limits.exchange_timeout;
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut refused = None;
         for turn in 0..self.targets.len() {
@@ -145,7 +150,7 @@ impl<B: RequestBody> Upstream<B> {
             target.address_to(&mut request, path.as_ref());
 
             if let Some(mut kept) = target.pool.take() {
-                match kept.exchange(request, progress.as_deref(), self.limits.head_timeout).await {
+                match kept.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
                     Ok(reply) => return Ok(self.reply(reply, kept, progress, target)),
                     Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
                     Err(Failure::Sent(error)) => return Err(error),
@@ -160,7 +165,7 @@ impl<B: RequestBody> Upstream<B> {
                 }
             };
             let mut fresh = Connection::open(stream).await?;
-            return match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout).await {
+            return match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
                 Ok(reply) => Ok(self.reply(reply, fresh, progress, target)),
                 Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
                 Err(Failure::Sent(error)) => Err(error),

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::headers::{ForUpstream, Identity, Receipt, RequestId, to_client, to_upstream, upgrade_requested};
+use super::open_hold::OpenHold;
 use super::problem::{BadRequest, Problem};
 use super::record::Record;
 use super::reply::{self, End, ReplyBody, Upstreamed};
@@ -183,7 +184,9 @@ impl Settle<'_> {
                 let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
                 let end = if is_silent { End::Silent } else { End::Marked };
                 self.watch(reply_head);
-                let body = ReplyBody::settling(body, first, end, (hold, outcome), self.record.clone());
+                let limit = self.gateway.shared.parts.limits.open_charge;
+                let open = OpenHold::new(hold, outcome, limit, self.record.clone());
+                let body = ReplyBody::settling(body, first, end, (open, outcome), self.record.clone());
                 Ok(Response::from_parts(head, body))
             }
             Gathered::Broken { is_clients } => {

@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
 use super::headers::{Receipt, RequestId, clean_trailers};
+use super::open_hold::OpenHold;
 use super::problem::Problem;
 use super::record::Record;
 use super::request_body::RequestBody;
@@ -64,10 +65,12 @@ pub(super) enum End {
 }
 
 enum State {
-    /// Data flows. The hold is gone only when the reply broke off.
-    Flowing(Option<Hold>),
+    /// Data flows.
+    Flowing(OpenHold),
     /// The end is held back until the capture is committed.
     Capturing { last: Option<Frame<Bytes>>, settling: Settling, cents: Cents },
+    /// The same, where its capture began when the reply had taken very long.
+    CapturingLate { last: Option<Frame<Bytes>>, open: OpenHold },
     /// Nothing more.
     Done,
 }
@@ -102,10 +105,10 @@ impl ReplyBody {
         body: Upstreamed,
         first: VecDeque<Frame<Bytes>>,
         end: End,
-        (hold, outcome): (Hold, Outcome),
+        (open, outcome): (OpenHold, Outcome),
         record: Record,
     ) -> ReplyBody {
-        let unsettled = Unsettled { body, first, end, behind: None, state: State::Flowing(Some(hold)), outcome };
+        let unsettled = Unsettled { body, first, end, behind: None, state: State::Flowing(open), outcome };
         ReplyBody { kind: Kind::Settling(Box::new(unsettled)), record: Some(record) }
     }
 
@@ -183,7 +186,17 @@ impl Unsettled {
                     }
                     return Poll::Ready(last.map(Ok));
                 }
-                State::Flowing(hold) => {
+                State::CapturingLate { last, open } => {
+                    let is_captured = ready!(open.poll_captured(cx));
+                    let last = last.take();
+                    self.state = State::Done;
+                    return Poll::Ready(if is_captured { last.map(Ok) } else { Some(Err(ReplyError::Unpaid)) });
+                }
+                State::Flowing(open) => {
+                    if open.is_unpaid(cx) {
+                        self.state = State::Done;
+                        return Poll::Ready(Some(Err(ReplyError::Unpaid)));
+                    }
                     let frame = match self.first.pop_front() {
                         Some(first) => Some(Ok(first)),
                         None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
@@ -203,7 +216,7 @@ impl Unsettled {
                         None => None,
                         Some(Err(error)) => {
                             let is_clients = matches!(error, BodyError::RequestBody(_));
-                            let hold = hold.take();
+                            let hold = open.take();
                             self.state = State::Done;
                             if let (Some(hold), Some(record)) = (hold, record) {
                                 end_early(hold, self.outcome, record, is_clients);
@@ -211,9 +224,14 @@ impl Unsettled {
                             return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
                         }
                     };
-                    let Some(hold) = hold.take() else { return Poll::Ready(None) };
-                    let cents = hold.cents();
-                    self.state = State::Capturing { last, settling: hold.capture(self.outcome), cents };
+                    self.state = match (open.take(), std::mem::replace(&mut self.state, State::Done)) {
+                        (Some(hold), _) => {
+                            let cents = hold.cents();
+                            State::Capturing { last, settling: hold.capture(self.outcome), cents }
+                        }
+                        (None, State::Flowing(open)) => State::CapturingLate { last, open },
+                        (None, other) => other,
+                    };
                 }
             }
         }
@@ -232,8 +250,8 @@ fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 impl Drop for ReplyBody {
     fn drop(&mut self) {
         let Kind::Settling(unsettled) = &mut self.kind else { return };
-        let State::Flowing(hold) = &mut unsettled.state else { return };
-        let (Some(hold), Some(record)) = (hold.take(), &self.record) else { return };
+        let State::Flowing(open) = &unsettled.state else { return };
+        let (Some(hold), Some(record)) = (open.take(), &self.record) else { return };
         end_early(hold, unsettled.outcome, record, true);
     }
 }

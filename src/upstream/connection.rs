@@ -74,14 +74,16 @@ impl<B: RequestBody> Connection<B> {
         &mut self.timer
     }
 
-    /// Sends a request and waits for its reply's head, `limit` long after the request's last movement.
+    /// Sends a request and waits for its reply's head, `limit` long after the request's last movement, and until `end` at
+    /// most.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Outgoing<B>>,
         progress: Option<&Progress>,
         limit: Duration,
+        end: Instant,
     ) -> Result<Response<Incoming>, Failure<B>> {
-        self.timer.set(Instant::now() + limit);
+        self.timer.set((Instant::now() + limit).min(end));
         let timer = &mut self.timer;
         let mut answer = pin!(self.sender.try_send_request(request));
         poll_fn(|cx| {
@@ -94,7 +96,7 @@ impl<B: RequestBody> Connection<B> {
             failpoint::reach("request-sent");
             loop {
                 ready!(timer.poll(cx));
-                let due = progress.map(|progress| progress.silent_since() + limit);
+                let due = progress.map(|progress| (progress.silent_since() + limit).min(end));
                 match due.filter(|due| *due > Instant::now()) {
                     Some(due) => timer.set(due),
                     None => return Poll::Ready(Err(Failure::Sent(SendError::HeadTimeout))),

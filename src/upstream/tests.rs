@@ -22,7 +22,14 @@ const SHORT: Duration = Duration::from_millis(20);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn limits() -> UpstreamLimits {
-    UpstreamLimits { connect_timeout: LONG, head_timeout: LONG, body_idle: LONG, keep_idle: LONG, keep_connections: 8 }
+    UpstreamLimits {
+        connect_timeout: LONG,
+        head_timeout: LONG,
+        exchange_timeout: LONG,
+        body_idle: LONG,
+        keep_idle: LONG,
+        keep_connections: 8,
+    }
 }
 
 async fn listen() -> (TcpListener, UpstreamConfig) {

@@ -28,6 +28,8 @@ mod house;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+mod long_replies;
+#[cfg(test)]
 mod neighbours;
 #[cfg(test)]
 mod outages;

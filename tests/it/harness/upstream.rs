@@ -150,6 +150,11 @@ impl Call {
         self.reader().stream().write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Sends a part of a reply to a gateway that may not want it any more.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.reader().stream().write_all(bytes.as_ref())
+    }
+
     /// Sends the rest of a reply; the connection stays open for the next call.
     #[track_caller]
     pub(crate) fn reply(mut self, bytes: impl AsRef<[u8]>) {
