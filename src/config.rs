@@ -41,6 +41,8 @@ pub use fault::{Expected, Fault, PathFault, SourceFault, UrlFault};
 pub use load::{DatabaseSettings, Listeners, Loaded, load, load_database, load_listeners};
 pub use mistake::{ConfigErrors, Mistake, Place};
 
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Everything that a gateway needs to know, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -275,7 +277,7 @@ impl Default for Limits {
             tunnel_idle: Duration::from_secs(300),
             hold_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(5),
-            idempotency_ttl: Duration::from_secs(24 * 60 * 60),
+            idempotency_ttl: DAY,
             idempotency_keys: 1_000_000,
             open_charges: 20_000,
             open_charge: Duration::from_secs(3_600),

@@ -1,12 +1,12 @@
 //! The `Idempotency-Key` of a request that may be sent again.
 
 use axum::extract::FromRequestParts;
-use http::HeaderName;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 
 use super::AdminState;
 use super::problem::Problem;
-use crate::model::IdempotencyKey;
+use crate::model::{IdempotencyKey, NoKey};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -17,9 +17,7 @@ impl FromRequestParts<AdminState> for Key {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &AdminState) -> Result<Key, Problem> {
-        let mut lines = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(line) = lines.next() else { return Ok(Key(None)) };
-        let key = IdempotencyKey::parse(line.as_bytes()).filter(|_| lines.next().is_none());
-        key.map(|key| Key(Some(key))).ok_or(Problem::BadIdempotencyKey)
+        let lines = parts.headers.get_all(IDEMPOTENCY_KEY).iter().map(HeaderValue::as_bytes);
+        IdempotencyKey::of_lines(lines).map(Key).map_err(|NoKey| Problem::BadIdempotencyKey)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use http::StatusCode;
 
-use super::{ApiConfig, ChargeOn, Config, CredentialSource, Durability, EncodedSlash, KeyStorage, RouteConfig};
+use super::{ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, KeyStorage, RouteConfig};
 use crate::model::Cents;
 
 impl Config {
@@ -26,7 +26,7 @@ impl Config {
             Durability::Normal => "captures survive the process, not a power cut (durability normal)",
         };
         let kept = match database.keep_charges {
-            Some(age) => format!("charges kept for {} days", age.as_secs() / (24 * 60 * 60)),
+            Some(age) => format!("charges kept for {} days", age.as_secs() / DAY.as_secs()),
             None => "charges kept for ever".to_owned(),
         };
         writeln!(out, "database  {}, {missing}; {survives}; {kept}", database.path.display())?;

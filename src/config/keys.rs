@@ -12,7 +12,8 @@ use super::given::{Given, Raw, set};
 use super::mistake::{Mistakes, Place};
 use super::value;
 use super::{
-    CredentialSource, DatabaseConfig, Durability, KeyStorage, KeysConfig, Limits, LogConfig, LogFormat, ServerConfig,
+    CredentialSource, DAY, DatabaseConfig, Durability, KeyStorage, KeysConfig, Limits, LogConfig, LogFormat,
+    ServerConfig,
 };
 use crate::model::KeyPrefix;
 
@@ -138,7 +139,6 @@ impl Default for Settings {
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: i64 = 1 << 20;
 
 /// The sections of single values.

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use super::problem::Problem;
 use super::route::Match;
 use super::target::Target;
-use crate::model::{IdempotencyKey, RequestDigest, Retryable};
+use crate::model::{IdempotencyKey, NoKey, RequestDigest, Retryable};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// RFC 9530 §2.
@@ -23,12 +23,10 @@ pub(super) fn read<B>(
     if !found.api.idempotency || found.route.price.is_zero() {
         return Ok(None);
     }
-    let mut lines = request.headers().get_all(IDEMPOTENCY_KEY).iter();
-    let Some(line) = lines.next() else { return Ok(None) };
-    if lines.next().is_some() {
-        return Err(Problem::BadIdempotencyKey);
-    }
-    let key = IdempotencyKey::parse(line.as_bytes()).ok_or(Problem::BadIdempotencyKey)?;
+    let lines = request.headers().get_all(IDEMPOTENCY_KEY).iter().map(HeaderValue::as_bytes);
+    let Some(key) = IdempotencyKey::of_lines(lines).map_err(|NoKey| Problem::BadIdempotencyKey)? else {
+        return Ok(None);
+    };
     let (path, query) = target.forwarded();
     let (content_type, content_length, content_digest) = (
         all(request.headers(), &CONTENT_TYPE),

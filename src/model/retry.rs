@@ -12,7 +12,23 @@ const MOST_CHARS: usize = 255;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IdempotencyKey([u8; 32]);
 
+/// A field that is there, and is not one usable `Idempotency-Key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoKey;
+
 impl IdempotencyKey {
+    /// The key in the lines of the field. `None`: there is none.
+    ///
+    /// # Errors
+    /// More than one line, or one that is no key.
+    pub fn of_lines<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<IdempotencyKey>, NoKey> {
+        match (lines.next(), lines.next()) {
+            (None, _) => Ok(None),
+            (Some(line), None) => IdempotencyKey::parse(line).map(Some).ok_or(NoKey),
+            (Some(_), Some(_)) => Err(NoKey),
+        }
+    }
+
     /// The key in a field's value: 1 to 255 visible ASCII characters, in quotes as RFC 8941 §3.3.3 writes a string, or
     /// as they are. With and without quotes it is the same key. `None`: anything else.
     pub fn parse(value: &[u8]) -> Option<IdempotencyKey> {
@@ -133,6 +149,16 @@ mod tests {
         ];
         for text in odd {
             assert_eq!(IdempotencyKey::parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_line_is_one_key_and_two_are_none() {
+        let key = |lines: &[&'static [u8]]| IdempotencyKey::of_lines(lines.iter().copied());
+        assert_eq!(key(&[]), Ok(None));
+        assert_eq!(key(&[b"a"]), Ok(IdempotencyKey::parse(b"a")));
+        for odd in [&[&b"a"[..], b"a"][..], &[b"a", b""], &[b""], &[b"a b"]] {
+            assert_eq!(key(odd), Err(NoKey), "{odd:?}");
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::lock_file::RollUpLock;
 use super::open;
 use super::queue::Queue;
 use super::refusal::{OpenError, Unavailable};
@@ -26,7 +27,7 @@ use super::writer::now_unix_ms;
 use crate::model::Timestamp;
 use crate::telemetry::metrics::StoreMetrics;
 use check::Comparison;
-use retention::{Cursor, Retention, RollUpLock};
+use retention::{Cursor, Retention};
 
 /// How often there is a look for what has become final.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use super::books::retention::RollUpLock;
+use super::lock_file::RollUpLock;
 use super::open;
 use super::refusal::OpenError;
 use crate::config::DatabaseConfig;

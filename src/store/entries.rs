@@ -125,32 +125,6 @@ impl Store {
         self.write(move |tx| book(tx, user_id, booking)).await
     }
 
-    /// Puts money into a wallet; one that is missing is made, with exactly that amount. `amount` is positive.
-    ///
-    /// # Errors
-    /// A [`WalletRefused`], or the file cannot be written now.
-    pub async fn credit(
-        &self,
-        user_id: UserId,
-        amount: Cents,
-        note: Option<String>,
-    ) -> Result<Booked, WriteError<WalletRefused>> {
-        self.book(user_id, Booking { direction: Direction::In, amount, note, actor: None, key: None }).await
-    }
-
-    /// Takes money out of a wallet, never more than there is. `amount` is positive.
-    ///
-    /// # Errors
-    /// A [`WalletRefused`], or the file cannot be written now.
-    pub async fn debit(
-        &self,
-        user_id: UserId,
-        amount: Cents,
-        note: Option<String>,
-    ) -> Result<Booked, WriteError<WalletRefused>> {
-        self.book(user_id, Booking { direction: Direction::Out, amount, note, actor: None, key: None }).await
-    }
-
     /// Entries of the user's account, oldest first. An earlier user with the same id had another account, and is not
     /// shown. `None`: no such user.
     ///

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::accounts;
 use super::lock_file::{self, LockFile, Look, Missing};
 use super::requests;
 use super::wallets::{Balance, Wallets};
 use crate::failpoint;
-use crate::model::{AccountId, Cents, ChargeState, EntryKind, UserId};
+use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, UserId};
 
 /// Between two looks at a lock file that is missing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -237,19 +237,14 @@ pub(super) fn release_dead(
                 "SELECT c.id, c.account_id, c.cents, a.user_id FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id
                  WHERE c.id >= ?1 AND c.id < ?3 AND c.state = 0 AND c.instance_id = ?2",
             )?;
-            let rows = select.query_map([low_water, instance.id, ids_below], |row| {
-                Ok((row.get::<_, i64>(0)?, AccountId(row.get(1)?), Cents(row.get(2)?), UserId(row.get(3)?)))
-            })?;
+            let rows = select.query_map([low_water, instance.id, ids_below], LeftOver::of)?;
             rows.collect::<rusqlite::Result<Vec<_>>>()?
         };
-        for (charge, account, cents, user) in held {
-            connection
-                .prepare_cached("UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0")?
-                .execute(params![charge, ChargeState::Released.code(), now_unix_ms])?;
-            give_back(connection, wallets, user, account, cents, now_unix_ms)?;
+        for left_over in held {
+            left_over.release(connection, wallets, now_unix_ms)?;
             failpoint::reach("dead-hold-released");
             recovered.charges += 1;
-            recovered.cents = recovered.cents.saturating_add(cents.0);
+            recovered.cents = recovered.cents.saturating_add(left_over.cents.0);
         }
         let (charges, cents) = requests::give_back_dead(connection, wallets, instance.id, now_unix_ms)?;
         recovered.charges += charges;
@@ -257,6 +252,36 @@ pub(super) fn release_dead(
         connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [instance.id, now_unix_ms])?;
     }
     Ok(recovered)
+}
+
+/// A charge that is held, and that its process will not settle.
+pub(super) struct LeftOver {
+    pub(super) charge: ChargeId,
+    account: AccountId,
+    pub(super) cents: Cents,
+    pub(super) user: UserId,
+}
+
+impl LeftOver {
+    /// `keytoll_charges.id`, `account_id` and `cents`, and the `user_id` of the account.
+    pub(super) fn of(row: &Row<'_>) -> rusqlite::Result<LeftOver> {
+        let (charge, account) = (ChargeId(row.get(0)?), AccountId(row.get(1)?));
+        Ok(LeftOver { charge, account, cents: Cents(row.get(2)?), user: UserId(row.get(3)?) })
+    }
+
+    /// Releases it, inside of a transaction.
+    pub(super) fn release(
+        &self,
+        connection: &Connection,
+        wallets: &mut Wallets,
+        now_unix_ms: i64,
+    ) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0")?
+            .execute(params![self.charge.0, ChargeState::Released.code(), now_unix_ms])?;
+        give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms)?;
+        Ok(())
+    }
 }
 
 /// Gives the price of a released charge back to its wallet. Where that is gone, or is another account's by now, or

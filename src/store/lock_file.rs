@@ -3,6 +3,7 @@
 //! A lock file is locked before it stands in its place, so that nobody ever finds one there that its process has not
 //! locked yet. One that somebody removes, as cleaners of directories do, is put back by its process, which looks several
 //! times a second; others take a file that is not there for the end of its process only after [`LOOKS`] looks in a row.
+//! One file more is locked while charges become usage, and stands for no process ([`RollUpLock`]).
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -94,6 +95,60 @@ pub(super) fn remove(path: &Path) {
     }
 }
 
+/// The file that is locked while charges become usage: by who moves them alone, by those who count them together.
+pub(super) struct RollUpLock {
+    file: File,
+}
+
+impl RollUpLock {
+    /// Opens the file beside the database; makes it where it is missing.
+    pub(super) fn open(database: &Path) -> io::Result<RollUpLock> {
+        let file = File::options().write(true).create(true).truncate(false).open(RollUpLock::path(database))?;
+        Ok(RollUpLock { file })
+    }
+
+    /// For one who moves charges. `None`: somebody else moves or counts them.
+    pub(super) fn take(&self) -> Option<RollUpLocked<'_>> {
+        match self.file.try_lock() {
+            Ok(()) => Some(RollUpLocked(&self.file)),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, "old charges stay: the lock for moving them cannot be had");
+                None
+            }
+        }
+    }
+
+    /// Keeps charges where they are until the answer is dropped. `None`: nobody moves charges of this file.
+    pub(super) fn stay(database: &Path) -> io::Result<Option<File>> {
+        match File::open(RollUpLock::path(database)) {
+            Ok(file) => file.lock_shared().map(|()| Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the file away, when nobody uses it any more.
+    pub(super) fn remove(database: &Path) {
+        remove(&RollUpLock::path(database));
+    }
+
+    fn path(database: &Path) -> PathBuf {
+        beside(database, "usage")
+    }
+}
+
+/// The lock of one who moves charges, until it is dropped.
+pub(super) struct RollUpLocked<'a>(&'a File);
+
+impl Drop for RollUpLocked<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock for moving old charges could not be given back");
+        }
+    }
+}
+
 /// How often in a row the lock files of instances were missing.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
@@ -121,9 +176,13 @@ impl Missing {
 
 /// The lock file of an instance stands beside the database.
 pub(super) fn path(database: &Path, instance: i64) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(format!("-keytoll-{instance}.lock"));
-    PathBuf::from(name)
+    beside(database, &instance.to_string())
+}
+
+fn beside(database: &Path, name: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(format!("-keytoll-{name}.lock"));
+    PathBuf::from(path)
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ const MADE_ROOM: i64 = 16;
 /// Who gives the price of a failed forward back.
 const ACTOR: &str = "keytoll";
 
+/// What an instance was forwarding once more.
+pub(super) const FORWARDED_BY: &str = "SELECT r.charge_id, a.user_id, r.account_id, c.cents FROM keytoll_requests r
+     JOIN keytoll_charges c ON c.id = r.charge_id JOIN keytoll_accounts a ON a.id = r.account_id
+     WHERE r.again_by = ?1";
+
 /// How long requests are remembered, and how many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
@@ -279,8 +284,7 @@ pub(super) fn end_again(
             // Undone: its end is committed already.
             let by = (wanted == Wanted::Release).then_some(instance);
             let failed = Failed { charge: facts.id, user: facts.user_id, account: facts.account, cents: facts.cents };
-            let balance = failed.give_back(connection, wallets, by, now_unix_ms)?;
-            return Ok(balance.map_or(Settled::Unknown, |balance| Settled::Released { balance }));
+            return failed.give_back(connection, wallets, by, now_unix_ms);
         }
     };
     let changed = connection.prepare_cached(end)?.execute([facts.id.0, instance])?;
@@ -295,11 +299,7 @@ pub(super) fn give_back_dead(
     now_unix_ms: i64,
 ) -> rusqlite::Result<(u64, i64)> {
     let failed = {
-        let mut select = connection.prepare_cached(
-            "SELECT r.charge_id, a.user_id, r.account_id, c.cents FROM keytoll_requests r
-             JOIN keytoll_charges c ON c.id = r.charge_id JOIN keytoll_accounts a ON a.id = r.account_id
-             WHERE r.again_by = ?1",
-        )?;
+        let mut select = connection.prepare_cached(FORWARDED_BY)?;
         let rows = select.query_map([instance], |row| {
             let (charge, user) = (ChargeId(row.get(0)?), UserId(row.get(1)?));
             Ok(Failed { charge, user, account: AccountId(row.get(2)?), cents: Cents(row.get(3)?) })
@@ -308,7 +308,7 @@ pub(super) fn give_back_dead(
     };
     let (mut count, mut cents) = (0, 0_i64);
     for failed in failed {
-        if failed.give_back(connection, wallets, Some(instance), now_unix_ms)?.is_some() {
+        if failed.give_back(connection, wallets, Some(instance), now_unix_ms)? != Settled::Unknown {
             count += 1;
             cents = cents.saturating_add(failed.cents.0);
         }
@@ -326,14 +326,14 @@ struct Failed {
 
 impl Failed {
     /// Gives its price back, once: the charge stays captured, and an entry takes it out of the books again. `by`: whose
-    /// forward it is, if it is not over. `None`: that was done before. Otherwise the wallet's balance then, as with a release.
+    /// forward it is, if it is not over. [`Settled::Unknown`]: that was done before.
     fn give_back(
         &self,
         connection: &Connection,
         wallets: &mut Wallets,
         by: Option<i64>,
         now_unix_ms: i64,
-    ) -> rusqlite::Result<Option<Option<Cents>>> {
+    ) -> rusqlite::Result<Settled> {
         let given = connection
             .prepare_cached(
                 "UPDATE keytoll_requests SET again_by = NULL, is_given_back = 1
@@ -341,12 +341,13 @@ impl Failed {
             )?
             .execute(params![self.charge.0, by])?;
         if given == 0 {
-            return Ok(None);
+            return Ok(Settled::Unknown);
         }
         let note = format!("charge {} given back: it was forwarded again for a retry, and that failed", self.charge);
         let entry =
             NewEntry { kind: EntryKind::Credit, amount: self.cents, note: Some(&note), actor: Some(ACTOR), key: None };
         accounts::write_entry(connection, self.account, &entry, now_unix_ms)?;
-        give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms).map(Some)
+        let balance = give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms)?;
+        Ok(Settled::Released { balance })
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::{Booked, Booking, Direction, WalletRefused, WriteError};
 use super::{Found, Held, HoldRefused, HoldWish, Ledger, OpenError, Opening, Role, Store};
 use crate::config::{DatabaseConfig, Durability, KeyStorage, Limits};
 use crate::model::{ApiKey, Cents, KeyPrefix, UserId};
@@ -26,6 +27,27 @@ fn open(path: &Path, create: bool, role: Role, limits: &Limits) -> Result<(Store
 fn open_as(database: &DatabaseConfig, role: Role, limits: &Limits) -> Result<(Store, Opening), OpenError> {
     let metrics = Metrics::new(&[], &[], None);
     Store::open(database, limits, role, Arc::clone(&metrics.store))
+}
+
+/// What operators do, without a key and in nobody's name.
+impl Store {
+    pub(super) async fn credit(
+        &self,
+        user_id: UserId,
+        amount: Cents,
+        note: Option<String>,
+    ) -> Result<Booked, WriteError<WalletRefused>> {
+        self.book(user_id, Booking { direction: Direction::In, amount, note, actor: None, key: None }).await
+    }
+
+    pub(super) async fn debit(
+        &self,
+        user_id: UserId,
+        amount: Cents,
+        note: Option<String>,
+    ) -> Result<Booked, WriteError<WalletRefused>> {
+        self.book(user_id, Booking { direction: Direction::Out, amount, note, actor: None, key: None }).await
+    }
 }
 
 impl Sample {
@@ -85,6 +107,12 @@ impl Sample {
 
     pub(super) async fn issue(&self, user: UserId, api: &str) -> super::NewKey {
         self.store.issue_key(user, api, KeyStorage::Sha256, &KeyPrefix::new("kt").unwrap()).await.unwrap()
+    }
+
+    /// A user with 500 cents and a key, and a worker's ledger.
+    pub(super) async fn customer(&self) -> (UserId, ApiKey, Ledger) {
+        let user = self.user("a@example.com").await;
+        (user, self.issue(user, "weather").await.key, self.ledger())
     }
 
     /// A worker's ledger, its mailbox running.

@@ -2,7 +2,7 @@
 
 use rusqlite::OptionalExtension;
 
-use super::books::retention::RollUpLock;
+use super::lock_file::RollUpLock;
 use super::refusal::OpenError;
 use super::wallets::Wallets;
 use super::writer::now_unix_ms;

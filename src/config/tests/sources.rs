@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::{CredentialSource, Durability, KeyStorage, LogFormat};
 use super::*;
+use crate::failpoint;
 use crate::model::Cents;
 
 const TOKEN: &str = "a-token-of-some-length";
@@ -16,6 +17,18 @@ fn flags() -> Overrides {
 /// Flags that describe one API.
 fn one_api() -> Overrides {
     Overrides { upstream: Some("http://127.0.0.1:3000/base/".into()), price: Some("0".into()), ..Overrides::default() }
+}
+
+#[test]
+fn a_fail_point_that_there_is_not_stops_the_build_that_has_them() {
+    let read = |text: &str| {
+        let environment = Environment::of([("KEYTOLL_FAILPOINT", text)]);
+        std::panic::catch_unwind(|| environment.fail_point())
+    };
+    for text in ["batch-begum:1", "batch-begun", "batch-begun:one", ""] {
+        assert_eq!(read(text).is_err(), failpoint::COMPILED, "{text}");
+    }
+    assert_eq!(read("batch-begun:1").unwrap().is_some(), failpoint::COMPILED);
 }
 
 #[test]

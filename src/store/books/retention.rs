@@ -5,15 +5,13 @@
 //! the first charge that is not old, and the rest of the stretch is left out.
 
 use std::collections::HashMap;
-use std::fs::{self, File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sums;
 use crate::model::ChargeState;
+use crate::store::lock_file::{RollUpLock, RollUpLocked};
 
 /// Charges that are moved in one transaction: about two milliseconds.
 const PORTION: usize = if cfg!(test) { 3 } else { 1_000 };
@@ -39,64 +37,8 @@ impl Retention {
     }
 
     /// Keeps examinations of the file from counting while something moves. `None`: one is counting.
-    pub(super) fn lock(&self) -> Option<Locked<'_>> {
-        match self.lock.file.try_lock() {
-            Ok(()) => Some(Locked(&self.lock)),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(%error, "old charges stay: the lock for moving them cannot be had");
-                None
-            }
-        }
-    }
-}
-
-/// The file that is locked while charges become usage: by who moves them alone, by those who count them together.
-pub(in crate::store) struct RollUpLock {
-    file: File,
-}
-
-impl RollUpLock {
-    /// Opens the file beside the database; makes it where it is missing.
-    pub(super) fn open(database: &Path) -> io::Result<RollUpLock> {
-        let file = File::options().write(true).create(true).truncate(false).open(RollUpLock::path(database))?;
-        Ok(RollUpLock { file })
-    }
-
-    /// Keeps charges where they are until the answer is dropped. `None`: nobody moves charges of this file.
-    pub(in crate::store) fn stay(database: &Path) -> io::Result<Option<File>> {
-        match File::open(RollUpLock::path(database)) {
-            Ok(file) => file.lock_shared().map(|()| Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes the file away, when nobody uses it any more.
-    pub(in crate::store) fn remove(database: &Path) {
-        let path = RollUpLock::path(database);
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "a lock file that is not needed any more could not be removed");
-        }
-    }
-
-    fn path(database: &Path) -> PathBuf {
-        let mut name = database.as_os_str().to_owned();
-        name.push("-keytoll-usage.lock");
-        PathBuf::from(name)
-    }
-}
-
-/// The lock, until it is dropped.
-pub(super) struct Locked<'a>(&'a RollUpLock);
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.file.unlock() {
-            tracing::warn!(%error, "the lock for moving old charges could not be given back");
-        }
+    pub(super) fn lock(&self) -> Option<RollUpLocked<'_>> {
+        self.lock.take()
     }
 }
 

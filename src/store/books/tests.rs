@@ -8,12 +8,13 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::check::{self, Comparison};
-use super::retention::{self, Retention, RollUpLock};
+use super::retention::{self, Retention};
 use super::{Desk, sums};
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::{ApiKey, Cents, UserId};
 use crate::store::doctor;
 use crate::store::external;
+use crate::store::lock_file::RollUpLock;
 use crate::store::queue::{Queue, QueueLimits};
 use crate::store::sample::Sample;
 use crate::store::{Ledger, Role};
@@ -27,13 +28,6 @@ fn own(sample: &Sample) -> Connection {
     let connection = sample.application();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     connection
-}
-
-/// A user with 500 cents and a key, and a ledger.
-async fn customer(sample: &Sample) -> (UserId, ApiKey, Ledger) {
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    (user, key, sample.ledger())
 }
 
 /// So many charges, captured and released in turn.
@@ -81,7 +75,7 @@ fn assert_proved(sample: &Sample) -> doctor::Summary {
 #[tokio::test]
 async fn sums_hold_what_is_final_and_leave_what_is_open() {
     let mut sample = Sample::open(Role::Gateway);
-    let (user, key, ledger) = customer(&sample).await;
+    let (user, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 8).await;
     let open = sample.hold(&ledger, &key, 7).await;
     settled(&sample, &ledger, &key, 4).await;
@@ -119,7 +113,7 @@ async fn a_portion_is_written_once_whoever_gathers_it() {
 #[tokio::test]
 async fn a_comparison_of_all_wallets_does_not_read_what_was_added_up() {
     let sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = customer(&sample).await;
+    let (_, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 9).await;
     sample.store.close();
     let connection = own(&sample);
@@ -153,7 +147,7 @@ async fn sums_that_wrap_around_still_prove_the_books() {
 #[tokio::test]
 async fn old_charges_become_usage_and_the_books_stay_as_they_are() {
     let mut sample = Sample::open(Role::Gateway);
-    let (user, key, ledger) = customer(&sample).await;
+    let (user, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 10).await;
     sample.store.close();
     let connection = own(&sample);
@@ -190,7 +184,7 @@ async fn old_charges_become_usage_and_the_books_stay_as_they_are() {
 #[tokio::test]
 async fn old_charges_beside_the_young_ones_of_another_gateway_are_found() {
     let sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = customer(&sample).await;
+    let (_, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 1).await;
     sample.store.close();
     let connection = own(&sample);
@@ -230,7 +224,7 @@ async fn nothing_becomes_usage_while_the_file_is_examined() {
 #[tokio::test]
 async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
     let mut sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = customer(&sample).await;
+    let (_, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 6).await;
     sample.store.close();
     let connection = own(&sample);
@@ -284,7 +278,7 @@ async fn the_log_names_some_users_whose_books_do_not_balance_and_counts_the_rest
 #[tokio::test]
 async fn a_gateway_that_is_idle_does_not_hold_up_the_sums() {
     let sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = customer(&sample).await;
+    let (_, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 1).await;
     let (other, _) = sample.open_another(Role::Gateway);
     let (others_ledger, answers) = other.ledger();

@@ -1,11 +1,12 @@
 //! What can be put right of what an examination finds, in one transaction, by writing: nothing that stands in the books
 //! is changed, but for a hold that nobody would settle, which is settled.
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::config::DatabaseConfig;
-use crate::model::{AccountId, Cents, ChargeState, UserId};
+use crate::model::{Cents, UserId};
 use crate::store::books::sums;
+use crate::store::instance::LeftOver;
 use crate::store::refusal::OpenError;
 use crate::store::wallets::Wallets;
 use crate::store::writer::now_unix_ms;
@@ -96,19 +97,13 @@ fn release_lost(
              WHERE c.state = 0 AND typeof(c.cents) = 'integer'
              AND (i.id IS NULL OR i.ended_at IS NOT NULL OR c.id < i.low_water)",
         )?;
-        let rows = select.query_map([], |row| {
-            Ok((row.get::<_, i64>(0)?, AccountId(row.get(1)?), Cents(row.get(2)?), UserId(row.get(3)?)))
-        })?;
+        let rows = select.query_map([], LeftOver::of)?;
         rows.collect::<rusqlite::Result<Vec<_>>>()?
     };
-    for (charge, account, cents, user) in lost {
-        connection.execute(
-            "UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0",
-            params![charge, ChargeState::Released.code(), now_unix_ms],
-        )?;
-        instance::give_back(connection, wallets, user, account, cents, now_unix_ms)?;
-        let message = format!("charge {charge}, held by a gateway that has ended, is released");
-        done.push(Repaired { user_id: Some(user), cents: Some(cents), message });
+    for left_over in lost {
+        left_over.release(connection, wallets, now_unix_ms)?;
+        let message = format!("charge {}, held by a gateway that has ended, is released", left_over.charge);
+        done.push(Repaired { user_id: Some(left_over.user), cents: Some(left_over.cents), message });
     }
     Ok(())
 }

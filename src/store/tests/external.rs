@@ -14,9 +14,7 @@ struct Scene {
 /// A user with $5.00, 40 cents of them captured and 60 held and dropped at the end.
 async fn scene() -> Scene {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (user, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     assert_eq!(held.charge.capture(200).await, Settled::Captured);
     Scene { sample, user, key, ledger }

@@ -10,9 +10,7 @@ use crate::store::{Found, HoldRefused, HoldWish, Role, Settled, Unavailable};
 #[tokio::test]
 async fn a_hold_takes_the_price_and_a_release_gives_it_back() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (user, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     assert_eq!(held.balance, Cents(460));
     assert_eq!(sample.number("SELECT balance FROM wallets"), 460);
@@ -27,9 +25,7 @@ async fn a_hold_takes_the_price_and_a_release_gives_it_back() {
 #[tokio::test]
 async fn a_hold_that_is_dropped_is_released() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     drop(sample.hold(&ledger, &key, 40).await);
     sample.store.settled().await;
     assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
@@ -64,9 +60,7 @@ async fn no_balance_goes_below_zero() {
 #[tokio::test]
 async fn only_an_integer_is_money() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (user, key, ledger) = sample.customer().await;
     for balance in ["'abc'", "''", "NULL", "7.5", "x'31'"] {
         sample.application().execute(&format!("UPDATE wallets SET balance = {balance}"), []).unwrap();
         let refused = sample.try_hold(&ledger, &key, 5).await.unwrap_err();
@@ -82,9 +76,7 @@ async fn only_an_integer_is_money() {
 #[tokio::test]
 async fn a_key_that_another_program_revokes_is_refused_from_its_commit_on() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let application = sample.application();
     for (revoke, restore) in [
         ("UPDATE api_keys SET is_active = 0", "UPDATE api_keys SET is_active = 1"),
@@ -122,9 +114,7 @@ async fn a_key_that_the_admin_revokes_is_refused_from_the_answer_on() {
 #[tokio::test]
 async fn a_charge_is_settled_once() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     // As another gateway would, that took this one for dead.
     sample.application().execute("UPDATE keytoll_charges SET state = 2", []).unwrap();
@@ -136,9 +126,7 @@ async fn a_charge_is_settled_once() {
 async fn a_lock_of_another_program_refuses_in_time_and_ends_by_itself() {
     let limits = Limits { hold_timeout: Duration::from_millis(50), ..Limits::default() };
     let sample = Sample::open_with(Role::Gateway, &limits);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     drop(sample.hold(&ledger, &key, 1).await);
     sample.store.settled().await;
     let wish = sample.wish(&key, 1).await;
@@ -156,9 +144,7 @@ async fn a_lock_of_another_program_refuses_in_time_and_ends_by_itself() {
 async fn a_capture_that_meets_a_lock_for_too_long_ends_as_a_release() {
     let limits = Limits { settle_timeout: Duration::from_millis(50), ..Limits::default() };
     let sample = Sample::open_with(Role::Gateway, &limits);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     let application = sample.application();
     application.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -172,9 +158,7 @@ async fn a_capture_that_meets_a_lock_for_too_long_ends_as_a_release() {
 #[tokio::test]
 async fn a_capture_that_is_committed_after_its_waiter_gave_up_is_undone() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (user, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     let application = sample.application();
     application.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -190,9 +174,7 @@ async fn a_capture_that_is_committed_after_its_waiter_gave_up_is_undone() {
 #[tokio::test]
 async fn a_capture_that_nobody_waits_for_stands() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (user, key, ledger) = sample.customer().await;
     drop(sample.hold(&ledger, &key, 40).await.charge.capture(200));
     sample.store.settled().await;
     assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 1);
@@ -202,9 +184,7 @@ async fn a_capture_that_nobody_waits_for_stands() {
 #[tokio::test]
 async fn nobody_gives_up_on_a_capture_that_was_answered() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let settlement = sample.hold(&ledger, &key, 40).await.charge.capture(200);
     sample.store.settled().await;
     assert!(!settlement.give_up());
@@ -215,9 +195,7 @@ async fn nobody_gives_up_on_a_capture_that_was_answered() {
 async fn open_charges_are_bounded_and_a_settlement_always_has_a_place() {
     let limits = Limits { open_charges: 3, ..Limits::default() };
     let sample = Sample::open_with(Role::Gateway, &limits);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(sample.hold(&ledger, &key, 1).await);
@@ -234,9 +212,7 @@ async fn open_charges_are_bounded_and_a_settlement_always_has_a_place() {
 #[tokio::test]
 async fn a_price_of_nothing_or_less_holds_nothing() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     for price in [0, -5, i64::MIN] {
         let wish = HoldWish { price: Cents(price), route: RouteId(1), ..sample.wish(&key, 1).await };
         assert!(matches!(ledger.hold(wish).await, Err(HoldRefused::Insufficient { .. })), "{price}");

@@ -11,9 +11,7 @@ use crate::store::{Fatal, OpenError, Recovered, Role, Settled, lock_file};
 #[tokio::test]
 async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
     let mut sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (user, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     let kept = sample.hold(&ledger, &key, 2).await;
     assert_eq!(kept.charge.capture(200).await, Settled::Captured);
@@ -31,9 +29,7 @@ async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
 #[tokio::test]
 async fn a_live_gateways_holds_are_left_alone() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     let (other, opening) = sample.open_another(Role::Gateway);
     assert_eq!(opening.recovered, Recovered::default());
@@ -164,9 +160,7 @@ fn what_is_wrong_with_a_file_is_said_and_nothing_is_changed() {
 #[tokio::test]
 async fn a_file_that_is_replaced_while_it_is_open_stops_the_store() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let wish = sample.wish(&key, 1).await;
     let path = sample.path();
     std::fs::rename(&path, path.with_extension("away")).unwrap();
@@ -177,9 +171,7 @@ async fn a_file_that_is_replaced_while_it_is_open_stops_the_store() {
 #[tokio::test]
 async fn a_gateway_that_was_taken_for_dead_holds_nothing_more_and_stops() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
     let wish = sample.wish(&key, 1).await;
     // As another gateway does it, in one transaction, when this one was frozen and its lock file removed.

@@ -36,8 +36,7 @@ impl Writer {
 
     pub(super) fn reserve_ids(&mut self) -> Result<(), Failure> {
         self.set_sync(true)?;
-        let transaction = self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]);
-        transaction?;
+        self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let reserved = self.ids.reserve(&self.parts.connection).and_then(|ids| {
             if let (Some(instance), Some(next)) = (&self.parts.instance, ids.next()) {
                 let mark = self.spans.turn(Some(next));

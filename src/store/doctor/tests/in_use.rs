@@ -6,9 +6,7 @@ use super::*;
 #[tokio::test]
 async fn charges_in_every_state_are_on_the_books_of_a_running_gateway() {
     let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    let ledger = sample.ledger();
+    let (_, key, ledger) = sample.customer().await;
     let mut open = Vec::new();
     for turn in 0..10 {
         let held = sample.hold(&ledger, &key, 2).await;

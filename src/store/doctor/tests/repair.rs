@@ -91,29 +91,3 @@ async fn what_only_its_owner_can_put_right_stays_wrong() {
     repair(&file.database()).unwrap();
     assert_eq!(file.only_wrong().check, Check::Wallets);
 }
-
-#[test]
-fn only_versions_with_the_bug_are_named() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("header");
-    for (version, is_named) in [
-        (3_040_001, true),
-        (3_044_005, true),
-        (3_044_006, false),
-        (3_045_000, true),
-        (3_050_006, true),
-        (3_050_007, false),
-        (3_051_002, true),
-        (3_051_003, false),
-        (3_054_001, false),
-        (0, false),
-    ] {
-        let mut header = vec![0_u8; 100];
-        header[96..].copy_from_slice(&u32::to_be_bytes(version));
-        std::fs::write(&path, header).unwrap();
-        let mut report = Report::default();
-        crate::store::doctor::file::written_by(&path, &mut report).unwrap();
-        assert_eq!(!report.findings.is_empty(), is_named, "{version}");
-        assert!(report.holds());
-    }
-}
