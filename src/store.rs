@@ -341,6 +341,7 @@ fn start(
     let mut dead = Vec::new();
     let mut instance = None;
     if role == Role::Gateway {
+        instance::forget_old(connection, now_unix_ms).map_err(error)?;
         let mut wallets = Wallets::new(usize::MAX);
         dead = instance::find_dead(connection, path, None, &mut Missing::default()).map_err(error)?;
         opening.recovered = instance::release_dead(connection, &mut wallets, &dead, now_unix_ms).map_err(error)?;

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Res
     let mut repaired = Vec::new();
     // What cannot be counted, for damage or missing tables, is not for a repair.
     if args.repair && !report.holds() && report.summary.is_some() {
-        repaired = doctor::repair(&settings.database)?;
+        repaired = doctor::repair(&settings.database, &report)?;
         report = doctor::examine(&settings.database)?;
     }
     if args.format.json {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::external;
 use super::lock_file::RollUpLock;
 use super::open;
 use super::queue::Queue;
@@ -39,6 +40,8 @@ const COMPARISON: Duration = Duration::from_secs(60);
 const NAMED: u64 = if cfg!(test) { 2 } else { 100 };
 /// How long old charges are moved before there is a look at the rest.
 const SPELL: Duration = Duration::from_secs(5);
+/// Accounts whose address is taken over at once.
+const READDRESSED: i64 = 1_000;
 /// Between two portions of one kind of work: traffic comes first.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -153,6 +156,7 @@ impl Desk {
     fn round(&mut self, retention_at: &mut Instant, comparison_at: &mut Instant) -> Result<(), Unfinished> {
         self.sum_up()?;
         if Instant::now() >= *comparison_at {
+            self.readdress()?;
             self.compare()?;
             *comparison_at = Instant::now() + COMPARISON;
         }
@@ -176,6 +180,9 @@ impl Desk {
 
     /// Moves what is old into the usage table, portion by portion, for a spell. Whether all of it was moved.
     fn retire(&mut self) -> Result<bool, Unfinished> {
+        if let Some(retention) = &mut self.retention {
+            retention.keep_lock();
+        }
         let Some(retention) = &self.retention else { return Ok(true) };
         let until = Instant::now() + SPELL;
         let mut pass = self.pass.take().unwrap_or_else(|| retention.begin(now_unix_ms()));
@@ -191,6 +198,15 @@ impl Desk {
             }
         }
         Ok(true)
+    }
+
+    /// Notes where the application gave users another address, so that they are still known by it later.
+    fn readdress(&self) -> Result<(), Unfinished> {
+        let accounts = external::readdressed(&self.connection, READDRESSED)?;
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        self.write(move |tx| external::readdress(tx.connection(), &accounts))
     }
 
     fn compare(&self) -> Result<(), Unfinished> {

@@ -20,6 +20,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
+use super::books::sums::Sum;
 use super::lock_file::RollUpLock;
 use super::open;
 use super::refusal::OpenError;
@@ -149,6 +150,17 @@ pub struct Report {
     counts: BTreeMap<Check, u64>,
     #[serde(skip)]
     wrong: u64,
+    #[serde(skip)]
+    amends: Amends,
+}
+
+/// What a repair has to do and could only find by reading everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Amends {
+    /// By account, what the sums that are kept lack.
+    sums: Vec<(i64, Sum)>,
+    /// Charges that stand as held and that nobody will settle.
+    lost: Vec<i64>,
 }
 
 impl Report {
@@ -206,7 +218,7 @@ fn examine_money(
     let mut frozen = rows::Frozen::new(connection)?;
     rows::frozen(connection, &mut frozen, report)?;
     drop(stay);
-    let recent = rows::recent(connection, &frozen, report)?;
+    let recent = rows::recent(connection, &mut frozen, report)?;
     let (held, held_cents) = holds::examine(connection, &frozen, gateways, report)?;
     let counted = books::examine(connection, &frozen, gateways.running() > 0, report)?;
     wallets::examine(connection, report)?;

@@ -160,6 +160,26 @@ pub(super) fn end_accounts_of_others(connection: &Connection, now_unix_ms: i64) 
     Ok(())
 }
 
+/// Open accounts whose user has another address by now, at most so many. While triggers are in place that is the same
+/// person: a wallet that comes anew is noted.
+pub(super) fn readdressed(connection: &Connection, most: i64) -> rusqlite::Result<Vec<AccountId>> {
+    let mut select = connection.prepare_cached(
+        "SELECT a.id FROM keytoll_accounts a JOIN users u ON u.id = a.user_id
+         WHERE a.closed_at IS NULL AND a.email IS NOT u.email LIMIT ?1",
+    )?;
+    select.query_map([most], |row| row.get(0).map(AccountId))?.collect()
+}
+
+/// Takes the addresses of these accounts' users over, inside of the writer's transaction: what others did before it is on
+/// the books, and the triggers are in place.
+pub(super) fn readdress(connection: &Connection, accounts: &[AccountId]) -> rusqlite::Result<()> {
+    let mut update = connection.prepare_cached(
+        "UPDATE keytoll_accounts SET email = (SELECT u.email FROM users u WHERE u.id = keytoll_accounts.user_id)
+         WHERE id = ?1 AND closed_at IS NULL AND EXISTS (SELECT 1 FROM users u WHERE u.id = keytoll_accounts.user_id)",
+    )?;
+    accounts.iter().try_for_each(|account| update.execute([account.0]).map(drop))
+}
+
 /// Compares every wallet with the books and enters the difference: where no note can say what happened. An account that
 /// has ended must come to nothing: its wallet may have been changed unseen before it was removed. Reads the accounts and
 /// their sums, and of charges and entries what came after those. `note`: why, for the entries. How many entries were made.

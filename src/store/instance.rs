@@ -21,6 +21,9 @@ use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, UserId};
 /// Between two looks at a lock file that is missing.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a process that has ended keeps its row, for whoever wants to know when gateways ran: thirty days.
+const REMEMBERED_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
 /// This process among those that use the file.
 pub(super) struct Instance {
     pub(super) id: i64,
@@ -254,10 +257,17 @@ pub(super) fn release_dead(
     Ok(recovered)
 }
 
+/// Deletes the rows of processes that ended long ago: nothing that they held is open.
+pub(super) fn forget_old(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
+    connection
+        .execute("DELETE FROM keytoll_instances WHERE ended_at < ?1", [now_unix_ms.saturating_sub(REMEMBERED_MS)])?;
+    Ok(())
+}
+
 /// A charge that is held, and that its process will not settle.
 pub(super) struct LeftOver {
     pub(super) charge: ChargeId,
-    account: AccountId,
+    pub(super) account: AccountId,
     pub(super) cents: Cents,
     pub(super) user: UserId,
 }

@@ -46,10 +46,11 @@ impl LockFile {
         LockFile::of(path, file)
     }
 
-    /// Makes the file where none stands. An error when there is one by now.
+    /// Makes the file where none stands. An error when there is one by now, or when somebody else locked it first: this
+    /// waits for nobody.
     pub(super) fn make_missing(path: PathBuf) -> io::Result<LockFile> {
         let file = File::options().write(true).create_new(true).open(&path)?;
-        file.lock()?;
+        file.try_lock()?;
         LockFile::of(path, file)
     }
 
@@ -86,6 +87,14 @@ impl LockFile {
     }
 }
 
+/// Whether this open file is the one that stands at the path.
+fn is_at(path: &Path, file: &File) -> bool {
+    match (fs::metadata(path), file.metadata()) {
+        (Ok(there), Ok(open)) => (there.dev(), there.ino()) == (open.dev(), open.ino()),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}
+
 /// Takes a lock file away, if it is there.
 pub(super) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
@@ -97,14 +106,30 @@ pub(super) fn remove(path: &Path) {
 
 /// The file that is locked while charges become usage: by who moves them alone, by those who count them together.
 pub(super) struct RollUpLock {
+    path: PathBuf,
     file: File,
 }
 
 impl RollUpLock {
     /// Opens the file beside the database; makes it where it is missing.
     pub(super) fn open(database: &Path) -> io::Result<RollUpLock> {
-        let file = File::options().write(true).create(true).truncate(false).open(RollUpLock::path(database))?;
-        Ok(RollUpLock { file })
+        RollUpLock::at(RollUpLock::path(database))
+    }
+
+    fn at(path: PathBuf) -> io::Result<RollUpLock> {
+        let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+        Ok(RollUpLock { path, file })
+    }
+
+    /// Makes a file anew that somebody removed.
+    pub(super) fn keep(&mut self) {
+        if is_at(&self.path, &self.file) {
+            return;
+        }
+        match RollUpLock::at(self.path.clone()) {
+            Ok(anew) => *self = anew,
+            Err(error) => tracing::warn!(%error, "the lock for moving old charges cannot be made anew"),
+        }
     }
 
     /// For one who moves charges. `None`: somebody else moves or counts them.
@@ -119,13 +144,23 @@ impl RollUpLock {
         }
     }
 
-    /// Keeps charges where they are until the answer is dropped. `None`: nobody moves charges of this file.
+    /// Keeps charges where they are until the answer is dropped. `None`: the file is missing and may not be made here.
     pub(super) fn stay(database: &Path) -> io::Result<Option<File>> {
-        match File::open(RollUpLock::path(database)) {
-            Ok(file) => file.lock_shared().map(|()| Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let path = RollUpLock::path(database);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match RollUpLock::at(path) {
+                Ok(made) => made.file,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            },
+            opened => opened?,
+        };
+        file.lock_shared()?;
+        Ok(Some(file))
     }
 
     /// Takes the file away, when nobody uses it any more.

@@ -36,6 +36,11 @@ impl Retention {
         Cursor { at: i64::MIN, held_before_unix_ms: now_unix_ms.saturating_sub(self.age_ms) }
     }
 
+    /// Looks after the file of the lock.
+    pub(super) fn keep_lock(&mut self) {
+        self.lock.keep();
+    }
+
     /// Keeps examinations of the file from counting while something moves. `None`: one is counting.
     pub(super) fn lock(&self) -> Option<RollUpLocked<'_>> {
         self.lock.take()

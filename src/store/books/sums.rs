@@ -46,6 +46,13 @@ impl Sum {
         self.entered_cents = self.entered_cents.wrapping_add(cents);
     }
 
+    /// What it has more than another.
+    pub(in crate::store) fn minus(mut self, other: Sum) -> Sum {
+        self.enter(other.entered_cents.wrapping_neg());
+        self.charge(other.charged_cents.wrapping_neg());
+        self
+    }
+
     fn plus(mut self, other: Sum) -> Sum {
         self.enter(other.entered_cents);
         self.charge(other.charged_cents);
@@ -112,11 +119,11 @@ pub(super) fn apply(connection: &Connection, portion: &Portion) -> rusqlite::Res
     if marks(connection)? != portion.from {
         return Ok(());
     }
-    add(connection, &portion.sums)?;
+    add(connection, portion.sums.iter().map(|(account, more)| (*account, *more)))?;
     set_marks(connection, portion.to)
 }
 
-fn add(connection: &Connection, sums: &Sums) -> rusqlite::Result<()> {
+fn add(connection: &Connection, sums: impl IntoIterator<Item = (i64, Sum)>) -> rusqlite::Result<()> {
     let mut select =
         connection.prepare_cached("SELECT entered_cents, charged_cents FROM keytoll_sums WHERE account_id = ?1")?;
     let mut write = connection.prepare_cached(
@@ -125,31 +132,15 @@ fn add(connection: &Connection, sums: &Sums) -> rusqlite::Result<()> {
     for (account, more) in sums {
         let before =
             select.query_row([account], |row| Ok(Sum { entered_cents: row.get(0)?, charged_cents: row.get(1)? }));
-        let sum = before.optional()?.unwrap_or_default().plus(*more);
-        write.execute([*account, sum.entered_cents, sum.charged_cents])?;
+        let sum = before.optional()?.unwrap_or_default().plus(more);
+        write.execute([account, sum.entered_cents, sum.charged_cents])?;
     }
     Ok(())
 }
 
-/// Throws the sums away and adds everything up anew: reads every charge, every entry and all usage.
-pub(in crate::store) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM keytoll_sums", [])?;
-    let mut to = Marks { charges_below: final_below(connection)?, entries_through: 0 };
-    let mut sums = Sums::new();
-    each_charge(connection, i64::MIN, to.charges_below, i64::MAX, |_, account, cents| {
-        sums.entry(account).or_default().charge(cents);
-    })?;
-    each_entry(connection, i64::MIN, i64::MAX, |id, account, cents| {
-        to.entries_through = id;
-        sums.entry(account).or_default().enter(cents);
-    })?;
-    let mut usage = connection.prepare("SELECT account_id, captured_cents FROM keytoll_usage")?;
-    let mut rows = usage.query([])?;
-    while let Some(row) = rows.next()? {
-        sums.entry(integer(row, 0)?).or_default().charge(integer(row, 1)?);
-    }
-    add(connection, &sums)?;
-    set_marks(connection, to)
+/// Puts sums right by what they lack; that stays so whatever portions are added meanwhile.
+pub(in crate::store) fn amend(connection: &Connection, lacks: &[(i64, Sum)]) -> rusqlite::Result<()> {
+    add(connection, lacks.iter().copied())
 }
 
 /// What came after the marks, by account; in the caller's snapshot.

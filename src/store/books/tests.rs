@@ -17,7 +17,7 @@ use crate::store::external;
 use crate::store::lock_file::RollUpLock;
 use crate::store::queue::{Queue, QueueLimits};
 use crate::store::sample::Sample;
-use crate::store::{Ledger, Role};
+use crate::store::{Ledger, Role, Settled};
 use crate::telemetry::metrics::Metrics;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -213,8 +213,14 @@ async fn old_charges_beside_the_young_ones_of_another_gateway_are_found() {
 #[tokio::test]
 async fn nothing_becomes_usage_while_the_file_is_examined() {
     let sample = Sample::open(Role::Gateway);
-    let retention = Retention::new(HOUR, RollUpLock::open(&sample.path()).unwrap());
+    let mut retention = Retention::new(HOUR, RollUpLock::open(&sample.path()).unwrap());
     let examined = RollUpLock::stay(&sample.path()).unwrap().unwrap();
+    assert!(retention.lock().is_none());
+    drop(examined);
+    // Somebody removes the file: whoever counts makes it anew, and whoever moves finds that one.
+    std::fs::remove_file(sample.path().with_file_name("auth.db-keytoll-usage.lock")).unwrap();
+    let examined = RollUpLock::stay(&sample.path()).unwrap().unwrap();
+    retention.keep_lock();
     assert!(retention.lock().is_none());
     drop(examined);
     let locked = retention.lock();
@@ -230,6 +236,7 @@ async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
     let connection = own(&sample);
     connection.execute("UPDATE keytoll_charges SET held_at = 0", []).unwrap();
     connection.execute("UPDATE wallets SET balance = balance + 1", []).unwrap();
+    connection.execute("UPDATE users SET email = 'new@example.com'", []).unwrap();
     sample.reopen_keeping(Some(HOUR));
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     let state = loop {
@@ -240,6 +247,7 @@ async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert_eq!((state.users, state.unbalanced), (1, 1));
+    assert_eq!(sample.number("SELECT email = 'new@example.com' FROM keytoll_accounts"), 1);
     while sample.number("SELECT count(*) FROM keytoll_charges") > 0 {
         assert!(std::time::Instant::now() < deadline, "old charges stay");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -297,4 +305,24 @@ async fn a_gateway_that_is_idle_does_not_hold_up_the_sums() {
     again.charge.capture(200).await;
     other.close();
     assert_proved(&sample);
+}
+
+#[tokio::test]
+async fn a_user_whose_address_the_application_changed_keeps_account_and_holds_when_wallets_are_rebuilt() {
+    let sample = Sample::open(Role::Gateway);
+    let (user, key, ledger) = sample.customer().await;
+    let held = sample.hold(&ledger, &key, 40).await;
+    sample.application().execute("UPDATE users SET email = 'new@example.com'", []).unwrap();
+    let connection = own(&sample);
+    let accounts = external::readdressed(&connection, 10).unwrap();
+    external::readdress(&connection, &accounts).unwrap();
+    assert_eq!(external::readdressed(&connection, 10).unwrap(), []);
+    let rebuild =
+        "BEGIN; CREATE TABLE anew (id INTEGER NOT NULL PRIMARY KEY, user_id INTEGER NOT NULL UNIQUE, balance INTEGER);
+        INSERT INTO anew SELECT id, user_id, balance FROM wallets; DROP TABLE wallets;
+        ALTER TABLE anew RENAME TO wallets; COMMIT";
+    sample.application().execute_batch(rebuild).unwrap();
+    assert_eq!(held.charge.release(Some(502)).await, Settled::Released { balance: Some(Cents(500)) });
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_accounts"), 1);
+    assert_eq!(sample.books(user), 500);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::rows::Frozen;
 use super::{Check, Finding, Report};
@@ -50,22 +50,26 @@ pub(super) fn examine(
     gateways: &Gateways,
     report: &mut Report,
 ) -> rusqlite::Result<(u64, Cents)> {
+    // Which they are was found on the way through all rows; most are settled by now.
     let mut select = connection.prepare(
-        "SELECT c.id, c.cents, c.instance_id, a.user_id, i.id IS NULL OR i.ended_at IS NOT NULL, c.id < ?1
+        "SELECT c.cents, c.instance_id, a.user_id, i.id IS NULL OR i.ended_at IS NOT NULL
          FROM keytoll_charges c
          LEFT JOIN keytoll_instances i ON i.id = c.instance_id
          LEFT JOIN keytoll_accounts a ON a.id = c.account_id
-         WHERE c.state = 0 AND typeof(c.cents) = 'integer'",
+         WHERE c.id = ?1 AND c.state = 0 AND typeof(c.cents) = 'integer'",
     )?;
-    let mut rows = select.query(params![frozen.first_open_charge])?;
     let (mut count, mut held) = (0_u64, 0_i128);
     let mut stuck: BTreeMap<(bool, Option<i64>), Stuck> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let (id, cents, instance): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let (user, has_ended, is_below_mark): (Option<i64>, bool, bool) = (row.get(3)?, row.get(4)?, row.get(5)?);
+    for &id in &frozen.held {
+        let found =
+            select.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
+        let Some((cents, instance, user, has_ended)): Option<(i64, i64, Option<i64>, bool)> = found else { continue };
         count += 1;
         held += i128::from(cents);
-        let is_lost = has_ended || is_below_mark;
+        let is_lost = has_ended || id < frozen.first_open_charge;
+        if is_lost {
+            report.amends.lost.push(id);
+        }
         if !is_lost && !gateways.gone.contains(&instance) {
             continue;
         }

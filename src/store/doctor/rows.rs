@@ -30,6 +30,8 @@ pub(super) struct Frozen {
     pub(super) charges: u64,
     /// Charges whose rows have become usage.
     pub(super) rolled_up: u64,
+    /// Charges that were held when they were read.
+    pub(super) held: Vec<i64>,
     /// How far the gateway has added up, and what it came to.
     marks: Marks,
     kept: HashMap<i64, Sum>,
@@ -53,7 +55,8 @@ impl Frozen {
             rows.collect::<rusqlite::Result<HashMap<i64, Sum>>>()?
         };
         let (sums, found) = (Sums::new(), HashMap::new());
-        Ok(Frozen { first_open_charge, last_entry, sums, charges: 0, rolled_up: 0, marks, kept, found })
+        let held = Vec::new();
+        Ok(Frozen { first_open_charge, last_entry, sums, charges: 0, rolled_up: 0, held, marks, kept, found })
     }
 
     /// Whether the sums that the gateway keeps are those of the rows.
@@ -66,6 +69,7 @@ impl Frozen {
                 let message = format!("the sums that are kept of account {account} are not those of its rows");
                 let difference = i128::from(kept.books()) - i128::from(found.books());
                 report.add(Finding::wrong(Check::Sums, message, REPAIR).cents(difference));
+                report.amends.sums.push((*account, found.minus(kept)));
             }
         }
     }
@@ -73,7 +77,7 @@ impl Frozen {
 
 /// Reads what cannot change any more, in short reads.
 pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut Report) -> rusqlite::Result<()> {
-    let (sums, charges, found) = (&mut frozen.sums, &mut frozen.charges, &mut frozen.found);
+    let (sums, charges, found, held) = (&mut frozen.sums, &mut frozen.charges, &mut frozen.found, &mut frozen.held);
     usage::each(connection, report, |used| {
         frozen.rolled_up += used.charges;
         *sums.entry(used.account).or_default() -= i128::from(used.captured_cents);
@@ -82,6 +86,7 @@ pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut 
     each_charge(connection, i64::MIN, frozen.first_open_charge, |charge| {
         *charges += 1;
         *sums.entry(charge.account).or_default() += charge.effect();
+        held.extend(charge.is_held().then_some(charge.id));
         if charge.id < frozen.marks.charges_below {
             found.entry(charge.account).or_default().charge(charge.taken());
         }
@@ -100,10 +105,11 @@ pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut 
 }
 
 /// Judges the rows that came later; how many charges there are among them.
-pub(super) fn recent(connection: &Connection, frozen: &Frozen, report: &mut Report) -> rusqlite::Result<u64> {
+pub(super) fn recent(connection: &Connection, frozen: &mut Frozen, report: &mut Report) -> rusqlite::Result<u64> {
     let mut charges = 0;
     each_charge(connection, frozen.first_open_charge, i64::MAX, |charge| {
         charges += 1;
+        frozen.held.extend(charge.is_held().then_some(charge.id));
         charge.judge(report);
     })?;
     each_entry(connection, frozen.last_entry.saturating_add(1), i64::MAX, |entry| entry.judge(report))?;
@@ -139,6 +145,10 @@ impl Charge {
             state: integer(row.get_ref(3)?).and_then(ChargeState::from_code),
             is_settled: row.get_ref(4)? != ValueRef::Null,
         })
+    }
+
+    fn is_held(&self) -> bool {
+        self.state == Some(ChargeState::Held)
     }
 
     /// What it did to the balance.

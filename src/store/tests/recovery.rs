@@ -187,3 +187,13 @@ async fn a_gateway_that_was_taken_for_dead_holds_nothing_more_and_stops() {
     // A capture that comes too late is none.
     assert_eq!(held.charge.capture(200).await, Settled::Unknown);
 }
+
+#[tokio::test]
+async fn rows_of_processes_that_ended_long_ago_go_and_those_of_others_stay() {
+    let mut sample = Sample::open(Role::Gateway);
+    sample.reopen(Role::Gateway);
+    sample.store.close();
+    sample.application().execute("UPDATE keytoll_instances SET ended_at = 5 WHERE id = 1", []).unwrap();
+    sample.reopen(Role::Gateway);
+    assert_eq!(sample.number("SELECT count(*) * 10 + min(id) FROM keytoll_instances"), 22);
+}

@@ -8,10 +8,10 @@ impl File {
     /// Repairs, and asserts that everything holds then. Who and how much.
     fn repaired(&self) -> Vec<(i64, i64)> {
         assert!(!self.examine().holds(), "there is nothing to repair");
-        let done = repair(&self.database()).unwrap();
+        let done = repair(&self.database(), &self.examine()).unwrap();
         let report = self.examine();
         assert!(report.holds(), "{report:#?}");
-        assert_eq!(repair(&self.database()).unwrap(), [], "a repair is done once");
+        assert_eq!(repair(&self.database(), &report).unwrap(), [], "a repair is done once");
         done.iter().map(|done| (done.user_id.map_or(0, |id| id.0), done.cents.map_or(0, |cents| cents.0))).collect()
     }
 
@@ -70,7 +70,7 @@ async fn a_charge_in_a_state_that_is_not_known_counts_as_nothing_for_a_repair_to
                  UPDATE keytoll_meta SET value = {next_charge_id} WHERE name = 'next_charge_id'"
             ));
             assert_eq!(file.only_wrong().check, Check::Rows);
-            assert_eq!(repair(&file.database()).unwrap(), [], "{state}");
+            assert_eq!(repair(&file.database(), &file.examine()).unwrap(), [], "{state}");
             assert_eq!(file.only_wrong().check, Check::Rows, "{state}");
             assert_eq!(file.number("SELECT count(*) FROM keytoll_entries WHERE kind = 'external'"), 0, "{state}");
         }
@@ -88,6 +88,6 @@ async fn missing_triggers_are_put_back() {
 async fn what_only_its_owner_can_put_right_stays_wrong() {
     let file = File::new().await;
     file.application("UPDATE wallets SET balance = -3 WHERE user_id = 1");
-    repair(&file.database()).unwrap();
+    repair(&file.database(), &file.examine()).unwrap();
     assert_eq!(file.only_wrong().check, Check::Wallets);
 }

@@ -121,7 +121,7 @@ async fn usage_that_is_no_number_is_found_and_the_rest_is_counted() {
         found.iter().filter(|finding| finding.message.contains("count or sum that is no whole number")).count();
     assert_eq!((counts, report.summary.unwrap().rolled_up), (2, 11));
     // A repair comes to its end too, and has nothing to enter.
-    let done = crate::store::doctor::repair(&file.database()).unwrap();
+    let done = crate::store::doctor::repair(&file.database(), &file.examine()).unwrap();
     assert_eq!(done, []);
 }
 
