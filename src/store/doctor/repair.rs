@@ -68,6 +68,12 @@ fn inside(connection: &Connection, dead: &[instance::Dead], amends: &Amends) -> 
         done.push(Repaired { cents: Some(Cents(recovered.cents)), ..said(message) });
     }
     sums::amend(connection, &amends.sums)?;
+    if !amends.sums.is_empty() {
+        done.push(said(format!(
+            "the sums that are kept are those of the rows again, for {} accounts",
+            amends.sums.len()
+        )));
+    }
     release_lost(connection, &mut wallets, &amends.lost, now_unix_ms, &mut done)?;
     wallets.flush(connection)?;
     let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM keytoll_entries", [], |row| row.get(0))?;
