@@ -129,7 +129,7 @@ async fn a_file_of_the_application_is_adopted_as_it_is() {
     application
         .execute_batch(
             "INSERT INTO users VALUES (1, 'a@example.com', 'A', 1), (2, 'b@example.com', 'B', NULL);
-             INSERT INTO wallets VALUES (1, 1, 500), (2, 2, 'abc');",
+             INSERT INTO wallets VALUES (1, 1, 500), (2, 2, 'abc'), (3, 'nobody', 7);",
         )
         .unwrap();
     let opening = sample.reopen(Role::Gateway);
