@@ -1,0 +1,101 @@
+"""What is measured: the CPU time and memory of a process and its children, load without pause, load at a fixed rate."""
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+# wrk prints no 99.9th percentile by itself.
+WRK_SCRIPT = """
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  print(string.format('{"requests": %d, "seconds": %f, "p50_us": %d, "p99_us": %d, "p999_us": %d, "failed": %d}',
+    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"""
+
+
+def tree(pid):
+    """The process and all below it."""
+    found, waiting = [], [pid]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except OSError:
+            pass  # Ended meanwhile: there is nothing more to count.
+    return found
+
+
+def cpu_us(pid):
+    """User and system time of a process and its children so far, in microseconds."""
+    user = system = 0
+    for one in tree(pid):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        user, system = user + int(fields[11]), system + int(fields[12])
+    return user * 1e6 / TICKS_A_SECOND, system * 1e6 / TICKS_A_SECOND
+
+
+def memory_kib(pid):
+    """Resident memory of a process and its children."""
+    total = 0
+    for one in tree(pid):
+        for line in Path(f"/proc/{one}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1])
+    return total
+
+
+def full_load(url, headers, core, seconds, connections, directory):
+    """As many requests as `connections` clients get answered, one at a time each; what wrk says of it."""
+    script = directory / "percentiles.lua"
+    script.write_text(WRK_SCRIPT)
+    command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    out = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
+    found = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
+    if found["failed"]:
+        raise SystemExit(f"{url}: {found['failed']} requests failed\n{out}")
+    return found
+
+
+def fixed_rate(url, headers, core, seconds, rate, directory):
+    """Requests that come at a rate, whether or not earlier ones were answered; latencies in microseconds, by percentile."""
+    log = directory / "h2load.log"
+    log.unlink(missing_ok=True)
+    connections = 20
+    command = ["taskset", "-c", str(core), "h2load", "--h1", f"-c{connections}", f"--rps={rate // connections}"]
+    command += [f"--duration={seconds}", "--warm-up-time=1", f"--log-file={log}"]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    subprocess.run([*command, url], check=True, capture_output=True)
+    rows = [line.split("\t") for line in log.read_text().splitlines()]
+    wrong = [row for row in rows if row[1] != "200"]
+    if wrong:
+        raise SystemExit(f"{url}: {len(wrong)} of {len(rows)} requests failed at {rate} a second")
+    times = sorted(int(row[2]) for row in rows)
+    return {name: times[min(len(times) - 1, int(len(times) * part))] for name, part in
+            [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)]}
+
+
+def sync_us(directory):
+    """The median time of one fdatasync after 4 KiB were written, in microseconds."""
+    path = directory / "sync"
+    times = []
+    with open(path, "wb", buffering=0) as file:
+        for number in range(200):
+            file.seek(number * 4096 % (1 << 20))
+            file.write(bytes(4096))
+            begun = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - begun) * 1e6)
+    path.unlink()
+    return statistics.median(times)
