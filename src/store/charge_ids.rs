@@ -13,7 +13,7 @@ const BLOCK: i64 = 1_000_000;
 pub(super) const NOTHING_OPEN: i64 = i64::MAX;
 
 /// The ids reserved for this process.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ChargeIds {
     next: i64,
     end: i64,

@@ -7,6 +7,7 @@ use crate::config::Durability;
 use crate::failpoint;
 use crate::model::ChargeState;
 use crate::store::batch::Item;
+use crate::store::charge_ids::ChargeIds;
 use crate::store::checkpoint;
 use crate::store::ledger::{Settled, Wanted};
 use crate::store::refusal::Fatal;
@@ -50,7 +51,9 @@ impl Writer {
         if !self.parts.connection.is_autocommit() {
             self.parts.connection.execute_batch("ROLLBACK")?;
         }
-        self.ids = reserved?;
+        // After a failure none of the old ids may be used either: a mark above them may stand in memory.
+        self.ids = *reserved.as_ref().unwrap_or(&ChargeIds::default());
+        reserved?;
         failpoint::reach("ids-reserved");
         Ok(())
     }
