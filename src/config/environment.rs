@@ -90,9 +90,13 @@ impl Environment {
     }
 
     /// Where a test has the process killed. Nothing in a build without fail points.
+    ///
+    /// # Panics
+    /// In a build with them, when there is no such point: a test that kills nothing must not pass.
     pub(super) fn fail_point(&self) -> Option<FailPoint> {
         let text = self.get(FAIL_POINT).filter(|_| failpoint::COMPILED)?;
-        text.to_str()?.parse().ok()
+        let point = text.to_str().and_then(|text| text.parse().ok());
+        Some(point.unwrap_or_else(|| panic!("{FAIL_POINT}: there is no fail point {}", text.display())))
     }
 
     /// The name that the user of this process is logged in with (POSIX.1-2017 §8.3), if it is known.
