@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sums;
+use crate::failpoint;
 use crate::model::ChargeState;
 use crate::store::lock_file::{RollUpLock, RollUpLocked};
 
@@ -118,6 +119,7 @@ pub(super) fn roll_up(connection: &Connection, old: Old) -> rusqlite::Result<u64
     connection
         .prepare_cached("DELETE FROM keytoll_charges WHERE id >= ?1 AND id <= ?2 AND state <> 0")?
         .execute([old.first, old.last])?;
+    failpoint::reach("charges-rolled-up");
     Ok(count)
 }
 
