@@ -1,7 +1,7 @@
 //! The examination of a database file: do the books balance, is the file whole, is anything stuck.
 //!
 //! [`examine`] reads only, over a connection of its own, whether or not a gateway runs: every check is a short read, so that the
-//! write-ahead log can start over in between. What is compared with each other is read in one snapshot. [`repair`] writes what
+//! write-ahead log can start over in between. What is compared with each other is read in one snapshot. [`repair()`] writes what
 //! puts right what can be. For the command line alone.
 
 mod books;
@@ -29,7 +29,7 @@ use crate::model::{Cents, UserId};
 
 pub use repair::{Repaired, repair};
 
-/// The remedy of what [`repair`] puts right.
+/// The remedy of what [`repair()`] puts right.
 const REPAIR: &str = "run `keytoll doctor --repair`";
 /// Findings of one check that are listed; the rest is counted.
 const LISTED: u64 = 100;
