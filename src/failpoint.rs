@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Every point, about in the order of a process's and a request's life.
-pub const POINTS: [&str; 30] = [
+pub const POINTS: [&str; 37] = [
     "migration-applied",
     "wallets-adopted",
     "dead-hold-released",
@@ -30,6 +30,7 @@ pub const POINTS: [&str; 30] = [
     "batch-committed",
     "hold-answered",
     "hold-committed",
+    "again-begun",
     "request-sent",
     "reply-begun",
     "client-left",
@@ -37,11 +38,17 @@ pub const POINTS: [&str; 30] = [
     "capture-committed",
     "release-queued",
     "release-committed",
+    "head-noted",
+    "again-ended",
+    "again-given-back",
     "checkpoint-begun",
     "checkpoint-done",
     "last-checkpoint-begun",
     "mark-moved",
     "lock-checked",
+    "requests-swept",
+    "sums-applied",
+    "charges-rolled-up",
     "end-begun",
     "end-done",
     "end-committed",

@@ -25,6 +25,7 @@ use super::ledger::{Attempt, ChargeFacts, Settled, Wanted};
 use super::refusal::HoldRefused;
 use super::wallets::Wallets;
 use crate::config::Limits;
+use crate::failpoint;
 use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, Retryable, UserId};
 
 /// Rows deleted in one of the writer's chores: some milliseconds under the lock.
@@ -154,7 +155,11 @@ impl Requests {
                      ORDER BY r.created_at LIMIT ?2)",
             )?
             .execute([self.now_unix_ms.saturating_sub(self.limits.ttl_ms), most])?;
-        if deleted > 0 { self.add(connection, -i64::try_from(deleted).unwrap_or(0)) } else { Ok(()) }
+        if deleted > 0 {
+            self.add(connection, -i64::try_from(deleted).unwrap_or(0))?;
+            failpoint::reach("requests-swept");
+        }
+        Ok(())
     }
 
     fn counted(&mut self, connection: &Connection) -> rusqlite::Result<i64> {
@@ -284,6 +289,7 @@ pub(super) fn end_again(
         }
     };
     let changed = connection.prepare_cached(end)?.execute([facts.id.0, instance])?;
+    failpoint::reach("again-ended");
     Ok(if changed == 0 { Settled::Unknown } else { Settled::Captured })
 }
 
@@ -347,6 +353,8 @@ impl Failed {
         let entry =
             NewEntry { kind: EntryKind::Credit, amount: self.cents, note: Some(&note), actor: Some(ACTOR), key: None };
         accounts::write_entry(connection, self.account, &entry, now_unix_ms)?;
-        give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms).map(Some)
+        let balance = give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms)?;
+        failpoint::reach("again-given-back");
+        Ok(Some(balance))
     }
 }

@@ -276,6 +276,7 @@ impl Writer {
         }
         for charge in &self.heads {
             requests::spend(&self.parts.connection, *charge)?;
+            failpoint::reach("head-noted");
         }
         let ground = Ground {
             connection: &self.parts.connection,

@@ -48,10 +48,21 @@ fn whenever_it_is_killed_the_books_balance_and_all_records_agree() {
         count(&tally.delivered),
         began.elapsed()
     );
+    let [again, forwarded, told, given_back] = &tally.retries;
+    println!(
+        "{} sent again, {} forwarded once more, {} told that they were paid for, {} given back; {} charges grew old, {} became usage",
+        count(again),
+        count(forwarded),
+        count(told),
+        count(given_back),
+        count(&tally.grown_old),
+        count(&tally.used)
+    );
     let violations = tally.violations.lock().unwrap();
     println!("{} violations", violations.len());
     assert!(violations.is_empty(), "seed {seed}: {:#?}", &violations[..violations.len().min(20)]);
     assert!(count(&tally.delivered) > kills, "there was no traffic worth the name");
+    assert!(tally.retries.iter().all(|number| count(number) > 0), "some kind of retry was never tried");
     if kills >= MANY_KILLS {
         let never: Vec<_> =
             POINTS.iter().filter(|name| endings.get(*name).is_none_or(|(_, died)| *died == 0)).collect();

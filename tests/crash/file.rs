@@ -1,6 +1,6 @@
 //! One database file with everything that belongs to it: users, upstream, records.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use fastrand::Rng;
 use rusqlite::params;
@@ -9,8 +9,10 @@ use crate::application::Application;
 use crate::harness::http::Head;
 use crate::harness::process::Started;
 use crate::harness::{Api, Database, Gateway, Process};
+use crate::past::Past;
 use crate::plan::{Ending, ROUTES, Script};
 use crate::records::{Records, Served, Treatment, User};
+use crate::retries::Retries;
 use crate::upstream::{Upstream, Witness};
 
 /// A file.
@@ -21,7 +23,9 @@ pub(crate) struct File {
     upstream: Upstream,
     durability: &'static str,
     /// Whether it has tables of Keytoll already, of version 1.
-    is_older: bool,
+    pub(crate) is_older: bool,
+    pub(crate) past: Mutex<Past>,
+    pub(crate) retries: Mutex<Retries>,
 }
 
 const TREATMENTS: [Treatment; 7] = [
@@ -44,7 +48,16 @@ impl File {
         let upstream = Upstream::start(move || witness(&own, &path));
         let durability = if rng.u8(..4) == 0 { "full" } else { "normal" };
         let is_older = rng.bool();
-        let file = File { database, records, users: RwLock::default(), upstream, durability, is_older };
+        let file = File {
+            database,
+            records,
+            users: RwLock::default(),
+            upstream,
+            durability,
+            is_older,
+            past: Mutex::default(),
+            retries: Mutex::default(),
+        };
         let application = Application::open(&file);
         for treatment in TREATMENTS {
             file.add(application.insert_user(treatment, rng.i64(20..200), true));
@@ -67,7 +80,7 @@ impl File {
             INSERT INTO keytoll_instances (id, started_at, low_water) VALUES (1, 1, 1);
             UPDATE keytoll_meta SET value = 1000001;
             INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
-                SELECT id, id, id, 1, 1, 7, 0, 1 FROM keytoll_accounts WHERE id <= 2;
+                SELECT id, id, id, 1, 1, 7, 0, 1000 * CAST(strftime('%s', 'now') AS INTEGER) FROM keytoll_accounts WHERE id <= 2;
             INSERT INTO keytoll_routes (id, api_name, route) VALUES (1, 'weather', '/');
             DROP TRIGGER keytoll_wallets_after_update;
             UPDATE wallets SET balance = balance - 7 WHERE user_id IN (SELECT user_id FROM keytoll_accounts WHERE id <= 2);
@@ -78,14 +91,14 @@ impl File {
         std::fs::write(self.records.directory.path().join("auth.db-keytoll-1.lock"), "").unwrap();
     }
 
-    /// How many migrations the first start makes, at least.
+    /// How many migrations the first start makes.
     pub(crate) fn migrations(&self) -> u64 {
-        if self.is_older { 1 } else { 2 }
+        if self.is_older { 2 } else { 3 }
     }
 
     /// Starts the gateway, armed for this ending.
     pub(crate) fn start(&self, ending: Option<&Ending>) -> Started {
-        let mut api = Api::new("weather", self.upstream.address());
+        let mut api = Api::new("weather", self.upstream.address()).with("idempotency = \"on\"");
         for (path, cents) in ROUTES {
             api = api.route(&format!("path = \"{path}\"\nprice_cents = {cents}"));
         }
@@ -121,7 +134,7 @@ impl File {
     }
 }
 
-/// Sees what reaches the upstream: nothing unpaid, and no charge twice.
+/// Sees what reaches the upstream: nothing unpaid, and no charge twice, but once more for a retry of what was captured.
 fn witness(records: &Arc<Records>, database: &Database) -> Witness {
     let (records, connection) = (Arc::clone(records), database.open());
     Box::new(move |head: &Head, script: Script| {
@@ -133,14 +146,18 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
             return;
         };
         let select = "SELECT state FROM keytoll_charges WHERE id = ?1";
-        match connection.query_row(select, params![charge], |row| row.get::<_, i64>(0)) {
+        let state = connection.query_row(select, params![charge], |row| row.get::<_, i64>(0));
+        let key_of = |request: &String| records.sent.lock().unwrap()[request].key.clone();
+        let key = key_of(&request);
+        let mut served = records.served.lock().unwrap();
+        let earlier = served.entry(charge).or_default();
+        match (&earlier[..], &state) {
             // Released already, when its gateway is dead by now.
-            Ok(0 | 2) => {}
-            found => records.violated(format!("{request}: went upstream, and its charge {charge} is {found:?}")),
+            ([], Ok(0 | 2)) => {}
+            ([before], Ok(1)) if key.is_some() && key_of(&before.request) == key => {}
+            _ => records
+                .violated(format!("I7: {request} went upstream for charge {charge}, {state:?}, after {earlier:?}")),
         }
-        let before = records.served.lock().unwrap().insert(charge, Served { request, script });
-        if let Some(before) = before {
-            records.violated(format!("charge {charge} was forwarded twice: {before:?}"));
-        }
+        earlier.push(Served { request, script });
     })
 }

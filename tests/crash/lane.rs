@@ -1,6 +1,6 @@
 //! A lane: one file after the other, and on each one start of the gateway after the other, until it is dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,8 +14,10 @@ use crate::audit::audit;
 use crate::client::Caller;
 use crate::file::File;
 use crate::harness::process::Started;
-use crate::harness::{PATIENCE, Process};
+use crate::harness::{PATIENCE, Process, until};
+use crate::past::{OLD, grow_old};
 use crate::plan::{Deck, Ending};
+use crate::records::{Refused, Sent};
 
 /// Starts of the gateway on one file.
 const STARTS: u64 = 20;
@@ -36,6 +38,11 @@ pub(crate) struct Tally {
     pub(crate) calls: AtomicUsize,
     pub(crate) charges: AtomicUsize,
     pub(crate) delivered: AtomicUsize,
+    /// Charges that were made old, and those that became usage.
+    pub(crate) grown_old: AtomicUsize,
+    pub(crate) used: AtomicUsize,
+    /// Requests that were sent again, forwarded once more, told that they were paid for, and prices that were given back.
+    pub(crate) retries: [AtomicUsize; 4],
     pub(crate) violations: Mutex<Vec<String>>,
 }
 
@@ -75,8 +82,14 @@ pub(crate) fn run(mut rng: Rng, kills: usize, tally: &Tally) {
             }
             // A start that dies while it makes the tables has made none.
             let is_new = start < u64::from(starts_of_a_new_file);
-            let ending = if is_new { Deck::of_a_new_file(&mut rng, file.migrations()) } else { deck.next(&mut rng) };
+            let ending = match is_new {
+                true => Deck::of_a_new_file(&mut rng, file.migrations(), file.is_older),
+                false => deck.next(&mut rng),
+            };
             tally.tried(&ending);
+            if ending.is_of_old_age() || rng.u8(..8) == 0 {
+                tally.grown_old.fetch_add(grow_old(&file, &mut rng, ending.is_of_old_age()), Ordering::Relaxed);
+            }
             round(&file, &application, &mut rng, start, &ending, tally);
             // The application works on while the gateway is away.
             for _ in 0..rng.u8(..4) {
@@ -87,21 +100,37 @@ pub(crate) fn run(mut rng: Rng, kills: usize, tally: &Tally) {
                 break;
             }
         }
-        close(&file, tally);
+        close(&file, &mut rng, tally);
     }
 }
 
-/// The last start on a file, which ends in order: the books balance before and after.
-fn close(file: &File, tally: &Tally) {
+/// The last start on a file, which ends in order: the books balance before and after, and after all old charges have become
+/// usage.
+fn close(file: &File, rng: &mut Rng, tally: &Tally) {
+    tally.grown_old.fetch_add(grow_old(file, rng, false), Ordering::Relaxed);
     let process = file.start_plainly();
+    audit(file);
+    until("what is old becomes usage", || file.database.number(OLD) == 0);
     audit(file);
     process.stop();
     audit(file);
     let sent = file.records.sent.lock().unwrap();
     tally.calls.fetch_add(sent.len(), Ordering::Relaxed);
+    tally.used.fetch_add(file.past.lock().unwrap().gone(), Ordering::Relaxed);
     let delivered = sent.values().filter(|sent| sent.got.is_some_and(|got| got.whole && got.receipt.is_some()));
     tally.delivered.fetch_add(delivered.count(), Ordering::Relaxed);
-    tally.charges.fetch_add(file.records.served.lock().unwrap().len(), Ordering::Relaxed);
+    let served = file.records.served.lock().unwrap();
+    tally.charges.fetch_add(served.len(), Ordering::Relaxed);
+    let keys: HashSet<&String> = sent.values().filter_map(|sent| sent.key.as_ref()).collect();
+    let again = sent.values().filter(|sent| sent.key.is_some()).count() - keys.len();
+    let forwarded = served.values().filter(|served| served.len() > 1).count();
+    let told = |sent: &&Sent| matches!(sent.got.and_then(|got| got.refused), Some(Refused::AlreadyCharged(_)));
+    let told = sent.values().filter(told).count();
+    let given_back = "SELECT count(*) FROM keytoll_entries WHERE actor = 'keytoll'";
+    let given_back = usize::try_from(file.database.number(given_back)).unwrap();
+    for (sum, more) in tally.retries.iter().zip([again, forwarded, told, given_back]) {
+        sum.fetch_add(more, Ordering::Relaxed);
+    }
     let unavailable = file.records.unavailable.load(Ordering::Relaxed);
     if unavailable > sent.len() as u64 / 100 + 5 {
         file.records.violated(format!("{unavailable} of {} requests could not be billed", sent.len()));

@@ -22,9 +22,13 @@ mod harness;
 #[cfg(test)]
 mod lane;
 #[cfg(test)]
+mod past;
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod records;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]

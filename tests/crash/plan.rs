@@ -34,10 +34,16 @@ impl Ending {
             "end-begun" | "end-done" | "end-committed" | "end-checkpointed" => {
                 Ending::End { name, after: Duration::from_millis(rng.u64(1..150)) }
             }
-            "migration-applied" => point(rng.u64(1..=2), None, SOON),
+            "migration-applied" => point(rng.u64(1..=3), None, SOON),
             "wallets-adopted" | "instance-registered" | "start-committed" | "ids-reserved" => point(1, None, SOON),
             "dead-hold-released" => point(rng.u64(1..=2), None, SOON),
             "mark-moved" | "lock-checked" => point(1, None, LATER),
+            "requests-swept" | "sums-applied" | "charges-rolled-up" => {
+                point(1, rng.bool().then(|| rng.u64(0..3_000)), LATER)
+            }
+            "again-begun" | "again-ended" | "again-given-back" => {
+                point(rng.u64(1..4), rng.bool().then(|| rng.u64(0..3_000)), LATER)
+            }
             "checkpoint-begun" => point(rng.u64(1..=3), Some(rng.u64(0..3_000)), LATER),
             "checkpoint-done" => point(rng.u64(1..=3), None, LATER),
             "last-checkpoint-begun" => point(1, rng.bool().then(|| rng.u64(0..3_000)), LATER),
@@ -54,6 +60,11 @@ impl Ending {
 
     fn outside(rng: &mut Rng) -> Ending {
         Ending::Outside { after: Duration::from_micros(rng.u64(1..150_000)) }
+    }
+
+    /// Whether it needs charges, or requests, that are old.
+    pub(crate) fn is_of_old_age(&self) -> bool {
+        matches!(self.name(), "requests-swept" | "charges-rolled-up")
     }
 
     /// The name of the fail point.
@@ -100,9 +111,9 @@ impl Deck {
         self.left.pop().expect("it was filled just now")
     }
 
-    /// The end of the first rounds of a file, which lacks so many migrations.
-    pub(crate) fn of_a_new_file(rng: &mut Rng, migrations: u64) -> Ending {
-        let name = if migrations > 1 { OF_A_NEW_FILE[rng.usize(..OF_A_NEW_FILE.len())] } else { OF_A_NEW_FILE[0] };
+    /// The end of the first rounds of a file, which lacks so many migrations. `is_older`: the wallets were adopted before.
+    pub(crate) fn of_a_new_file(rng: &mut Rng, migrations: u64, is_older: bool) -> Ending {
+        let name = if is_older { OF_A_NEW_FILE[0] } else { OF_A_NEW_FILE[rng.usize(..OF_A_NEW_FILE.len())] };
         match Ending::at(name, rng) {
             Ending::Point { name, count, delay_us, within } => {
                 Ending::Point { name, count: count.min(migrations), delay_us, within }
@@ -215,12 +226,33 @@ pub(crate) struct Call {
     pub(crate) is_chunked: bool,
     pub(crate) leaves: Leaves,
     pub(crate) script: Script,
+    pub(crate) keyed: Keyed,
+    /// How eager its client is to send it again: 0 most of all.
+    pub(crate) patience: u8,
+}
+
+/// Which `Idempotency-Key` a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keyed {
+    Without,
+    New,
+    /// That of one that was sent before, if there is any; `stays`: somebody else may send it again at the same time.
+    Again {
+        which: usize,
+        stays: bool,
+    },
 }
 
 impl Call {
     pub(crate) fn draw(rng: &mut Rng, users: usize) -> Call {
         let method = ["GET", "GET", "GET", "POST", "HEAD"][rng.usize(..5)];
-        let leaves = match rng.u8(..30) {
+        let keyed = match rng.u8(..10) {
+            0..4 => Keyed::Without,
+            4..6 => Keyed::New,
+            _ => Keyed::Again { which: rng.usize(..), stays: rng.u8(..6) == 0 },
+        };
+        // What was paid for and never seen is worth sending again.
+        let leaves = match rng.u8(..if keyed == Keyed::Without { 30 } else { 10 }) {
             0 if method == "POST" => Leaves::InItsBody,
             1 => Leaves::Before,
             2 => Leaves::AfterTheHead,
@@ -238,6 +270,20 @@ impl Call {
             is_chunked: rng.bool(),
             leaves,
             script,
+            keyed,
+            patience: rng.u8(..12),
         }
+    }
+
+    /// The same as a request with this method: what cannot be said of one is left out.
+    pub(crate) fn with_method(mut self, method: &'static str) -> Call {
+        self.method = method;
+        if method == "HEAD" && matches!(self.script.framing, Framing::Pieces | Framing::Broken) {
+            self.script.framing = Framing::Length;
+        }
+        if method != "POST" && self.leaves == Leaves::InItsBody {
+            self.leaves = Leaves::Never;
+        }
+        self
     }
 }

@@ -40,8 +40,11 @@ pub(crate) enum Treatment {
 }
 
 /// What a client sent and what it got.
+#[derive(Debug)]
 pub(crate) struct Sent {
     pub(crate) user: i64,
+    /// The `Idempotency-Key`, if it has one.
+    pub(crate) key: Option<String>,
     pub(crate) cents: i64,
     pub(crate) left: bool,
     /// Which start of the gateway it went to.
@@ -50,14 +53,24 @@ pub(crate) struct Sent {
     pub(crate) got: Option<Got>,
 }
 
-/// A reply.
+/// A reply, or the head of one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Got {
+    pub(crate) ended: u64,
     pub(crate) status: u16,
     /// Whole, by its framing.
     pub(crate) whole: bool,
     /// Charge and cost.
     pub(crate) receipt: Option<(i64, i64)>,
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Why a retry was refused with 409.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refused {
+    InFlight,
+    /// By this charge; unknown where the reply has no body.
+    AlreadyCharged(Option<i64>),
 }
 
 /// What the upstream answered to a request that was paid for.
@@ -75,8 +88,8 @@ pub(crate) struct Records {
     clock: AtomicU64,
     /// By request id.
     pub(crate) sent: Mutex<HashMap<String, Sent>>,
-    /// By charge.
-    pub(crate) served: Mutex<HashMap<i64, Served>>,
+    /// By charge, in the order in which they came.
+    pub(crate) served: Mutex<HashMap<i64, Vec<Served>>>,
     /// Which starts of the gateway were killed.
     pub(crate) killed: Mutex<Vec<u64>>,
     /// Which had settled everything before.

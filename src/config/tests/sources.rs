@@ -223,7 +223,8 @@ fn listeners_may_share_an_address_when_the_system_chooses_the_ports() {
 
 #[test]
 fn a_fail_point_that_does_not_exist_is_no_start_without_one() {
-    let loaded = std::panic::catch_unwind(|| load_text(API, &[("KEYTOLL_FAILPOINT", "unheard-of:1")], &flags()).is_ok());
+    let loaded =
+        std::panic::catch_unwind(|| load_text(API, &[("KEYTOLL_FAILPOINT", "unheard-of:1")], &flags()).is_ok());
     // Without fail points it is a variable that nobody knows.
     assert_eq!(loaded.ok(), (!crate::failpoint::COMPILED).then_some(true));
 }

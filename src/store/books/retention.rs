@@ -13,6 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::sums;
+use crate::failpoint;
 use crate::model::ChargeState;
 
 /// Charges that are moved in one transaction: about two milliseconds.
@@ -171,6 +172,7 @@ pub(super) fn roll_up(connection: &Connection, old: Old) -> rusqlite::Result<u64
     connection
         .prepare_cached("DELETE FROM keytoll_charges WHERE id >= ?1 AND id <= ?2 AND state <> 0")?
         .execute([old.first, old.last])?;
+    failpoint::reach("charges-rolled-up");
     Ok(count)
 }
 

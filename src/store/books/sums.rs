@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::failpoint;
 use crate::model::ChargeState;
 
 /// Rows that are added up in one portion; few in tests, so that they cross from portion to portion.
@@ -103,7 +104,9 @@ pub(super) fn apply(connection: &Connection, portion: &Portion) -> rusqlite::Res
         return Ok(());
     }
     add(connection, &portion.sums)?;
-    set_marks(connection, portion.to)
+    set_marks(connection, portion.to)?;
+    failpoint::reach("sums-applied");
+    Ok(())
 }
 
 fn add(connection: &Connection, sums: &Sums) -> rusqlite::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Failure, Writer};
+use crate::failpoint;
 use crate::store::batch::Item;
 use crate::store::ledger::{ChargeFacts, Held, HeldCharge, Settled, Wanted};
 use crate::store::mailbox::{Delivery, Mailbox};
@@ -147,6 +148,7 @@ impl Writer {
 fn count_hold(metrics: &StoreMetrics, facts: &ChargeFacts) {
     if facts.attempt.is_again() {
         metrics.forwarded_again.inc();
+        failpoint::reach("again-begun");
         return;
     }
     metrics.holds.inc();

@@ -1,0 +1,157 @@
+//! Time that goes by: charges and requests that were settled long ago, and what became of them.
+
+use std::collections::HashMap;
+
+use fastrand::Rng;
+use rusqlite::Connection;
+
+use crate::file::File;
+
+/// A row of `keytoll_charges`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Charge {
+    pub(crate) account: i64,
+    pub(crate) user: i64,
+    key: i64,
+    route: i64,
+    pub(crate) cents: i64,
+    pub(crate) state: i64,
+    pub(crate) status: Option<u16>,
+    held_at: i64,
+}
+
+const HELD: i64 = 0;
+pub(crate) const CAPTURED: i64 = 1;
+pub(crate) const RELEASED: i64 = 2;
+
+const HOUR_MS: i64 = 3_600_000;
+/// More than charges are kept, and far more than requests are remembered.
+const AGE_MS: i64 = 200 * 24 * HOUR_MS;
+/// So long ago there was nothing but what was made old here.
+const OLD_MS: i64 = AGE_MS / 2;
+
+/// How many charges are old and have a row.
+pub(crate) const OLD: &str = "SELECT count(*) FROM keytoll_charges WHERE held_at < 1000 * (CAST(strftime('%s', 'now') AS INTEGER) - 100 * 24 * 3600)";
+
+/// All charges that there ever were in a file, as they were last seen.
+#[derive(Default)]
+pub(crate) struct Past {
+    charges: HashMap<i64, Charge>,
+    /// Those that have no row any more.
+    gone: Vec<i64>,
+}
+
+/// Every row, by id.
+pub(crate) fn rows(connection: &Connection) -> HashMap<i64, Charge> {
+    let mut select = connection
+        .prepare(
+            "SELECT c.id, c.account_id, a.user_id, c.key_id, c.route_id, c.cents, c.state, c.status, c.held_at
+             FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id",
+        )
+        .unwrap();
+    let rows = select.query_map([], |row| {
+        let charge = Charge {
+            account: row.get(1)?,
+            user: row.get(2)?,
+            key: row.get(3)?,
+            route: row.get(4)?,
+            cents: row.get(5)?,
+            state: row.get(6)?,
+            status: row.get(7)?,
+            held_at: row.get(8)?,
+        };
+        Ok((row.get(0)?, charge))
+    });
+    rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+}
+
+impl Past {
+    /// How many have become usage.
+    pub(crate) fn gone(&self) -> usize {
+        self.gone.len()
+    }
+
+    pub(crate) fn all(&self) -> HashMap<i64, Charge> {
+        self.charges.clone()
+    }
+
+    /// Takes in what is in the file now: what was settled stays as it is, and what is gone was old.
+    pub(crate) fn remember(&mut self, rows: HashMap<i64, Charge>, violated: &dyn Fn(String)) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let now = i64::try_from(now).unwrap();
+        self.gone = self.charges.keys().filter(|id| !rows.contains_key(id)).copied().collect();
+        for id in &self.gone {
+            let Some(charge) = self.charges.get_mut(id) else { continue };
+            if charge.state == HELD {
+                // By a process that was killed: the start has released it.
+                charge.state = RELEASED;
+            }
+            if charge.held_at > now - OLD_MS {
+                violated(format!("I9: charge {id} is gone, and was {charge:?}"));
+            }
+        }
+        for (id, charge) in rows {
+            let before = self.charges.insert(id, charge);
+            if let Some(before) = before
+                && matches!(before.state, CAPTURED | RELEASED)
+                && (before.state, before.cents) != (charge.state, charge.cents)
+            {
+                violated(format!("I5: charge {id} was {before:?} and is {charge:?}"));
+            }
+        }
+    }
+
+    /// I9: the usage is that of the charges that are gone.
+    pub(crate) fn compare_usage(&self, connection: &Connection, violated: &dyn Fn(String)) {
+        let mut expected: HashMap<[i64; 5], [i64; 4]> = HashMap::new();
+        for id in &self.gone {
+            let Charge { account, key, route, cents, state, status, held_at, .. } = self.charges[id];
+            let class = i64::from(status.unwrap_or(0) / 100);
+            let usage = expected.entry([held_at.div_euclid(HOUR_MS), account, key, route, class]).or_default();
+            let place = if state == CAPTURED { 0 } else { 2 };
+            usage[place] += 1;
+            usage[place + 1] += cents;
+        }
+        let mut select = connection
+            .prepare(
+                "SELECT hour, account_id, key_id, route_id, status_class,
+                     captured, captured_cents, released, released_cents FROM keytoll_usage",
+            )
+            .unwrap();
+        let rows = select.query_map([], |row| {
+            let number = |column: usize| row.get::<_, i64>(column);
+            Ok((
+                [number(0)?, number(1)?, number(2)?, number(3)?, number(4)?],
+                [number(5)?, number(6)?, number(7)?, number(8)?],
+            ))
+        });
+        let found: HashMap<_, _> = rows.unwrap().collect::<rusqlite::Result<_>>().unwrap();
+        if found != expected {
+            violated(format!("I9: the usage is {found:?}, and should be {expected:?}"));
+        }
+    }
+}
+
+/// Months go by while no gateway runs: most of what there is becomes old, and clients forget what they wanted to send
+/// again. `all`: not just most of it. How many charges became old.
+pub(crate) fn grow_old(file: &File, rng: &mut Rng, all: bool) -> usize {
+    let draw = rng.i64(..1 << 40);
+    let connection = file.database.open();
+    let is_ready = "SELECT count(*) FROM sqlite_master WHERE name = 'keytoll_requests'";
+    if connection.query_row(is_ready, [], |row| row.get::<_, i64>(0)).unwrap() == 0 {
+        return 0;
+    }
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let last = "SELECT coalesce(max(id), 0) FROM keytoll_charges";
+    let last: i64 = connection.query_row(last, [], |row| row.get(0)).unwrap();
+    let through = if all || draw % 2 == 0 { last } else { draw % (last + 1) };
+    let charges = "UPDATE keytoll_charges SET held_at = held_at - ?1, settled_at = settled_at - ?1 WHERE id <= ?2";
+    let old = connection.execute(charges, [AGE_MS, through]).unwrap();
+    let requests = "UPDATE keytoll_requests SET created_at = created_at - ?1 WHERE charge_id <= ?2";
+    connection.execute(requests, [AGE_MS, through]).unwrap();
+    let rows = rows(&connection);
+    connection.execute_batch("COMMIT").unwrap();
+    file.past.lock().unwrap().remember(rows, &|what| file.records.violated(what));
+    file.retries.lock().unwrap().clear();
+    old
+}
