@@ -1,7 +1,7 @@
 //! What was paid for and never answered: one forward more, for the same charge.
 
-use super::{OK, OOPS, Scene};
-use crate::harness::{Client, until};
+use super::{OK, ON, OOPS, Scene};
+use crate::harness::{Api, Call, Client, Gateway, Upstream, until};
 
 #[test]
 fn a_client_that_left_before_the_head_has_one_forward_more_for_the_same_charge() {
@@ -48,7 +48,7 @@ fn whatever_becomes_of_its_head_there_is_no_third() {
 }
 
 /// The second forward fails; what it cost is given back, once, and the next retry pays anew.
-fn fails(end: impl FnOnce(&mut Client, crate::harness::Call)) {
+fn fails(end: impl FnOnce(&mut Client, Call)) {
     let scene = Scene::new();
     let charge = scene.unanswered();
     let (mut client, call) = scene.forwarded();
@@ -137,10 +137,10 @@ fn a_key_that_was_switched_off_meanwhile_has_no_forward_more() {
 
 #[test]
 fn it_is_cut_with_the_gateway_and_given_back() {
-    let upstream = crate::harness::Upstream::scripted();
+    let upstream = Upstream::scripted();
     let directory = tempfile::tempdir().unwrap();
-    let api = crate::harness::Api::new("weather", upstream.address()).with(super::ON);
-    let gateway = crate::harness::Gateway::builder().api(api).at(directory.path()).drain_timeout_ms(100).start();
+    let api = Api::new("weather", upstream.address()).with(ON);
+    let gateway = Gateway::builder().api(api).at(directory.path()).drain_timeout_ms(100).start();
     let customer = gateway.customer("weather", 500);
     let scene = Scene { upstream, gateway, customer };
     scene.unanswered();
