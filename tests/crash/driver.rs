@@ -7,17 +7,13 @@ use std::time::Instant;
 use fastrand::Rng;
 use keytoll::failpoint::POINTS;
 
+use crate::harness::number;
 use crate::lane::{self, Tally};
 
 const LANES: usize = 3;
 const USUAL_KILLS: usize = 100;
 /// From so many kills on, every point must have been the death of some.
 const MANY_KILLS: usize = 1_000;
-
-/// A number in the environment.
-pub(crate) fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect(name))
-}
 
 #[test]
 fn whenever_it_is_killed_the_books_balance_and_all_records_agree() {

@@ -88,7 +88,7 @@ pub(crate) fn run(mut rng: Rng, kills: usize, tally: &Tally) {
             };
             tally.tried(&ending);
             if ending.is_of_old_age() || rng.u8(..8) == 0 {
-                tally.grown_old.fetch_add(grow_old(&file, &mut rng), Ordering::Relaxed);
+                tally.grown_old.fetch_add(grow_old(&file, &mut rng, ending.is_of_old_age()), Ordering::Relaxed);
             }
             round(&file, &application, &mut rng, start, &ending, tally);
             // The application works on while the gateway is away.
@@ -107,7 +107,7 @@ pub(crate) fn run(mut rng: Rng, kills: usize, tally: &Tally) {
 /// The last start on a file, which ends in order: the books balance before and after, and after all old charges have become
 /// usage.
 fn close(file: &File, rng: &mut Rng, tally: &Tally) {
-    tally.grown_old.fetch_add(grow_old(file, rng), Ordering::Relaxed);
+    tally.grown_old.fetch_add(grow_old(file, rng, false), Ordering::Relaxed);
     let process = file.start_plainly();
     audit(file);
     until("what is old becomes usage", || file.database.number(OLD) == 0);

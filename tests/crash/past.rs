@@ -133,8 +133,8 @@ impl Past {
 }
 
 /// Months go by while no gateway runs: most of what there is becomes old, and clients forget what they wanted to send
-/// again. How many charges became old.
-pub(crate) fn grow_old(file: &File, rng: &mut Rng) -> usize {
+/// again. `all`: not just most of it. How many charges became old.
+pub(crate) fn grow_old(file: &File, rng: &mut Rng, all: bool) -> usize {
     let draw = rng.i64(..1 << 40);
     let connection = file.database.open();
     let is_ready = "SELECT count(*) FROM sqlite_master WHERE name = 'keytoll_requests'";
@@ -144,8 +144,7 @@ pub(crate) fn grow_old(file: &File, rng: &mut Rng) -> usize {
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
     let last = "SELECT coalesce(max(id), 0) FROM keytoll_charges";
     let last: i64 = connection.query_row(last, [], |row| row.get(0)).unwrap();
-    // All of them, as often as not.
-    let through = if draw % 2 == 0 { last } else { draw % (last + 1) };
+    let through = if all || draw % 2 == 0 { last } else { draw % (last + 1) };
     let charges = "UPDATE keytoll_charges SET held_at = held_at - ?1, settled_at = settled_at - ?1 WHERE id <= ?2";
     let old = connection.execute(charges, [AGE_MS, through]).unwrap();
     let requests = "UPDATE keytoll_requests SET created_at = created_at - ?1 WHERE charge_id <= ?2";

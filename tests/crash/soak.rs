@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::driver::number;
-use crate::harness::{Api, Client, Gateway, Request};
+use crate::harness::{Api, Client, Gateway, Request, number};
 use crate::plan::Script;
 use crate::records::is_charged;
 use crate::upstream::{SCRIPT, Upstream};

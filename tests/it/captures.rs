@@ -1,6 +1,6 @@
 //! Exactly once: every form of a reply is captured once, and its end waits for that.
 
-use crate::harness::{Api, Call, Client, Customer, Gateway, Lock, Upstream};
+use crate::harness::{Api, Call, Client, Customer, Gateway, Lock, OK, Upstream};
 
 struct Scene {
     upstream: Upstream,
@@ -188,7 +188,7 @@ fn never_captured(method: &str, begin: &str, beginning: &[u8], rest: &str) {
     assert_eq!(scene.gateway.database().balance(scene.customer.id), 500);
     // And it goes on by itself.
     let (mut client, call) = scene.forwarded("GET");
-    call.reply("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    call.reply(OK);
     client.reply().assert_receipt(10, 490);
     scene.gateway.assert_charges(1, 1);
 }
@@ -205,7 +205,7 @@ fn a_chunked_reply_whose_capture_takes_too_long_is_broken_off() {
 
 #[test]
 fn a_short_reply_whose_capture_takes_too_long_is_a_problem_that_costs_nothing() {
-    for reply in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"] {
+    for reply in ["HTTP/1.1 204 No Content\r\n\r\n", OK] {
         let scene = scene_with(100);
         let (mut client, call, lock) = scene.locked("GET");
         call.reply(reply);

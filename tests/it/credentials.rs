@@ -1,6 +1,6 @@
 //! Which key opens what, and that none is ever seen behind the gateway.
 
-use crate::harness::{Api, Gateway, Upstream};
+use crate::harness::{Api, Gateway, OK, Upstream};
 
 /// A gateway with two APIs, and the upstream of both.
 fn two_apis() -> (Upstream, Gateway) {
@@ -12,8 +12,6 @@ fn two_apis() -> (Upstream, Gateway) {
         .start();
     (upstream, gateway)
 }
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[test]
 fn a_key_for_one_api_is_refused_at_another_and_nothing_is_held() {

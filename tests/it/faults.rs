@@ -9,11 +9,10 @@ mod locks;
 mod readers;
 mod sync;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Answer, Crowd, Ground, Program, Shim, Upstream, until};
+use crate::harness::{Answer, Crowd, GatewayBuilder, Ground, OK, Process, Shim, Upstream, until};
 
 /// What a request costs: the price of [`crate::harness::Api`] when nothing else is said.
 const PRICE: i64 = 10;
@@ -38,44 +37,49 @@ impl Scene {
         let seen = Arc::clone(&forwarded);
         let upstream = Upstream::answering(move |head, _| {
             seen.lock().unwrap().extend(head.number("keytoll-charge-id"));
-            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
+            OK.into()
         });
         Scene { ground, shim, upstream, forwarded }
     }
 
-    fn start(&self) -> Program {
-        self.ground.program(self.upstream.address()).under(&self.shim).start()
+    fn start(&self) -> Process {
+        self.gateway().spawn()
+    }
+
+    /// One in the making, under the shim.
+    fn gateway(&self) -> GatewayBuilder {
+        self.ground.gateway(self.upstream.address()).under(&self.shim)
     }
 
     /// Clients that are being served.
     #[track_caller]
-    fn crowd(&self, program: &Program) -> Crowd {
-        let crowd = Crowd::of(CLIENTS, &program.get(&self.ground, "/"));
+    fn crowd(&self, process: &Process) -> Crowd {
+        let crowd = Crowd::of(CLIENTS, &process.get("/").key(&self.ground.key));
         until("traffic", || crowd.served() >= 10 * CLIENTS);
         crowd
     }
 
     /// Everybody is refused, nothing is forwarded, and `/readyz` says why.
     #[track_caller]
-    fn assert_refusing(&self, program: &Program, crowd: &Crowd, reason: &str) {
+    fn assert_refusing(&self, process: &Process, crowd: &Crowd, reason: &str) {
         let some = crowd.refused() + 10 * CLIENTS;
         until("refusals", || crowd.refused() >= some);
         // Whatever was held before the fault has arrived by now.
         let (forwarded, more) = (self.upstream.seen(), crowd.refused() + 25 * CLIENTS);
         until("more refusals", || crowd.refused() >= more);
         assert_eq!(self.upstream.seen(), forwarded, "something was forwarded that cannot have been paid");
-        let trouble = program.trouble().expect("not ready");
+        let trouble = process.trouble().expect("not ready");
         assert!(trouble.contains(reason), "{trouble}");
-        assert_eq!(program.get(&self.ground, "/free").send().status(), 200, "what costs nothing goes on");
+        assert_eq!(process.get("/free").key(&self.ground.key).send().status(), 200, "what costs nothing goes on");
     }
 
     /// The cause has just ended: service resumes by itself, and `/readyz` says so.
     #[track_caller]
-    fn assert_resuming(&self, program: &Program, crowd: &Crowd) {
+    fn assert_resuming(&self, process: &Process, crowd: &Crowd) {
         let (ended, before) = (Instant::now(), crowd.served());
         until("service", || crowd.served() > before);
         assert!(ended.elapsed() < RESUMED, "service resumed after {:?}", ended.elapsed());
-        until("ready", || program.trouble().is_none());
+        until("ready", || process.trouble().is_none());
         let more = crowd.served() + 10 * CLIENTS;
         until("traffic again", || crowd.served() >= more);
     }
@@ -83,8 +87,9 @@ impl Scene {
     /// No process is on the file: three records of what happened agree, and the doctor finds nothing.
     #[track_caller]
     fn assert_accounts(&self, answers: &[Answer]) {
-        self.ground.assert_sound();
-        let charges = self.charges();
+        let database = self.ground.database();
+        database.assert_doctor();
+        let charges = database.charges_by_id();
         let mut refused = 0;
         for answer in answers {
             let Answer::Whole { status, retry_after, receipt, .. } = answer else { continue };
@@ -109,19 +114,11 @@ impl Scene {
         println!("{captured} captured, {} charges, {refused} refused", charges.len());
     }
 
-    /// State and cents of every charge.
-    fn charges(&self) -> HashMap<i64, (i64, i64)> {
-        let connection = self.ground.database().open();
-        let mut select = connection.prepare("SELECT id, state, cents FROM keytoll_charges").unwrap();
-        let rows = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).unwrap();
-        rows.collect::<rusqlite::Result<_>>().unwrap()
-    }
-
     /// Stops everything in order and compares.
     #[track_caller]
-    fn close(&self, program: Program, crowd: Crowd) {
+    fn close(&self, process: Process, crowd: Crowd) {
         let answers = crowd.leave();
-        program.stop();
+        process.stop();
         self.assert_accounts(&answers);
     }
 }

@@ -16,12 +16,12 @@ mod crowd;
 mod database;
 #[path = "harness/gateway.rs"]
 mod gateway;
+#[path = "harness/ground.rs"]
+mod ground;
 #[path = "harness/http.rs"]
 pub(crate) mod http;
 #[path = "harness/process.rs"]
 pub(crate) mod process;
-#[path = "harness/program.rs"]
-mod program;
 #[path = "harness/shim.rs"]
 mod shim;
 #[path = "harness/traffic.rs"]
@@ -33,18 +33,26 @@ pub(crate) use api::Api;
 pub(crate) use client::{Client, Request};
 pub(crate) use crowd::{Answer, Crowd};
 pub(crate) use database::{Database, Lock};
-pub(crate) use gateway::{Customer, Gateway, until};
+pub(crate) use gateway::{Customer, Gateway, GatewayBuilder, until};
+pub(crate) use ground::Ground;
 pub(crate) use http::{Head, Reply};
 pub(crate) use process::Process;
 use process::program;
-pub(crate) use program::{Ground, Program};
 pub(crate) use shim::{DATABASE, Deed, EACCES, EIO, ENOSPC, EROFS, Shim, Step, WAL, Word};
 pub(crate) use traffic::traffic;
 pub(crate) use upstream::{Call, Upstream};
 
 use std::time::Duration;
 
+/// What an upstream answers that has nothing else to say.
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
 /// How long anything that must happen may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long is looked for what must not happen: long enough for a defect to show, and never the reason to pass.
 pub(crate) const GLANCE: Duration = Duration::from_millis(150);
+
+/// A number in the environment, such as a seed.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect(variable))
+}

@@ -2,9 +2,7 @@
 
 use tempfile::TempDir;
 
-use crate::harness::{Api, Call, Client, Customer, Gateway, Process, Upstream, until};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+use crate::harness::{Api, Call, Client, Customer, Gateway, OK, Process, Upstream, until};
 
 /// A process with one delivered reply, and one request in flight.
 fn in_flight(directory: &TempDir, upstream: &Upstream) -> (Process, Customer, Client, Call) {

@@ -4,9 +4,8 @@ mod again;
 mod killed;
 mod refused;
 
-use crate::harness::{Api, Call, Client, Customer, Gateway, Request, Upstream, until};
+use crate::harness::{Api, Call, Client, Customer, Gateway, OK, Request, Upstream, until};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const OOPS: &str = "HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nno";
 const ON: &str = "idempotency = \"on\"";
 

@@ -8,9 +8,8 @@ use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Api, Client, Customer, Database, Gateway, Process, Request, Upstream, until};
+use crate::harness::{Api, Client, Customer, Database, Gateway, OK, Process, Request, Upstream, until};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// How long a dead gateway's holds may stay.
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 

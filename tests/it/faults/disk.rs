@@ -9,20 +9,20 @@ use crate::harness::{DATABASE, EIO, ENOSPC, EROFS, WAL, Word, until};
 #[track_caller]
 fn a_fault_of_writes(files: i32, fault: (Word, i32), reason: &str) {
     let scene = Scene::new();
-    let program = scene.start();
-    let crowd = scene.crowd(&program);
+    let process = scene.start();
+    let crowd = scene.crowd(&process);
     let credit = json!({"kind": "credit", "amount_cents": 7, "note": "in the fault"});
-    let credit = program.post("/v1/users/1/wallet/entries", &credit);
+    let credit = process.post("/v1/users/1/wallet/entries", &credit);
     scene.shim.set(Word::Files, files);
     scene.shim.set(fault.0, fault.1);
-    scene.assert_refusing(&program, &crowd, reason);
+    scene.assert_refusing(&process, &crowd, reason);
     let refused = credit.send();
     assert_eq!((refused.status(), refused.head.number("retry-after").is_some()), (503, true), "{refused:?}");
     assert!(scene.shim.get(Word::Failed) > 0, "no call failed");
     scene.shim.set(fault.0, 0);
-    scene.assert_resuming(&program, &crowd);
+    scene.assert_resuming(&process, &crowd);
     assert_eq!(credit.send().status(), 201);
-    scene.close(program, crowd);
+    scene.close(process, crowd);
     assert_eq!(scene.ground.database().entries(1, "credit"), [7], "what was refused was not done");
 }
 
@@ -57,15 +57,15 @@ fn on_a_disk_that_became_read_only_nothing_is_forwarded_until_it_is_writable_aga
 #[test]
 fn checkpoints_that_fail_stop_nobody() {
     let scene = Scene::new();
-    let program = scene.start();
-    let crowd = scene.crowd(&program);
+    let process = scene.start();
+    let crowd = scene.crowd(&process);
     scene.shim.set(Word::Files, DATABASE);
     scene.shim.set(Word::WriteError, EIO);
-    until("a checkpoint fails", || program.has_said("a checkpoint failed"));
+    until("a checkpoint fails", || process.has_said("a checkpoint failed"));
     let more = crowd.served() + 50 * CLIENTS;
     until("service", || crowd.served() >= more);
-    assert_eq!((crowd.refused(), program.trouble()), (0, None));
+    assert_eq!((crowd.refused(), process.trouble()), (0, None));
     scene.shim.set(Word::WriteError, 0);
-    scene.close(program, crowd);
+    scene.close(process, crowd);
     assert!(!scene.ground.file("-wal").exists(), "the last checkpoint took everything over");
 }

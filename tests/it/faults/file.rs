@@ -3,15 +3,15 @@
 use std::fs;
 
 use super::Scene;
-use crate::harness::{Answer, Database, EACCES, EROFS, Program, Word};
+use crate::harness::{Answer, Database, EACCES, EROFS, Process, Word};
 
 /// Under traffic: something happens to the file, and the program stops and says so. What the clients were answered.
 #[track_caller]
-fn stops(scene: &Scene, mut program: Program, words: &str, happens: impl FnOnce()) -> Vec<Answer> {
-    let crowd = scene.crowd(&program);
+fn stops(scene: &Scene, mut process: Process, words: &str, happens: impl FnOnce()) -> Vec<Answer> {
+    let crowd = scene.crowd(&process);
     happens();
-    assert_eq!(program.wait().code(), Some(66));
-    assert!(program.has_said(words), "it does not say why");
+    assert_eq!(process.wait().code(), Some(66));
+    assert!(process.has_said(words), "it does not say why");
     crowd.leave()
 }
 
@@ -25,8 +25,7 @@ fn assert_all_captured(database: &Database, answers: &[Answer]) {
             assert!(captured.exists([receipt.charge]).unwrap(), "{receipt:?} is lost");
         }
     }
-    let whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(whole, "ok");
+    database.assert_whole();
     database.assert_books();
 }
 
@@ -34,8 +33,8 @@ fn assert_all_captured(database: &Database, answers: &[Answer]) {
 fn when_the_file_is_renamed_over_the_program_stops_and_both_files_stay_whole() {
     let scene = Scene::new();
     let (backup, old) = (scene.ground.file("-backup"), scene.ground.file("-old"));
-    let program = scene.start();
-    let answers = stops(&scene, program, "moved or replaced", || {
+    let process = scene.start();
+    let answers = stops(&scene, process, "moved or replaced", || {
         scene.ground.database().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]);
         // Another name, by which the file that is replaced can be found again.
         fs::hard_link(scene.ground.file(""), &old).unwrap();
@@ -43,10 +42,10 @@ fn when_the_file_is_renamed_over_the_program_stops_and_both_files_stay_whole() {
     });
     assert_all_captured(&Database::new(old), &answers);
     // The next start serves from what stands there now.
-    let program = scene.start();
-    let answers = scene.crowd(&program).leave();
-    program.stop();
-    scene.ground.assert_sound();
+    let process = scene.start();
+    let answers = scene.crowd(&process).leave();
+    process.stop();
+    scene.ground.database().assert_doctor();
     assert_all_captured(&scene.ground.database(), &answers);
 }
 
@@ -54,8 +53,8 @@ fn when_the_file_is_renamed_over_the_program_stops_and_both_files_stay_whole() {
 fn when_the_file_is_moved_away_the_program_stops_and_nothing_delivered_is_lost() {
     let scene = Scene::new();
     let old = scene.ground.file("-old");
-    let program = scene.start();
-    let answers = stops(&scene, program, "moved or replaced", || fs::rename(scene.ground.file(""), &old).unwrap());
+    let process = scene.start();
+    let answers = stops(&scene, process, "moved or replaced", || fs::rename(scene.ground.file(""), &old).unwrap());
     assert_all_captured(&Database::new(old.clone()), &answers);
     fs::rename(old, scene.ground.file("")).unwrap();
     // What was held when it stopped is given back.
@@ -66,9 +65,9 @@ fn when_the_file_is_moved_away_the_program_stops_and_nothing_delivered_is_lost()
 #[test]
 fn when_the_write_ahead_log_is_removed_the_program_stops_and_nothing_delivered_is_lost() {
     let scene = Scene::new();
-    let program = scene.start();
+    let process = scene.start();
     let wal = scene.ground.file("-wal");
-    let answers = stops(&scene, program, "-wal file was removed", || fs::remove_file(wal).unwrap());
+    let answers = stops(&scene, process, "-wal file was removed", || fs::remove_file(wal).unwrap());
     scene.start().stop();
     scene.assert_accounts(&answers);
 }
@@ -78,7 +77,7 @@ fn a_file_that_may_not_be_written_is_refused_at_the_start() {
     let scene = Scene::new();
     for error in [EACCES, EROFS] {
         scene.shim.set(Word::OpenError, error);
-        let output = scene.ground.program(scene.upstream.address()).under(&scene.shim).refused();
+        let output = scene.gateway().refused();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(66), "{said}");
         assert!(said.contains("must be writable"), "{said}");

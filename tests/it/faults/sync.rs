@@ -9,18 +9,18 @@ use crate::harness::{DATABASE, EIO, WAL, Word, until};
 #[track_caller]
 fn a_sync_that_fails(files: i32) {
     let scene = Scene::new();
-    let mut program = scene.start();
-    let crowd = scene.crowd(&program);
+    let mut process = scene.start();
+    let crowd = scene.crowd(&process);
     scene.shim.set(Word::Files, files);
     scene.shim.set(Word::SyncError, EIO);
-    assert_eq!(program.wait().code(), Some(66));
-    assert!(program.has_said("could not bring the database to the disk"));
+    assert_eq!(process.wait().code(), Some(66));
+    assert!(process.has_said("could not bring the database to the disk"));
     scene.shim.set(Word::SyncError, 0);
     let mut answers = crowd.leave();
-    let program = scene.start();
-    let crowd = scene.crowd(&program);
+    let process = scene.start();
+    let crowd = scene.crowd(&process);
     answers.extend(crowd.leave());
-    program.stop();
+    process.stop();
     scene.assert_accounts(&answers);
 }
 
@@ -37,9 +37,9 @@ fn when_a_checkpoints_sync_fails_the_program_stops_and_nothing_delivered_is_lost
 #[test]
 fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     let scene = Scene::new();
-    let builder = scene.ground.program(scene.upstream.address()).under(&scene.shim);
-    let program = builder.limit("settle_timeout_ms", 1_000).limit("hold_timeout_ms", 1_000).start();
-    let request = program.get(&scene.ground, "/");
+    let gateway = scene.gateway().limit("settle_timeout_ms", 1_000).limit("hold_timeout_ms", 1_000);
+    let process = gateway.spawn();
+    let request = process.get("/").key(&scene.ground.key);
     request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
     scene.shim.set(Word::HangSyncs, 1);
     let told = request.send();
@@ -50,14 +50,14 @@ fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     assert_eq!(scene.upstream.seen(), 2);
     request.send().assert_problem(503, "billing-unavailable");
     assert_eq!(scene.upstream.seen(), 2);
-    until("the reason", || program.trouble().is_some_and(|reason| reason.contains("did not answer in time")));
+    until("the reason", || process.trouble().is_some_and(|reason| reason.contains("did not answer in time")));
     scene.shim.set(Word::HangSyncs, 0);
     let ended = Instant::now();
     until("the undoing", || scene.ground.database().charges(2) == 1);
     request.send().assert_receipt(PRICE, 1_000_000_000 - 2 * PRICE);
     assert!(ended.elapsed() < RESUMED, "service resumed after {:?}", ended.elapsed());
-    until("ready", || program.trouble().is_none());
-    program.stop();
+    until("ready", || process.trouble().is_none());
+    process.stop();
     let database = scene.ground.database();
     assert_eq!((database.charges(0), database.charges(1), database.charges(2)), (0, 2, 1));
     scene.assert_accounts(&[]);

@@ -1,5 +1,6 @@
 //! The file, as another program sees it: with SQLite's usual patience of 5 s, and no knowledge of Keytoll.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,6 +81,21 @@ impl Database {
     /// Charges in a state: 0 held, 1 captured, 2 released.
     pub(crate) fn charges(&self, state: i64) -> i64 {
         self.number(&format!("SELECT count(*) FROM keytoll_charges WHERE state = {state}"))
+    }
+
+    /// State and cents of every charge.
+    pub(crate) fn charges_by_id(&self) -> HashMap<i64, (i64, i64)> {
+        let connection = self.open();
+        let mut select = connection.prepare("SELECT id, state, cents FROM keytoll_charges").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    /// SQLite finds no damage in it.
+    #[track_caller]
+    pub(crate) fn assert_whole(&self) {
+        let whole: String = self.open().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
     }
 
     /// The amounts of a user's entries of a kind, in order.

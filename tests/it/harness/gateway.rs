@@ -1,5 +1,6 @@
 //! The gateway: the real one, on a thread with a runtime of its own, from a configuration file.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -16,6 +17,9 @@ use tokio::time::timeout;
 
 use super::{Api, Client, Database, Lock, PATIENCE, Request};
 
+/// The database's name in its directory.
+const FILE: &str = "auth.db";
+
 /// A gateway in the making.
 pub(crate) struct GatewayBuilder {
     workers: usize,
@@ -24,6 +28,8 @@ pub(crate) struct GatewayBuilder {
     sections: Vec<(&'static str, String)>,
     apis: Vec<Api>,
     directory: Option<PathBuf>,
+    /// Of a process of its own.
+    pub(super) variables: Vec<(&'static str, OsString)>,
 }
 
 impl GatewayBuilder {
@@ -85,10 +91,15 @@ impl GatewayBuilder {
         text
     }
 
+    /// The file, in a directory that is there already.
+    pub(super) fn known_file(&self) -> PathBuf {
+        self.directory.as_deref().expect("a directory, named before").join(FILE)
+    }
+
     /// A directory of its own, the configuration file in it, and the database.
     pub(super) fn files(&self) -> (TempDir, PathBuf, Database) {
         let own = tempfile::tempdir().unwrap();
-        let database = self.directory.as_deref().unwrap_or(own.path()).join("auth.db");
+        let database = self.directory.as_deref().unwrap_or(own.path()).join(FILE);
         let file = own.path().join("keytoll.toml");
         std::fs::write(&file, self.toml(&database)).unwrap();
         (own, file, Database::new(database))
@@ -141,6 +152,7 @@ impl Gateway {
             sections: Vec::new(),
             apis: Vec::new(),
             directory: None,
+            variables: Vec::new(),
         }
     }
 

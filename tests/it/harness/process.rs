@@ -1,29 +1,34 @@
 //! A gateway in a process of its own: the real program, so that its memory is its own, it gets signals and it can be
 //! killed.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::gateway::GatewayBuilder;
-use super::{Api, Customer, Database, Gateway, Request, until};
+use super::{Api, Customer, Database, Gateway, GatewayBuilder, Request, Shim, until};
 
-/// Lines of its log that are kept for whoever asks.
+/// Lines of its log that are kept for whoever asks: the last ones.
 const LOG_LINES: usize = 200;
+const TOKEN: &str = "the-token-of-the-tests";
 
 /// The process. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
+    admin: SocketAddr,
     database: Database,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Log,
+    /// Reads the log to its end.
+    reader: Option<JoinHandle<()>>,
     _directory: TempDir,
 }
 
@@ -42,6 +47,26 @@ pub(crate) fn program() -> Command {
 }
 
 impl GatewayBuilder {
+    /// Under the shim. Where the file is must be known.
+    pub(crate) fn under(mut self, shim: &Shim) -> GatewayBuilder {
+        let database = self.known_file();
+        self.variables.extend(shim.under(&database));
+        self
+    }
+
+    /// Under the shim, which keeps a log.
+    pub(crate) fn logged_by(mut self, shim: &Shim) -> GatewayBuilder {
+        let database = self.known_file();
+        self.variables.extend(shim.under_with_log(&database));
+        self
+    }
+
+    /// With operators, who have a token.
+    pub(crate) fn operators(mut self) -> GatewayBuilder {
+        self.variables.push(("KEYTOLL_ADMIN_TOKEN", TOKEN.into()));
+        self
+    }
+
     /// Runs it in a process of its own.
     #[track_caller]
     pub(crate) fn spawn(self) -> Process {
@@ -53,39 +78,71 @@ impl GatewayBuilder {
 
     /// The same, which may end before it serves: killed at a fail point, `NAME:COUNT` or `NAME:COUNT:DELAY_US`.
     pub(crate) fn try_spawn(self, fail_point: Option<&str>) -> Started {
-        let (own, file, database) = self.files();
-        let mut command = program();
-        command.args(["serve", "--config"]).arg(&file);
-        command.env("KEYTOLL_LOG__FORMAT", "json").env("RUST_LOG", "info,keytoll::access=off");
+        let (own, mut command, database) = self.command();
         if let Some(point) = fail_point {
             command.env("KEYTOLL_FAILPOINT", point);
         }
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let keep = Arc::clone(&log);
-        let mut lines =
-            BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).inspect(move |line| {
-                let mut kept = keep.lock().unwrap();
-                if kept.len() < LOG_LINES {
-                    kept.push(line.clone());
-                }
-            });
-        let Some(address) = lines.find_map(|line| address_in(&line)) else {
+        let log = Log::default();
+        let keep = log.clone();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = lines.inspect(move |line| keep.add(line));
+        let Some((address, admin)) = lines.find_map(|line| addresses_in(&line)) else {
             let status = child.wait().unwrap();
             if status.code().is_some() {
-                eprintln!("{}", log.lock().unwrap().join("\n"));
+                eprintln!("{}", log.text());
             }
             return Started::Ended(status);
         };
         // The pipe must not fill up.
-        thread::spawn(move || lines.for_each(drop));
-        Started::Serving(Process { child, address, database, log, _directory: own })
+        let reader = Some(thread::spawn(move || lines.for_each(drop)));
+        Started::Serving(Process { child, address, admin, database, log, reader, _directory: own })
+    }
+
+    /// Runs it to its end, which comes by itself: it refuses to start.
+    pub(crate) fn refused(self) -> Output {
+        let (_own, mut command, _) = self.command();
+        command.output().unwrap()
+    }
+
+    fn command(&self) -> (TempDir, Command, Database) {
+        let (own, file, database) = self.files();
+        let mut command = program();
+        command.args(["serve", "--config"]).arg(&file).current_dir(own.path());
+        command.env("KEYTOLL_LOG__FORMAT", "json").env("RUST_LOG", "info,keytoll::access=off");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        (own, command, database)
     }
 }
 
-fn address_in(line: &str) -> Option<SocketAddr> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    line.get("clients").or_else(|| line.get("fields")?.get("clients"))?.as_str()?.parse().ok()
+/// Where clients and operators connect, if this line of the log says it.
+fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    let address = |name: &str| fields.get(name)?.as_str()?.parse().ok();
+    Some((address("clients")?, address("operators")?))
+}
+
+/// What it said last.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<VecDeque<String>>>);
+
+impl Log {
+    fn add(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap();
+        if lines.len() == LOG_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.to_owned());
+    }
+
+    fn has(&self, words: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|line| line.contains(words))
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().make_contiguous().join("\n")
+    }
 }
 
 impl Process {
@@ -111,6 +168,24 @@ impl Process {
         Request::new(self.address, "GET", target)
     }
 
+    /// A request of an operator.
+    pub(crate) fn operate(&self, method: &str, target: &str) -> Request {
+        Request::new(self.admin, method, target).field("Authorization", format!("Bearer {TOKEN}"))
+    }
+
+    /// The same with a JSON body.
+    pub(crate) fn post(&self, target: &str, body: &Value) -> Request {
+        self.operate("POST", target).field("Content-Type", "application/json").body(body.to_string())
+    }
+
+    /// Why `/readyz` says that it is not ready; nothing when it is.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let reply = self.operate("GET", "/readyz").send();
+        let probe: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(reply.status() == 503, probe.get("reasons").is_some(), "{probe}");
+        (reply.status() != 200).then(|| probe["reasons"].to_string())
+    }
+
     /// A number of `/proc/PID/status`, in KiB: `VmRSS:` is now, `VmHWM:` the most there ever was.
     pub(crate) fn memory_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -119,13 +194,23 @@ impl Process {
     }
 
     /// Whether some line of its log says this.
-    pub(crate) fn has_said(&self, text: &str) -> bool {
-        self.log.lock().unwrap().iter().any(|line| line.contains(text))
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        self.log.has(words)
     }
 
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
+    }
+
+    /// Waits until it ends by itself, and has said all that it had to.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        until("the end of the gateway", || self.ended().is_some());
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.ended().unwrap()
     }
 
     /// Sends a signal, such as `TERM`.
@@ -140,7 +225,7 @@ impl Process {
         // One that has ended already cannot be killed, and need not be.
         let _ = self.child.kill();
         let status = before.unwrap_or_else(|| self.child.wait().unwrap());
-        assert_eq!(status.signal(), Some(9), "{status}: {}", self.log.lock().unwrap().join("\n"));
+        assert_eq!(status.signal(), Some(9), "{status}: {}", self.log.text());
         before.is_some()
     }
 
@@ -148,9 +233,8 @@ impl Process {
     #[track_caller]
     pub(crate) fn stop(mut self) {
         self.signal("TERM");
-        until("the gateway ends", || self.ended().is_some());
-        let status = self.ended().unwrap();
-        assert!(status.success(), "{status}: {}", self.log.lock().unwrap().join("\n"));
+        let status = self.wait();
+        assert!(status.success(), "{status}: {}", self.log.text());
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shim between a gateway's process and the kernel (`shim/shim.c`), as a test holds it: faults that are switched on
 //! and off while the gateway runs, and the log of what was done to the database's files.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -63,21 +64,23 @@ impl Shim {
         Shim { library, control_path, control, log: directory.join("shim-log") }
     }
 
-    /// Puts it under a command that works on this database.
-    pub(crate) fn put_under(&self, command: &mut Command, database: &Path) {
+    /// The variables that put it under a process that works on this database.
+    pub(super) fn under(&self, database: &Path) -> Vec<(&'static str, OsString)> {
         // The file may not be there yet.
         let directory = fs::canonicalize(database.parent().unwrap()).unwrap();
-        command
-            .env("LD_PRELOAD", &self.library)
-            .env("SHIM_DATABASE", directory.join(database.file_name().unwrap()))
-            .env("SHIM_CONTROL", &self.control_path);
+        vec![
+            ("LD_PRELOAD", self.library.clone().into()),
+            ("SHIM_DATABASE", directory.join(database.file_name().unwrap()).into()),
+            ("SHIM_CONTROL", self.control_path.clone().into()),
+        ]
     }
 
     /// The same, with a log that begins anew.
-    pub(crate) fn put_under_with_log(&self, command: &mut Command, database: &Path) {
+    pub(super) fn under_with_log(&self, database: &Path) -> Vec<(&'static str, OsString)> {
         fs::write(&self.log, []).unwrap();
-        self.put_under(command, database);
-        command.env("SHIM_LOG", &self.log);
+        let mut variables = self.under(database);
+        variables.push(("SHIM_LOG", self.log.clone().into()));
+        variables
     }
 
     pub(crate) fn set(&self, word: Word, value: i32) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::http::{Reader, is_late};
-use super::{GLANCE, Head, PATIENCE};
+use super::{GLANCE, Head, OK, PATIENCE};
 
 /// A server.
 pub(crate) struct Upstream {
@@ -41,7 +41,7 @@ impl Upstream {
 
     /// One that answers everything with `200` and `ok`.
     pub(crate) fn fine() -> Upstream {
-        Upstream::answering(|_, _| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+        Upstream::answering(|_, _| OK.into())
     }
 
     /// One that answers everything with these bytes.
