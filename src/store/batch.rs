@@ -200,6 +200,12 @@ impl<'a> Batch<'a> {
             let (wanted, instance, now_unix_ms) = (command.wanted, self.instance, self.now_unix_ms);
             return requests::end_again(self.connection, self.wallets, facts, wanted, instance, now_unix_ms);
         }
+        let may_come_again = matches!(facts.attempt, Attempt::First | Attempt::Seen);
+        if command.wanted == Wanted::Undo && may_come_again && !requests::may_be_undone(self.connection, facts.id)? {
+            // A retry is, or was, forwarded for this charge: it is not for nothing any more.
+            tracing::warn!(charge_id = facts.id.0, "a capture that came too late stays: a retry took it over");
+            return Ok(Settled::Captured);
+        }
         let (from, to) = match command.wanted {
             Wanted::Capture => (ChargeState::Held, ChargeState::Captured),
             Wanted::Release => (ChargeState::Held, ChargeState::Released),

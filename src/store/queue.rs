@@ -66,6 +66,11 @@ pub(super) struct SettleCommand {
 }
 
 impl SettleCommand {
+    /// Whether it makes a charge final. A forward once more that is withdrawn ends captured as well, and is no such thing.
+    pub(super) fn is_capture(&self) -> bool {
+        self.wanted == Wanted::Capture
+    }
+
     /// Keeps the one who waits, if there is one, from giving up. `false`: it has given up already.
     pub(super) fn claim(&self) -> bool {
         self.decision.as_ref().is_none_or(|decision| decision.claim())

@@ -235,16 +235,27 @@ impl Found {
 
 /// Notes that the head of a charge's reply reached the client: nothing more is owed for it.
 pub(super) fn spend(connection: &Connection, charge: ChargeId) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE keytoll_requests SET is_spent = 1 WHERE charge_id = ?1")?.execute([charge.0])?;
+    connection
+        .prepare_cached("UPDATE keytoll_requests SET is_spent = max(is_spent, 1) WHERE charge_id = ?1")?
+        .execute([charge.0])?;
     Ok(())
 }
 
 /// Notes, before it goes upstream, that the request of this charge is forwarded once more. It is spent with that.
 pub(super) fn begin_again(connection: &Connection, charge: ChargeId, instance: i64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE keytoll_requests SET is_spent = 1, again_by = ?2 WHERE charge_id = ?1")?
+        .prepare_cached("UPDATE keytoll_requests SET is_spent = 2, again_by = ?2 WHERE charge_id = ?1")?
         .execute([charge.0, instance])?;
     Ok(())
+}
+
+/// Whether a capture that came too late may still be undone: nobody has begun to forward its request once more, for a
+/// charge that then stands for that forward.
+pub(super) fn may_be_undone(connection: &Connection, charge: ChargeId) -> rusqlite::Result<bool> {
+    let mut taken_over = connection.prepare_cached(
+        "SELECT 1 FROM keytoll_requests WHERE charge_id = ?1 AND (again_by IS NOT NULL OR is_spent = 2 OR is_given_back = 1)",
+    )?;
+    Ok(!taken_over.exists([charge.0])?)
 }
 
 /// Whether the request of this charge is being forwarded once more.
@@ -343,7 +354,8 @@ impl Failed {
         let given = connection
             .prepare_cached(
                 "UPDATE keytoll_requests SET again_by = NULL, is_given_back = 1
-                 WHERE charge_id = ?1 AND is_given_back = 0 AND again_by IS ?2",
+                 WHERE charge_id = ?1 AND is_given_back = 0 AND again_by IS ?2
+                 AND (SELECT state FROM keytoll_charges WHERE id = ?1) IS NOT 2",
             )?
             .execute(params![self.charge.0, by])?;
         if given == 0 {

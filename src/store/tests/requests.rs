@@ -279,6 +279,22 @@ async fn a_forward_once_more_that_is_noted_after_its_waiter_gave_up_is_given_bac
 }
 
 #[tokio::test]
+async fn a_late_capture_that_a_retry_has_taken_over_elsewhere_stays() {
+    let scene = Scene::new().await;
+    let held = scene.ask().await.unwrap();
+    let charge = held.charge.id();
+    let application = scene.sample.application();
+    application.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let settlement = held.charge.capture(200);
+    assert!(settlement.give_up());
+    // As another gateway does that meets the capture before it is undone.
+    application.execute("UPDATE keytoll_requests SET is_spent = 2 WHERE charge_id = ?1", [charge.0]).unwrap();
+    application.execute_batch("COMMIT").unwrap();
+    scene.sample.store.settled().await;
+    assert_eq!((scene.balance(), scene.counts()), (460, (1, 0)));
+}
+
+#[tokio::test]
 async fn a_forward_once_more_of_a_process_that_died_is_given_back_once_by_the_next_start() {
     let mut scene = Scene::new().await;
     let charge = scene.captured(false).await;

@@ -35,7 +35,9 @@ impl Writer {
                     post.add(command.reply.address(Ok(held)));
                 }
                 Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
-                Item::Settle(command, Settled::Captured) if !command.claim() => self.undo(command),
+                Item::Settle(command, Settled::Captured) if command.is_capture() && !command.claim() => {
+                    self.undo(command);
+                }
                 Item::Settle(command, settled) => {
                     self.spans.settled(command.facts.span);
                     count(&metrics, settled, &command.facts);
