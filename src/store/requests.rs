@@ -249,13 +249,15 @@ pub(super) fn begin_again(connection: &Connection, charge: ChargeId, instance: i
     Ok(())
 }
 
-/// Whether a capture that came too late may still be undone: nobody has begun to forward its request once more, for a
-/// charge that then stands for that forward.
+/// Whether a capture that came too late may still be undone: its request still stands for this charge, and nobody has begun
+/// to forward it once more. Where the row went over to another charge, this one was given back before.
 pub(super) fn may_be_undone(connection: &Connection, charge: ChargeId) -> rusqlite::Result<bool> {
-    let mut taken_over = connection.prepare_cached(
-        "SELECT 1 FROM keytoll_requests WHERE charge_id = ?1 AND (again_by IS NOT NULL OR is_spent = 2 OR is_given_back = 1)",
-    )?;
-    Ok(!taken_over.exists([charge.0])?)
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM keytoll_requests
+             WHERE charge_id = ?1 AND again_by IS NULL AND is_spent < 2 AND is_given_back = 0",
+        )?
+        .exists([charge.0])
 }
 
 /// Whether the request of this charge is being forwarded once more.
