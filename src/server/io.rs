@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,16 +31,17 @@ pub struct Outlet(Arc<Awaited>);
 #[derive(Default)]
 struct Awaited {
     is_set: AtomicBool,
-    then: Mutex<Option<Then>>,
+    then: Mutex<Vec<Then>>,
 }
 
 /// What is to happen.
 pub type Then = Box<dyn FnOnce() + Send>;
 
 impl Outlet {
-    /// Does this once, when the socket takes bytes next; never if it takes none.
+    /// Does this once, when the socket takes bytes next; never if it takes none. What waits already goes on waiting: where a
+    /// client pipelines, hyper may take another request while the head of a reply waits in a full socket.
     pub fn at_next_write(&self, then: Then) {
-        *self.0.then.lock().unwrap_or_else(PoisonError::into_inner) = Some(then);
+        self.0.then.lock().unwrap_or_else(PoisonError::into_inner).push(then);
         self.0.is_set.store(true, Ordering::Release);
     }
 
@@ -48,10 +50,8 @@ impl Outlet {
             return;
         }
         self.0.is_set.store(false, Ordering::Release);
-        let then = self.0.then.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(then) = then {
-            then();
-        }
+        let all = mem::take(&mut *self.0.then.lock().unwrap_or_else(PoisonError::into_inner));
+        all.into_iter().for_each(|then| then());
     }
 }
 

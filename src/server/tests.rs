@@ -221,6 +221,29 @@ async fn a_client_that_takes_nothing_is_cut_off() {
 }
 
 #[tokio::test]
+async fn all_that_waits_for_a_clients_socket_is_told_of_the_next_write_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (outlet, (told, mut heard)) = (io::Outlet::default(), tokio::sync::mpsc::unbounded_channel());
+    let mut io = io::ClientIo::new(listener.accept().await.unwrap().0, LONG, outlet.clone(), None);
+    let mut next = 0;
+    for count in [2, 0, 3] {
+        for _ in 0..count {
+            let told = told.clone();
+            outlet.at_next_write(Box::new(move || told.send(next).unwrap()));
+            next += 1;
+        }
+        assert!(heard.is_empty(), "nothing was written");
+        io.write_all(b"x").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        for number in next - count..next {
+            assert_eq!(heard.try_recv(), Ok(number));
+        }
+    }
+    assert!(heard.is_empty());
+}
+
+#[tokio::test]
 async fn a_panic_ends_its_connection_and_not_the_worker() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;
