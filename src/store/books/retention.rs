@@ -110,14 +110,18 @@ struct Usage {
 /// `hour, account_id, key_id, route_id, status_class`.
 type UsageKey = [i64; 5];
 
-/// Moves charges into the usage table. How many there were: none, when another gateway was faster.
+/// Moves charges into the usage table. How many there were: none, when another gateway was faster. One whose request is
+/// being forwarded once more stays for a later pass: its price may have to be given back.
 pub(super) fn roll_up(connection: &Connection, old: Old) -> rusqlite::Result<u64> {
     let (usage, count) = gather(connection, old)?;
     for (key, more) in usage {
         add(connection, key, more)?;
     }
     connection
-        .prepare_cached("DELETE FROM keytoll_charges WHERE id >= ?1 AND id <= ?2 AND state <> 0")?
+        .prepare_cached(
+            "DELETE FROM keytoll_charges WHERE id >= ?1 AND id <= ?2 AND state <> 0
+             AND id NOT IN (SELECT charge_id FROM keytoll_requests WHERE again_by IS NOT NULL)",
+        )?
         .execute([old.first, old.last])?;
     failpoint::reach("charges-rolled-up");
     Ok(count)
@@ -127,7 +131,8 @@ fn gather(connection: &Connection, old: Old) -> rusqlite::Result<(HashMap<UsageK
     let mut usage: HashMap<UsageKey, Usage> = HashMap::new();
     let mut select = connection.prepare_cached(
         "SELECT held_at, account_id, key_id, route_id, coalesce(status, 0), state, cents FROM keytoll_charges
-         WHERE id >= ?1 AND id <= ?2 AND state <> 0",
+         WHERE id >= ?1 AND id <= ?2 AND state <> 0
+         AND id NOT IN (SELECT charge_id FROM keytoll_requests WHERE again_by IS NOT NULL)",
     )?;
     let mut rows = select.query([old.first, old.last])?;
     let mut count = 0;

@@ -42,6 +42,34 @@ async fn settled(sample: &Sample, ledger: &Ledger, key: &ApiKey, count: usize) {
     }
 }
 
+#[tokio::test]
+async fn a_charge_whose_request_is_forwarded_once_more_does_not_become_usage() {
+    let sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    settled(&sample, &sample.ledger(), &key, 4).await;
+    let own = own(&sample);
+    let again = "INSERT INTO keytoll_requests (charge_id, account_id, api_name, key_digest, request_digest, created_at, again_by)
+                 VALUES (1, 1, 'weather', x'00', x'00', 1, 1)";
+    own.execute(again, []).unwrap();
+    let charges = || sample.number("SELECT count(*) FROM keytoll_charges");
+    let old = || Retention::new(Duration::ZERO, RollUpLock::open(&sample.path()).unwrap()).begin(i64::MAX);
+    own.execute_batch("UPDATE keytoll_meta SET value = 1000000 WHERE name = 'summed_charges_below'").unwrap();
+    let mut moved = 0;
+    let mut pass = old();
+    while let Some(stretch) = pass.next(&own).unwrap() {
+        moved += retention::roll_up(&own, stretch).unwrap();
+    }
+    assert_eq!((moved, charges(), sample.number("SELECT id FROM keytoll_charges")), (3, 1, 1));
+    own.execute_batch("UPDATE keytoll_requests SET again_by = NULL").unwrap();
+    let mut pass = old();
+    while let Some(stretch) = pass.next(&own).unwrap() {
+        moved += retention::roll_up(&own, stretch).unwrap();
+    }
+    assert_eq!((moved, charges()), (4, 0));
+    assert_eq!(sample.number("SELECT sum(captured_cents + released_cents) FROM keytoll_usage"), 12);
+}
+
 /// Everything that is final, added up; how many portions that took.
 fn sum_up(connection: &Connection) -> usize {
     let mut portions = 0;
