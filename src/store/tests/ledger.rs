@@ -219,3 +219,15 @@ async fn a_price_of_nothing_or_less_holds_nothing() {
     }
     assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
 }
+
+#[tokio::test]
+async fn a_short_patience_with_holds_is_no_trouble_of_the_database() {
+    let limits = Limits { hold_timeout: Duration::from_millis(1), ..Limits::default() };
+    let sample = Sample::open_with(Role::Gateway, &limits);
+    for _ in 0..20 {
+        while sample.store.view_age() <= limits.hold_timeout {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(sample.store.trouble(), None);
+    }
+}
