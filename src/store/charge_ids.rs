@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use rusqlite::{Connection, params};
 
 /// Ids in one reservation.
-const BLOCK: i64 = 1_000_000;
+pub(super) const BLOCK: i64 = if cfg!(test) { 1_000 } else { 1_000_000 };
 /// The mark of a process without open charges and without reserved ids.
 pub(super) const NOTHING_OPEN: i64 = i64::MAX;
 

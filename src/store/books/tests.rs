@@ -12,6 +12,7 @@ use super::retention::{self, Retention};
 use super::{Desk, sums};
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::{ApiKey, Cents, UserId};
+use crate::store::charge_ids::BLOCK;
 use crate::store::doctor;
 use crate::store::external;
 use crate::store::lock_file::RollUpLock;
@@ -323,13 +324,13 @@ async fn a_gateway_that_is_idle_does_not_hold_up_the_sums() {
     held.charge.capture(200).await;
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     let connection = own(&sample);
-    while sums::marks(&connection).unwrap().charges_below <= 1_000_000 {
+    while sums::marks(&connection).unwrap().charges_below <= BLOCK {
         assert!(std::time::Instant::now() < deadline, "the mark stays");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // And the idle one goes on with ids of its own.
     let again = sample.hold(&ledger, &key, 1).await;
-    assert!(again.charge.id().0 > 2_000_000);
+    assert!(again.charge.id().0 > 2 * BLOCK);
     again.charge.capture(200).await;
     other.close();
     assert_proved(&sample);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::model::Cents;
 use crate::store::sample::Sample;
 use crate::store::write::WriteFault;
 use crate::store::{Fatal, OpenError, Recovered, Role, Settled, lock_file};
@@ -196,4 +197,60 @@ async fn rows_of_processes_that_ended_long_ago_go_and_those_of_others_stay() {
     sample.application().execute("UPDATE keytoll_instances SET ended_at = 5 WHERE id = 1", []).unwrap();
     sample.reopen(Role::Gateway);
     assert_eq!(sample.number("SELECT count(*) * 10 + min(id) FROM keytoll_instances"), 22);
+}
+
+#[tokio::test]
+async fn no_hold_lies_below_the_mark_after_ids_could_not_be_reserved() {
+    let mut sample = Sample::open(Role::Gateway);
+    let user = sample.user("a@example.com").await;
+    let key = sample.issue(user, "weather").await.key;
+    let ledger = sample.ledger();
+    let open = sample.hold(&ledger, &key, 1).await;
+    let wish = sample.wish(&key, 1).await;
+    // Another gateway has the ids above, and this one a single id left of its own, before it knows.
+    let (other, _) = sample.open_another(Role::Gateway);
+    let (of_other, answers) = other.ledger();
+    tokio::spawn(answers);
+    while sample.number("SELECT max(id) FROM keytoll_charges") < 999 {
+        let missing = 999 - sample.number("SELECT max(id) FROM keytoll_charges");
+        let mut holds = tokio::task::JoinSet::new();
+        for _ in 0..missing.min(200) {
+            let (ledger, wish) = (ledger.clone(), wish.clone());
+            holds.spawn(async move { drop(ledger.hold(wish).await) });
+        }
+        holds.join_all().await;
+    }
+    drop(of_other.hold(wish.clone()).await.unwrap());
+    other.settled().await;
+    let application = sample.application();
+    application.execute_batch("BEGIN IMMEDIATE; ALTER TABLE keytoll_instances DROP COLUMN ids_below").unwrap();
+    let mut holds = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (ledger, wish) = (ledger.clone(), wish.clone());
+        holds.spawn(async move { ledger.hold(wish).await.is_ok() });
+    }
+    while sample.store.open_charges() < 11 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    application.execute_batch("COMMIT").unwrap();
+    assert!(!holds.join_all().await.contains(&true), "no id could be reserved");
+    application.execute_batch("ALTER TABLE keytoll_instances ADD COLUMN ids_below INTEGER").unwrap();
+    let late = sample.hold(&ledger, &key, 1).await;
+    assert_eq!(open.charge.release(None).await, Settled::Released { balance: Some(Cents(499)) });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while sample.number("SELECT low_water FROM keytoll_instances WHERE id = 1") <= 1 {
+        assert!(Instant::now() < deadline, "the mark stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mark = sample.number("SELECT low_water FROM keytoll_instances WHERE id = 1");
+    assert!(mark <= late.charge.id().0, "{mark} {:?}", late.charge.id());
+    // So that the next start finds it.
+    other.close();
+    sample.store.close();
+    drop(late);
+    assert_eq!(sample.reopen(Role::Gateway).recovered.charges, 1);
+    assert_eq!((sample.books(user), sample.number("SELECT balance FROM wallets")), (500, 500));
 }
