@@ -227,6 +227,8 @@ pub struct Limits {
     pub idempotency_ttl: Duration,
     /// How many are remembered at most; past it a new key gets 503.
     pub idempotency_keys: usize,
+    /// How many of one user; past it a new key of that user's gets 503.
+    pub idempotency_keys_per_user: usize,
     /// Charges held and not settled yet; past it 503.
     pub open_charges: usize,
     /// How long a charge may stay held: then a reply that is on its way is captured and flows on, and a request whose reply
@@ -279,6 +281,7 @@ impl Default for Limits {
             settle_timeout: Duration::from_secs(5),
             idempotency_ttl: DAY,
             idempotency_keys: 1_000_000,
+            idempotency_keys_per_user: 100_000,
             open_charges: 20_000,
             open_charge: Duration::from_secs(3_600),
             batch: 256,

@@ -215,6 +215,9 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("limits.idempotency_keys", |to, given| {
         set(&mut to.limits.idempotency_keys, given.count(1..=1_000_000_000));
     }),
+    Key::new("limits.idempotency_keys_per_user", |to, given| {
+        set(&mut to.limits.idempotency_keys_per_user, given.count(1..=1_000_000_000));
+    }),
     Key::new("limits.open_charges", |to, given| set(&mut to.limits.open_charges, given.count(1..=10_000_000))),
     Key::new("limits.open_charge_ms", |to, given| set(&mut to.limits.open_charge, given.millis(1..=DAY_MS))),
     Key::new("limits.batch", |to, given| set(&mut to.limits.batch, given.count(1..=10_000))),

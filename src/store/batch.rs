@@ -200,10 +200,9 @@ impl<'a> Batch<'a> {
             let (wanted, instance, now_unix_ms) = (command.wanted, self.instance, self.now_unix_ms);
             return requests::end_again(self.connection, self.wallets, facts, wanted, instance, now_unix_ms);
         }
-        let may_come_again = matches!(facts.attempt, Attempt::First | Attempt::Seen);
-        if command.wanted == Wanted::Undo && may_come_again && !requests::may_be_undone(self.connection, facts.id)? {
-            // A retry is, or was, forwarded for this charge: it is not for nothing any more.
-            tracing::warn!(charge_id = facts.id.0, "a capture that came too late stays: a retry took it over");
+        let is_known = facts.attempt.is_known();
+        if command.wanted == Wanted::Undo && is_known && !requests::may_be_undone(self.connection, facts.id)? {
+            // A retry took the charge over and was, or is being, forwarded for it: it is not for nothing any more.
             return Ok(Settled::Captured);
         }
         let (from, to) = match command.wanted {
@@ -225,6 +224,9 @@ impl<'a> Batch<'a> {
                 Ok(Settled::Captured)
             }
             Wanted::Release | Wanted::Undo => {
+                if is_known {
+                    requests::forget(self.connection, facts.id)?;
+                }
                 let (user, account) = (facts.user_id, facts.account);
                 let balance = give_back(self.connection, self.wallets, user, account, facts.cents, self.now_unix_ms)?;
                 Ok(Settled::Released { balance })

@@ -289,6 +289,7 @@ impl LeftOver {
         connection
             .prepare_cached("UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0")?
             .execute(params![self.charge.0, ChargeState::Released.code(), now_unix_ms])?;
+        requests::forget(connection, self.charge)?;
         give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms)?;
         Ok(())
     }

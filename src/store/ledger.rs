@@ -101,6 +101,14 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
+    /// Whether the charge was made with a row of its request.
+    pub(super) fn is_known(self) -> bool {
+        match self {
+            Attempt::First | Attempt::Seen => true,
+            Attempt::Plain | Attempt::Again | Attempt::Withdrawn => false,
+        }
+    }
+
     /// Whether the charge was captured before.
     pub(super) fn is_again(self) -> bool {
         match self {
@@ -233,7 +241,7 @@ pub(super) enum Wanted {
     Capture,
     Release,
     /// A capture that was committed after its waiter had given up, and told its client that nothing was charged, is
-    /// turned into a release. Only the writer wants this, and before anyone has heard of the capture.
+    /// turned into a release, unless a retry was forwarded for the charge meanwhile: then it stays. Only the writer wants this, and before anyone has heard of the capture.
     Undo,
 }
 

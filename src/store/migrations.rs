@@ -96,8 +96,8 @@ CREATE TABLE keytoll_usage (
 ) WITHOUT ROWID;
 ";
 
-/// Requests with an `Idempotency-Key`, each with the charge that stands for it; a meta value counts them. Entries tell who
-/// made them, and under which key.
+/// Requests with an `Idempotency-Key`, each with the charge that stands for it; a meta value counts them all, and each
+/// account its own. Entries tell who made them, and under which key.
 const RETRIES: &str = "
 INSERT INTO keytoll_meta (name, value) VALUES ('requests', 0);
 CREATE TABLE keytoll_requests (
@@ -112,6 +112,7 @@ CREATE TABLE keytoll_requests (
     is_given_back INTEGER NOT NULL DEFAULT 0,
     UNIQUE (account_id, api_name, key_digest)
 );
+ALTER TABLE keytoll_accounts ADD COLUMN requests INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX keytoll_requests_created ON keytoll_requests (created_at);
 CREATE INDEX keytoll_requests_again ON keytoll_requests (again_by) WHERE again_by IS NOT NULL;
 ALTER TABLE keytoll_entries ADD COLUMN actor TEXT;

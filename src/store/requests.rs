@@ -5,17 +5,22 @@
 //!
 //! ```text
 //! held                         a retry is refused: in flight
-//! released                     a retry holds anew, and the row goes over to the new charge
+//! released                     the row is gone, and a retry holds anew; so it does where the row of an older file is not
 //! captured, and not spent      the reply's head never reached the client: a retry is forwarded once more, unless this
 //!                              process is just about to send it ([`super::reply_head`])
 //! captured, and spent          a retry is refused: charged already
-//! again_by an instance         forwarded once more just now, and spent: in flight
+//! again_by an instance         forwarded once more just now, and spent twice (2): in flight; that stays when it is had, and
+//!                              a capture that came too late is not undone any more
 //! given back                   that failed, and an entry gave the price back: as released
 //! ```
 //!
 //! Each step is one transaction. The forward of a process that dies is given back by whoever releases its holds. A row
 //! whose charge is gone from the books is captured and spent. Rows of requests that are not in flight count as absent
 //! after their time, and are deleted some at a time.
+
+mod room;
+
+pub(super) use room::forget;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -30,8 +35,6 @@ use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, Retryable
 
 /// Rows deleted in one of the writer's chores: some milliseconds under the lock.
 const SWEPT: i64 = 1_000;
-/// Rows deleted for one that needs the room: more than it takes, so that a full table is not full for long.
-const MADE_ROOM: i64 = 16;
 /// Who gives the price of a failed forward back.
 const ACTOR: &str = "keytoll";
 
@@ -40,11 +43,12 @@ pub(super) const FORWARDED_BY: &str = "SELECT r.charge_id, a.user_id, r.account_
      JOIN keytoll_charges c ON c.id = r.charge_id JOIN keytoll_accounts a ON a.id = r.account_id
      WHERE r.again_by = ?1";
 
-/// How long requests are remembered, and how many.
+/// How long requests are remembered, how many in all, and how many of one account.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
     ttl_ms: i64,
     most: i64,
+    most_of_one: i64,
 }
 
 impl From<&Limits> for RequestLimits {
@@ -52,6 +56,7 @@ impl From<&Limits> for RequestLimits {
         RequestLimits {
             ttl_ms: i64::try_from(limits.idempotency_ttl.as_millis()).unwrap_or(i64::MAX),
             most: i64::try_from(limits.idempotency_keys).unwrap_or(i64::MAX),
+            most_of_one: i64::try_from(limits.idempotency_keys_per_user).unwrap_or(i64::MAX),
         }
     }
 }
@@ -75,20 +80,18 @@ pub(super) enum Earlier {
 /// The requests of one transaction; costs nothing as long as none comes.
 pub(super) struct Requests {
     limits: RequestLimits,
-    /// All that there are, once it was needed.
-    count: Option<i64>,
     now_unix_ms: i64,
 }
 
 impl Requests {
     pub(super) fn new(limits: RequestLimits, now_unix_ms: i64) -> Requests {
-        Requests { limits, count: None, now_unix_ms }
+        Requests { limits, now_unix_ms }
     }
 
     /// What a request meets.
-    pub(super) fn meet(&mut self, connection: &Connection, sent: &Sent<'_>) -> rusqlite::Result<Earlier> {
+    pub(super) fn meet(&self, connection: &Connection, sent: &Sent<'_>) -> rusqlite::Result<Earlier> {
         let Some(found) = Found::read(connection, sent)? else {
-            return Ok(match self.has_room(connection)? {
+            return Ok(match room::is_left(connection, &self.limits, sent.account, self.now_unix_ms)? {
                 true => Earlier::Free(None),
                 false => Earlier::Refused(HoldRefused::IdempotencyFull),
             });
@@ -112,7 +115,7 @@ impl Requests {
 
     /// Notes the charge that stands for a request from now on, in the place of the one that did.
     pub(super) fn record(
-        &mut self,
+        &self,
         connection: &Connection,
         sent: &Sent<'_>,
         charge: ChargeId,
@@ -121,7 +124,7 @@ impl Requests {
         if let Some(old) = instead_of {
             connection.prepare_cached("DELETE FROM keytoll_requests WHERE charge_id = ?1")?.execute([old.0])?;
         } else {
-            self.add(connection, 1)?;
+            room::take(connection, sent.account)?;
         }
         connection
             .prepare_cached(
@@ -140,48 +143,8 @@ impl Requests {
     }
 
     /// Deletes rows whose time is over, no more than some; for the writer's chores.
-    pub(super) fn sweep(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.delete_old(connection, SWEPT)
-    }
-
-    fn has_room(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
-        if self.counted(connection)? >= self.limits.most {
-            self.delete_old(connection, MADE_ROOM)?;
-        }
-        Ok(self.counted(connection)? < self.limits.most)
-    }
-
-    fn delete_old(&mut self, connection: &Connection, most: i64) -> rusqlite::Result<()> {
-        let deleted = connection
-            .prepare_cached(
-                "DELETE FROM keytoll_requests WHERE charge_id IN (
-                     SELECT r.charge_id FROM keytoll_requests r LEFT JOIN keytoll_charges c ON c.id = r.charge_id
-                     WHERE r.created_at <= ?1 AND r.again_by IS NULL AND c.state IS NOT 0
-                     ORDER BY r.created_at LIMIT ?2)",
-            )?
-            .execute([self.now_unix_ms.saturating_sub(self.limits.ttl_ms), most])?;
-        if deleted > 0 {
-            self.add(connection, -i64::try_from(deleted).unwrap_or(0))?;
-            failpoint::reach("requests-swept");
-        }
-        Ok(())
-    }
-
-    fn counted(&mut self, connection: &Connection) -> rusqlite::Result<i64> {
-        if let Some(count) = self.count {
-            return Ok(count);
-        }
-        let mut select = connection.prepare_cached("SELECT value FROM keytoll_meta WHERE name = 'requests'")?;
-        let count = select.query_row([], |row| row.get(0))?;
-        self.count = Some(count);
-        Ok(count)
-    }
-
-    fn add(&mut self, connection: &Connection, more: i64) -> rusqlite::Result<()> {
-        let count = self.counted(connection)? + more;
-        connection.prepare_cached("UPDATE keytoll_meta SET value = ?1 WHERE name = 'requests'")?.execute([count])?;
-        self.count = Some(count);
-        Ok(())
+    pub(super) fn sweep(&self, connection: &Connection) -> rusqlite::Result<()> {
+        room::delete_old(connection, &self.limits, self.now_unix_ms, SWEPT)
     }
 }
 
@@ -357,7 +320,7 @@ impl Failed {
             .prepare_cached(
                 "UPDATE keytoll_requests SET again_by = NULL, is_given_back = 1
                  WHERE charge_id = ?1 AND is_given_back = 0 AND again_by IS ?2
-                 AND (SELECT state FROM keytoll_charges WHERE id = ?1) IS NOT 2",
+                 AND NOT EXISTS (SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state = 2)",
             )?
             .execute(params![self.charge.0, by])?;
         if given == 0 {

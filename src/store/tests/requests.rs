@@ -1,5 +1,8 @@
 //! Requests that are sent again under the same key: what each finds, and what becomes of its money.
 
+mod room;
+mod takeover;
+
 use std::time::Duration;
 
 use crate::config::Limits;
@@ -356,12 +359,13 @@ async fn what_is_given_back_to_a_wallet_that_is_gone_is_taken_out_again() {
 }
 
 #[tokio::test]
-async fn another_request_under_the_same_key_is_refused_whatever_became_of_the_first() {
+async fn another_request_under_the_same_key_is_refused_unless_the_first_cost_nothing() {
     let scene = Scene::new().await;
     let held = scene.ask().await.unwrap();
     assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
+    // One that cost nothing stands in nobody's way.
     held.charge.release(Some(500)).await;
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
+    scene.ask_for("key", "other").await.unwrap().charge.release(Some(500)).await;
     scene.captured(false).await;
     assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
     let again = scene.ask().await.unwrap();
@@ -401,7 +405,7 @@ async fn requests_are_bounded_and_none_is_forgotten_before_its_time() {
     let limits = Limits { idempotency_keys: 3, ..Limits::default() };
     let scene = Scene::with(&limits).await;
     for key in ["a", "b", "c"] {
-        scene.ask_for(key, "thing").await.unwrap().charge.release(None).await;
+        scene.ask_for(key, "thing").await.unwrap().charge.capture(200).await;
     }
     assert_eq!(scene.ask_for("d", "thing").await.unwrap_err(), HoldRefused::IdempotencyFull);
     // A key that is known needs no room, and a request without one none at all.
@@ -414,7 +418,7 @@ async fn requests_are_bounded_and_none_is_forgotten_before_its_time() {
     let oldest =
         "UPDATE keytoll_requests SET created_at = 0 WHERE charge_id = (SELECT min(charge_id) FROM keytoll_requests)";
     scene.sample.application().execute(oldest, []).unwrap();
-    drop(scene.ask_for("d", "thing").await.unwrap());
+    scene.ask_for("d", "thing").await.unwrap().charge.capture(200).await;
     assert_eq!(scene.ask_for("e", "thing").await.unwrap_err(), HoldRefused::IdempotencyFull);
     assert_eq!(scene.sample.number("SELECT value FROM keytoll_meta WHERE name = 'requests'"), 3);
 }

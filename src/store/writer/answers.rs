@@ -14,6 +14,9 @@ use crate::store::queue::{Command, SettleCommand};
 use crate::store::refusal::{HoldRefused, Unavailable};
 use crate::telemetry::metrics::StoreMetrics;
 
+/// Charges that are named in one line of the log.
+const TOLD: usize = 100;
+
 impl Writer {
     /// Answers for a batch that is committed.
     pub(super) fn answer(&mut self, work: Vec<Item>) {
@@ -39,6 +42,12 @@ impl Writer {
                     self.undo(command);
                 }
                 Item::Settle(command, settled) => {
+                    if command.wanted == Wanted::Undo && settled == Settled::Captured {
+                        tracing::warn!(
+                            charge_id = command.facts.id.0,
+                            "a capture that was committed too late stays: a retry of its request was forwarded for it"
+                        );
+                    }
                     self.spans.settled(command.facts.span);
                     count(&metrics, settled, &command.facts);
                     if let Some(reply) = command.reply {
@@ -131,6 +140,7 @@ impl Writer {
 
     /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
     pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
+        tell_not_undone(batch);
         let mut post = Post::default();
         for command in batch.drain(..) {
             match command {
@@ -144,6 +154,22 @@ impl Writer {
             }
         }
         post.send();
+    }
+}
+
+/// Names the charges that stay captured, though their clients were told that nothing was charged: nobody else can undo that.
+pub(super) fn tell_not_undone(left: &[Command]) {
+    let charges = left.iter().filter_map(|command| match command {
+        Command::Settle(settle) if settle.wanted == Wanted::Undo => Some(settle.facts.id.0),
+        Command::Settle(_) | Command::Hold(_) | Command::Write(_) => None,
+    });
+    let charges: Vec<i64> = charges.collect();
+    if !charges.is_empty() {
+        tracing::error!(
+            charges = charges.len(),
+            charge_ids = ?&charges[..charges.len().min(TOLD)],
+            "captures that were committed too late could not be undone: their clients were told that nothing was charged"
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::answers::tell_not_undone;
 use super::{CHECKPOINT, CHORES, Failure, OWN_LOCK, Writer, now_unix_ms, schema_version};
 use crate::failpoint;
 use crate::store::checkpoint;
@@ -118,6 +119,7 @@ impl Writer {
 
     /// The last transaction: unused ids go back, and this instance has ended.
     pub(super) fn finish(mut self) {
+        tell_not_undone(&self.kept);
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {
             return self.rescue();

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::{Failure, Writer, schema_version};
 use crate::config::Durability;
 use crate::failpoint;
-use crate::model::ChargeState;
+use crate::model::{ChargeId, ChargeState};
 use crate::store::batch::Item;
 use crate::store::charge_ids::ChargeIds;
 use crate::store::checkpoint;
@@ -83,35 +83,64 @@ impl Writer {
     }
 }
 
-/// Whether a batch is in the file: told by the first thing in it that leaves a trace.
+/// Whether a batch is in the file: told by one thing in it that leaves a trace, and that nothing later in the batch can have
+/// changed.
 fn took_place(connection: &Connection, work: &[Item]) -> rusqlite::Result<bool> {
+    if let Some(took_place) = told_by_charge(connection, work).transpose() {
+        return took_place;
+    }
+    // What is forwarded once more is told by the row of its request, which a retry in the same batch changes again. Where
+    // there are such pairs alone, the rows are the same before and after, and it may be done again.
     for item in work {
         match item {
-            Item::Hold(_, Ok(made)) if made.facts.attempt.is_again() => {
+            Item::Hold(_, Ok(made)) if is_alone(work, made.facts.id) => {
                 return requests::is_begun_again(connection, made.facts.id);
             }
             Item::Settle(command, settled @ (Settled::Captured | Settled::Released { .. }))
-                if command.facts.attempt.is_again() =>
+                if command.facts.attempt.is_again() && is_alone(work, command.facts.id) =>
             {
                 let was_given_back = matches!(settled, Settled::Released { .. });
                 return requests::is_ended_again(connection, command.facts.id, was_given_back);
             }
-            Item::Hold(_, Ok(made)) => {
-                return connection
-                    .prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1")?
-                    .exists([made.facts.id.0]);
+            Item::Hold(..) | Item::Settle(..) | Item::Write(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+/// The same by the row of a charge: a new hold is there, and what is settled stays so.
+fn told_by_charge(connection: &Connection, work: &[Item]) -> rusqlite::Result<Option<bool>> {
+    for item in work {
+        match item {
+            Item::Hold(_, Ok(made)) if !made.facts.attempt.is_again() => {
+                let mut select = connection.prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1")?;
+                return select.exists([made.facts.id.0]).map(Some);
             }
-            Item::Settle(command, settled @ (Settled::Captured | Settled::Released { .. })) => {
+            // An undoing that found nothing to be undone leaves no trace.
+            Item::Settle(command, Settled::Captured) if command.wanted == Wanted::Undo => {}
+            Item::Settle(command, settled @ (Settled::Captured | Settled::Released { .. }))
+                if !command.facts.attempt.is_again() =>
+            {
                 let state = match settled {
                     Settled::Captured => ChargeState::Captured,
                     Settled::Released { .. } | Settled::Unknown => ChargeState::Released,
                 };
                 let mut select =
                     connection.prepare_cached("SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state = ?2")?;
-                return select.exists([command.facts.id.0, state.code()]);
+                return select.exists([command.facts.id.0, state.code()]).map(Some);
             }
-            Item::Hold(_, Err(_)) | Item::Settle(_, Settled::Unknown) | Item::Write(_) => {}
+            Item::Hold(..) | Item::Settle(..) | Item::Write(_) => {}
         }
     }
-    Ok(false)
+    Ok(None)
+}
+
+/// Whether one thing in the batch is about this charge, and no other.
+fn is_alone(work: &[Item], charge: ChargeId) -> bool {
+    let about = work.iter().filter(|item| match item {
+        Item::Hold(_, Ok(made)) => made.facts.id == charge,
+        Item::Settle(command, _) => command.facts.id == charge,
+        Item::Hold(_, Err(_)) | Item::Write(_) => false,
+    });
+    about.count() == 1
 }

@@ -126,6 +126,27 @@ fn past_their_number_new_keys_are_refused_and_known_ones_are_not() {
 }
 
 #[test]
+fn a_user_whose_share_is_full_is_refused_alone_and_requests_that_cost_nothing_take_none_of_it() {
+    let upstream = Upstream::answering(|head, _| {
+        let status = if head.field("idempotency-key") == Some("fails") { "429 Wait" } else { "200 OK" };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    });
+    let api = Api::new("weather", upstream.address()).with(ON);
+    let gateway = Gateway::builder().api(api).limit("idempotency_keys_per_user", 1).start();
+    let (one, two) = (gateway.customer("weather", 500), gateway.customer("weather", 500));
+    let request = |key: &str, name: &str| gateway.get("/").key(key).field("Idempotency-Key", name);
+    for _ in 0..3 {
+        request(&one.key, "fails").send().assert_receipt(0, 500);
+    }
+    request(&one.key, "first").send().assert_receipt(10, 490);
+    let refused = request(&one.key, "second").send();
+    refused.assert_problem(503, "idempotency-full");
+    assert!(refused.field("retry-after").is_some());
+    request(&two.key, "second").send().assert_receipt(10, 490);
+    gateway.assert_charges(2, 3);
+}
+
+#[test]
 fn after_its_time_a_key_is_new_and_its_row_goes_by_itself() {
     let upstream = Upstream::fine();
     let api = Api::new("weather", upstream.address()).with(ON);
