@@ -181,3 +181,17 @@ async fn a_forward_that_fails_gives_nothing_back_of_a_charge_that_is_released() 
     assert_eq!(again.charge.release(Some(500)).await, Settled::Unknown);
     assert_eq!((scene.balance(), scene.counts()), (500, (1, 0)));
 }
+
+#[tokio::test]
+async fn a_late_capture_whose_request_went_over_to_another_charge_stays() {
+    let scene = Scene::new().await;
+    let held = scene.ask().await.unwrap();
+    let application = scene.sample.application();
+    application.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(held.charge.capture(200).give_up());
+    // As other gateways do that forward it once more, give its price back, and hold anew for the next retry.
+    application.execute_batch("UPDATE keytoll_requests SET charge_id = 77").unwrap();
+    application.execute_batch("COMMIT").unwrap();
+    scene.sample.store.settled().await;
+    assert_eq!((scene.balance(), scene.counts()), (460, (1, 0)));
+}
