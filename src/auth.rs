@@ -100,6 +100,11 @@ impl Auth {
             self.metrics.hits.inc();
             return Ok(known);
         }
+        // Boxed, here and below: the future of a request is as long as the longest way through it.
+        Box::pin(self.authenticate_unknown(key, digest)).await
+    }
+
+    async fn authenticate_unknown(&self, key: &ApiKey, digest: KeyDigest) -> Result<Arc<Known>, AuthRefused> {
         if let Some(refusal) = self.fresh_refusal(&digest).await {
             self.metrics.refusal_hits.inc();
             return Err(refusal);
@@ -116,7 +121,7 @@ impl Auth {
         if self.is_fresh(known.generation(), known.loaded) {
             return Ok(known);
         }
-        self.reload(key, &known).await
+        Box::pin(self.reload(key, &known)).await
     }
 
     /// Loads a key anew, because what was known of it turned out to be wrong.

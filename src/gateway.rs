@@ -181,11 +181,8 @@ impl Gateway {
         let (gateway, caller) = (Arc::clone(self), Arc::clone(caller));
         let exchange = Exchange { gateway, caller, passage, request_id: request_id.clone(), record };
         let outgoing = exchange.outgoing(&found, target, request)?;
-        if exchange.passage.hold().is_none() {
-            // Nothing is owed when the client leaves, and nothing goes on.
-            return exchange.run(found.api.index, outgoing).await;
-        }
-        detach::survive(exchange.run(found.api.index, outgoing)).await
+        let is_owed = exchange.passage.hold().is_some();
+        detach::survive(is_owed, exchange.run(found.api.index, outgoing)).await
     }
 
     /// Takes the key out of the request; none is needed, and none goes on, where a route is public.
@@ -217,7 +214,7 @@ impl Gateway {
     async fn authenticate(&self, key: &Key, found: &Match<'_>, record: &Record) -> Result<Arc<Known>, Problem> {
         let auth = &self.shared.parts.auth;
         for other in &key.others {
-            if auth.is_key(other).await.map_err(|_| Problem::BillingUnavailable)? {
+            if Box::pin(auth.is_key(other)).await.map_err(|_| Problem::BillingUnavailable)? {
                 return Err(Problem::AmbiguousKey);
             }
         }
@@ -261,7 +258,7 @@ impl Gateway {
                 Err(HoldRefused::IdempotencyFull) => return Err(Problem::IdempotencyFull),
                 Err(HoldRefused::Unavailable(_)) => return Err(Problem::BillingUnavailable),
                 Err(HoldRefused::KeyChanged) => {
-                    known = self.shared.parts.auth.reload(&key.key, &known).await.map_err(refused)?;
+                    known = Box::pin(self.shared.parts.auth.reload(&key.key, &known)).await.map_err(refused)?;
                     check_api(&known, found)?;
                 }
             }

@@ -15,6 +15,7 @@ mod drain;
 mod io;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod worker;
 
 use std::net::SocketAddr;

@@ -27,6 +27,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::Body;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::billing::Passage;
@@ -156,22 +157,33 @@ impl<B: RequestBody> Upstream<B> {
                     Err(Failure::Sent(error)) => return Err(error),
                 }
             }
-            let stream = match connect::connect(&target.address, self.limits.connect_timeout).await {
-                Ok(stream) => stream,
+            // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
+            match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
+                Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, end)).await,
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");
                     refused = Some(cause);
-                    continue;
                 }
-            };
-            let mut fresh = Connection::open(stream).await?;
-            return match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
-                Ok(reply) => Ok(self.reply(reply, fresh, progress, target)),
-                Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
-                Err(Failure::Sent(error)) => Err(error),
-            };
+            }
         }
         Err(SendError::Unreachable { cause: refused.expect("there is an upstream, and none was reached") })
+    }
+
+    /// Sends a request as the first one on a connection.
+    async fn send_on(
+        &self,
+        stream: TcpStream,
+        request: Request<Outgoing<B>>,
+        progress: Option<Arc<Progress>>,
+        target: &Target<B>,
+        end: Instant,
+    ) -> Result<Response<UpstreamBody<B>>, SendError> {
+        let mut fresh = Connection::open(stream).await?;
+        match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
+            Ok(reply) => Ok(self.reply(reply, fresh, progress, target)),
+            Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
+            Err(Failure::Sent(error)) => Err(error),
+        }
     }
 
     fn reply(

@@ -108,13 +108,14 @@ impl Exchange {
         let settle =
             Settle { gateway: &gateway, caller: &caller, api, is_http10, request_id: &request_id, record: &record };
         match sent {
+            // What is seldom is boxed, here and below: a future is as long as the longest way through it.
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                settle.switched(passage, reply, upgrade).await
+                Box::pin(settle.switched(passage, reply, upgrade)).await
             }
             Ok(reply) => settle.replied(passage, reply, is_head).await,
             Err(error) => {
                 let is_clients = matches!(error, SendError::RequestBody { .. });
-                settle.failed(passage, problem_of(&error), is_clients).await
+                Box::pin(settle.failed(passage, problem_of(&error), is_clients)).await
             }
         }
     }
@@ -163,7 +164,7 @@ impl Settle<'_> {
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
         if !outcome.is_charged(charge_on) {
-            let receipt = self.release(hold, outcome).await;
+            let receipt = Box::pin(self.release(hold, outcome)).await;
             return Ok(self.pass(reply, Some(&receipt)));
         }
         let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
@@ -190,7 +191,7 @@ impl Settle<'_> {
                 Ok(Response::from_parts(head, body))
             }
             Gathered::Broken { is_clients } => {
-                self.failed(Passage::paid(hold), Problem::UpstreamBroken, is_clients).await
+                Box::pin(self.failed(Passage::paid(hold), Problem::UpstreamBroken, is_clients)).await
             }
         }
     }
@@ -241,7 +242,7 @@ impl Settle<'_> {
         let cents = hold.cents();
         if self.record.is_cutting() {
             // The client is cut off already: it will not get what it would pay for.
-            self.release(hold, Outcome::Failed).await;
+            Box::pin(self.release(hold, Outcome::Failed)).await;
             return false;
         }
         let captured = hold.capture(outcome).await == Settled::Captured;

@@ -19,7 +19,7 @@ pub(super) use hop::{clean_trailers, upgrade_requested};
 pub(super) use request_id::RequestId;
 pub(super) use upstream::{ForUpstream, Identity, Peer, to_upstream};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 /// `Keytoll-User-Id`, to the upstream: whose wallet pays.
 pub(super) const KEYTOLL_USER_ID: HeaderName = HeaderName::from_static("keytoll-user-id");
@@ -40,6 +40,11 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// A number in decimal digits; one allocation, where `HeaderValue::from` takes two.
+fn number(number: i64) -> HeaderValue {
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).expect("digits and a sign are visible ASCII")
+}
 
 #[cfg(test)]
 mod tests;

@@ -116,15 +116,26 @@ fn host(request: &Request<Incoming>) -> Result<Option<Box<str>>, Problem> {
         return if request.version() == http::Version::HTTP_10 { Ok(None) } else { Err(bad) };
     };
     let Ok(text) = value.to_str() else { return Err(bad) };
-    let is_host =
-        text.is_empty() || text.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@'));
-    if values.next().is_some() || !is_host {
+    if values.next().is_some() || !is_host(text) {
         return Err(bad);
     }
     Ok(Some(text.into()))
+}
+
+/// Whether a text is a host with or without a port; empty counts (RFC 9112 §3.2). Names and IPv4 addresses, which most
+/// hosts are, need no parser.
+fn is_host(text: &str) -> bool {
+    let (name, port) = text.split_once(':').unwrap_or((text, ""));
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+        && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = is_plain && (!name.is_empty() || text.is_empty()) && (port.len() <= 5);
+    is_plain || text.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@'))
 }
 
 /// An authority without its user information.
 fn host_and_port(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
+
+#[cfg(test)]
+mod tests;

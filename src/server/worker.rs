@@ -18,7 +18,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::drain::{Drain, Place};
 use super::io::ClientIo;
+use super::timer::HeadTimer;
 use super::{ConnInfo, ServerLimits};
 
 /// Of what is read ahead of a body and of what waits to be written, for each connection.
@@ -240,8 +241,7 @@ fn ready_stream(stream: StdStream) -> std::io::Result<TcpStream> {
 
 fn http(limits: &ServerLimits) -> Builder {
     let mut http = Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+    http.header_read_timeout(limits.header_timeout)
         // A head and a short body leave in one piece: copying some bytes costs less than gathering them in the kernel.
         .writev(false)
         .max_header_size(limits.header_bytes)
@@ -259,6 +259,8 @@ where
     B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let spoke = io.spoke();
+    let mut http = Builder::clone(&http);
+    http.timer(HeadTimer::default());
     let mut connection = pin!(http.serve_connection(TokioIo::new(io), service).with_upgrades());
     let mut bell = pin!(drain.bell());
     let mut late = pin!(None);

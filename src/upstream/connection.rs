@@ -1,14 +1,16 @@
 //! One connection to an upstream: a task that drives it, and the handle that sends on it.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Poll, ready};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -76,34 +78,53 @@ impl<B: RequestBody> Connection<B> {
 
     /// Sends a request and waits for its reply's head, `limit` long after the request's last movement, and until `end` at
     /// most.
-    pub(super) async fn exchange(
-        &mut self,
+    pub(super) fn exchange<'a>(
+        &'a mut self,
         request: Request<Outgoing<B>>,
-        progress: Option<&Progress>,
+        progress: Option<&'a Progress>,
         limit: Duration,
         end: Instant,
-    ) -> Result<Response<Incoming>, Failure<B>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Failure<B>>> + Send + use<'a, B> {
         self.timer.set((Instant::now() + limit).min(end));
-        let timer = &mut self.timer;
-        let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(answer.map_err(|mut failed| match failed.take_message() {
-                    Some(request) => Failure::Unsent { request: Box::new(request), cause: failed.into_error() },
-                    None => Failure::Sent(sort(failed.into_error())),
-                }));
+        Exchange { answer: self.sender.try_send_request(request), timer: &mut self.timer, progress, limit, end }
+    }
+}
+
+pin_project! {
+    /// Written out, because an async function would hold the request twice: it is the longest part of a request's future.
+    struct Exchange<'a, A> {
+        #[pin]
+        answer: A,
+        timer: &'a mut Timer,
+        progress: Option<&'a Progress>,
+        limit: Duration,
+        end: Instant,
+    }
+}
+
+impl<A, B> Future for Exchange<'_, A>
+where
+    A: Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing<B>>>>>,
+{
+    type Output = Result<Response<Incoming>, Failure<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(answer) = this.answer.poll(cx) {
+            return Poll::Ready(answer.map_err(|mut failed| match failed.take_message() {
+                Some(request) => Failure::Unsent { request: Box::new(request), cause: failed.into_error() },
+                None => Failure::Sent(sort(failed.into_error())),
+            }));
+        }
+        failpoint::reach("request-sent");
+        loop {
+            ready!(this.timer.poll(cx));
+            let due = this.progress.map(|progress| (progress.silent_since() + *this.limit).min(*this.end));
+            match due.filter(|due| *due > Instant::now()) {
+                Some(due) => this.timer.set(due),
+                None => return Poll::Ready(Err(Failure::Sent(SendError::HeadTimeout))),
             }
-            failpoint::reach("request-sent");
-            loop {
-                ready!(timer.poll(cx));
-                let due = progress.map(|progress| (progress.silent_since() + limit).min(end));
-                match due.filter(|due| *due > Instant::now()) {
-                    Some(due) => timer.set(due),
-                    None => return Poll::Ready(Err(Failure::Sent(SendError::HeadTimeout))),
-                }
-            }
-        })
-        .await
+        }
     }
 }
 
@@ -137,7 +158,7 @@ impl Timer {
     }
 
     /// Ready when the time that was set last is over; never before one was set.
-    pub(super) fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
             Some(sleep) => sleep.as_mut().poll(cx),
             None => Poll::Pending,

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue};
 
 use super::request_id::RequestId;
-use super::{KEYTOLL_BALANCE_CENTS, KEYTOLL_CHARGE_ID, KEYTOLL_COST_CENTS, X_REQUEST_ID, hop, spelling};
+use super::{KEYTOLL_BALANCE_CENTS, KEYTOLL_CHARGE_ID, KEYTOLL_COST_CENTS, X_REQUEST_ID, hop, number, spelling};
 use crate::model::{Cents, ChargeId};
 
 /// What a request cost, on every reply after a hold.
@@ -20,9 +20,9 @@ pub(crate) struct Receipt {
 impl Receipt {
     /// Sets the fields of the receipt.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(KEYTOLL_CHARGE_ID, HeaderValue::from(self.charge_id.0));
-        headers.insert(KEYTOLL_COST_CENTS, HeaderValue::from(self.cost.0));
-        headers.insert(KEYTOLL_BALANCE_CENTS, HeaderValue::from(self.balance.0));
+        headers.insert(KEYTOLL_CHARGE_ID, number(self.charge_id.0));
+        headers.insert(KEYTOLL_COST_CENTS, number(self.cost.0));
+        headers.insert(KEYTOLL_BALANCE_CENTS, number(self.balance.0));
     }
 }
 

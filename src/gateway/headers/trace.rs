@@ -19,6 +19,11 @@ pub(super) fn continue_or_start(headers: &mut HeaderMap, request_id: &RequestId)
         (Some(_), Some(_) | None) => drop(headers.remove(TRACESTATE)),
         (None, Some(_) | None) => {}
     }
+    start(headers, request_id);
+}
+
+/// Starts a trace; there is none.
+pub(super) fn start(headers: &mut HeaderMap, request_id: &RequestId) {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
     write_hex(request_id.bits(), &mut text[3..35]);
     write_hex(u128::from(fastrand::u64(1..)), &mut text[36..52]);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::request_id::RequestId;
 use super::{
     KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_FOR, X_FORWARDED_HOST,
-    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, X_REQUEST_ID, hop, spelling, trace,
+    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, X_REQUEST_ID, hop, number, spelling, trace,
 };
 use crate::model::{ChargeId, KeyId, UserId};
 
@@ -59,23 +59,55 @@ pub(crate) struct ForUpstream<'a> {
 /// must be out already.
 pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
+    let present = Present::of(headers);
     let mut doomed = Vec::new();
-    hop::collect_listed(headers, &mut doomed);
+    if present.connection {
+        hop::collect_listed(headers, &mut doomed);
+    }
     doomed.extend(headers.keys().filter(|name| must_go(name.as_str(), trusted)).cloned());
     hop::remove_all(headers, &doomed);
 
-    set_forwarded(headers, about.peer, about.stripped_prefix);
+    // What an untrusted peer said of these is gone by now.
+    let forwarded = if present.forwarded && trusted { Forwarded::Continued } else { Forwarded::Begun };
+    set_forwarded(headers, about.peer, about.stripped_prefix, forwarded);
     headers.insert(X_REQUEST_ID, about.request_id.header().clone());
-    trace::continue_or_start(headers, about.request_id);
+    if present.traceparent {
+        trace::continue_or_start(headers, about.request_id);
+    } else {
+        trace::start(headers, about.request_id);
+    }
     headers.insert(KEYTOLL_API, about.api.clone());
     if let Some(identity) = about.identity {
-        headers.insert(KEYTOLL_USER_ID, HeaderValue::from(identity.user_id.0));
-        headers.insert(KEYTOLL_KEY_ID, HeaderValue::from(identity.key_id.0));
+        headers.insert(KEYTOLL_USER_ID, number(identity.user_id.0));
+        headers.insert(KEYTOLL_KEY_ID, number(identity.key_id.0));
         if let Some(charge_id) = identity.charge_id {
-            headers.insert(KEYTOLL_CHARGE_ID, HeaderValue::from(charge_id.0));
+            headers.insert(KEYTOLL_CHARGE_ID, number(charge_id.0));
         }
     }
     hop::restore_upgrade(headers, about.upgrade);
+}
+
+/// What of the fields that Keytoll deals with stands in a header section, found in one pass: most requests have none of
+/// them, and to look each one up costs more than to read all names.
+#[derive(Default)]
+struct Present {
+    connection: bool,
+    forwarded: bool,
+    traceparent: bool,
+}
+
+impl Present {
+    fn of(headers: &HeaderMap) -> Present {
+        let mut present = Present::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => present.connection = true,
+                "traceparent" => present.traceparent = true,
+                name => present.forwarded |= name.starts_with("x-forwarded-"),
+            }
+        }
+        present
+    }
 }
 
 /// Whether a client's field must not reach the upstream. The first letter settles it for most.
@@ -123,8 +155,28 @@ pub(super) fn shows_another_client(canonical: &str) -> bool {
     canonical.starts_with("x-forwarded") || matches!(canonical, "forwarded" | "x-real-ip" | "x-original-host")
 }
 
-/// Continues what a trusted proxy said; what is left of it at this point is from one. For others it starts anew.
-fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, stripped_prefix: Option<&HeaderValue>) {
+/// Whether a trusted proxy has said who its client is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Forwarded {
+    /// It has, and that is continued.
+    Continued,
+    /// Nobody has who is believed.
+    Begun,
+}
+
+/// Says who the client is, and what it asked for.
+fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, stripped_prefix: Option<&HeaderValue>, forwarded: Forwarded) {
+    if forwarded == Forwarded::Begun {
+        headers.insert(X_FORWARDED_FOR, peer.text.clone());
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        if let Some(host) = headers.get(HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+        if let Some(prefix) = stripped_prefix {
+            headers.insert(X_FORWARDED_PREFIX, prefix.clone());
+        }
+        return;
+    }
     let chain = joined(headers, &X_FORWARDED_FOR, b", ", &peer.text);
     headers.insert(X_FORWARDED_FOR, chain);
     if !headers.contains_key(X_FORWARDED_PROTO) {
