@@ -12,6 +12,7 @@ mod idempotency;
 mod open_hold;
 mod path;
 mod percent;
+pub mod pieces;
 mod problem;
 mod record;
 mod reply;

@@ -3,7 +3,6 @@
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
-use hyper::body::Incoming;
 
 use super::path::{BadPath, normalize};
 use super::problem::{BadRequest, Problem};
@@ -27,7 +26,7 @@ enum Query {
 
 impl Target {
     /// Reads the target; an absolute one gives the host (RFC 9112 §3.2.2).
-    pub(super) fn of(request: &mut Request<Incoming>) -> Result<Target, Problem> {
+    pub(super) fn of<B>(request: &mut Request<B>) -> Result<Target, Problem> {
         // Methods are case-sensitive (RFC 9110 §9.1), and many upstreams forget it: `post` must not get past the price
         // of POST.
         if request.method().as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -109,7 +108,7 @@ impl Target {
 }
 
 /// The one `Host` of the request; HTTP/1.0 may do without.
-fn host(request: &Request<Incoming>) -> Result<Option<Box<str>>, Problem> {
+fn host<B>(request: &Request<B>) -> Result<Option<Box<str>>, Problem> {
     let bad = Problem::BadRequest(BadRequest::Host);
     let mut values = request.headers().get_all(HOST).iter();
     let Some(value) = values.next() else {

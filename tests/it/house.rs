@@ -173,7 +173,16 @@ fn the_environment_and_files_are_read_in_the_configuration() {
 
 #[test]
 fn what_a_feature_changes_is_in_one_place() {
-    only_in("feature = \"", &["failpoint"]);
+    let mut places = Vec::new();
+    for source in sources() {
+        let named =
+            code(&source).split("feature = \"").skip(1).map(|rest| first_word(rest).unwrap()).collect::<Vec<_>>();
+        places.extend(named.into_iter().map(|feature| (feature, source.name.clone())));
+    }
+    places.sort_unstable();
+    places.dedup();
+    let expected = [("bench", "gateway/pieces.rs"), ("failpoints", "failpoint.rs")];
+    assert_eq!(places, expected.map(|(feature, place)| (feature.to_owned(), place.to_owned())));
 }
 
 #[test]
