@@ -11,7 +11,9 @@
 
 mod accept;
 mod bind;
+mod connection;
 mod drain;
+mod head;
 mod io;
 #[cfg(test)]
 mod tests;
