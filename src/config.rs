@@ -275,7 +275,7 @@ impl Default for Limits {
             upstream_head_timeout: Duration::from_secs(60),
             upstream_body_idle: Duration::from_secs(60),
             upstream_keep_idle: Duration::from_secs(4),
-            upstream_keep_connections: 512,
+            upstream_keep_connections: 10_000,
             tunnel_idle: Duration::from_secs(300),
             hold_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(5),

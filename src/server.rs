@@ -11,11 +11,12 @@
 
 mod accept;
 mod bind;
+mod connection;
 mod drain;
+mod head;
 mod io;
 #[cfg(test)]
 mod tests;
-mod timer;
 mod worker;
 
 use std::net::SocketAddr;

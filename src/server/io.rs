@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -61,6 +62,25 @@ impl fmt::Debug for Outlet {
     }
 }
 
+/// What a connection's own task wants to know of its socket, which hyper has.
+#[derive(Default)]
+pub(super) struct Signs {
+    spoke: AtomicBool,
+    unrest: AtomicBool,
+}
+
+impl Signs {
+    /// Whether anything was ever read: tells a connection that waits for its first request from an idle one.
+    pub(super) fn spoke(&self) -> bool {
+        self.spoke.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing came since something was written, and no write is held up.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.unrest.load(Ordering::Relaxed)
+    }
+}
+
 /// A client's connection.
 pub(super) struct ClientIo {
     stream: TcpStream,
@@ -69,21 +89,34 @@ pub(super) struct ClientIo {
     /// Whether the timer runs for a write that is held up. Also for the linger, which no write follows.
     timed: bool,
     lingers: Option<usize>,
-    /// Whether anything was ever read: tells a connection that waits for its first request from an idle one.
-    spoke: Arc<AtomicBool>,
+    signs: Arc<Signs>,
+    /// Read from the client before, and not used yet.
+    ahead: Bytes,
     outlet: Outlet,
     _place: Option<Place>,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: TcpStream, write_idle: Duration, outlet: Outlet, place: Option<Place>) -> ClientIo {
-        let spoke = Arc::new(AtomicBool::new(false));
-        ClientIo { stream, write_idle, timer: None, timed: false, lingers: None, spoke, outlet, _place: place }
+        let (signs, ahead) = (Arc::default(), Bytes::new());
+        ClientIo { stream, write_idle, timer: None, timed: false, lingers: None, signs, ahead, outlet, _place: place }
     }
 
-    /// Becomes true with the first byte from the client.
-    pub(super) fn spoke(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.spoke)
+    /// What can be seen from outside while hyper has it.
+    pub(super) fn signs(&self) -> Arc<Signs> {
+        Arc::clone(&self.signs)
+    }
+
+    /// Gives back what was read and not used: it comes first with the next read.
+    pub(super) fn unread(&mut self, ahead: &[u8]) {
+        // A copy: even an empty part of hyper's buffer would keep all of it.
+        self.ahead = Bytes::copy_from_slice(ahead);
+    }
+
+    /// Ready when there may be something to read, or the client is gone.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is what the read that follows will say.
+        if self.ahead.is_empty() { self.stream.poll_read_ready(cx).map(drop) } else { Poll::Ready(()) }
     }
 
     /// Ready when the timer, set to `limit` at the first call since `timed` was false, is over.
@@ -103,6 +136,7 @@ impl ClientIo {
     }
 
     fn watch(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        self.signs.unrest.store(written.is_pending(), Ordering::Relaxed);
         if written.is_ready() {
             self.timed = false;
             if matches!(written, Poll::Ready(Ok(1..))) {
@@ -117,9 +151,17 @@ impl ClientIo {
 
 impl AsyncRead for ClientIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        if !self.ahead.is_empty() {
+            let most = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..most]);
+            self.ahead.advance(most);
+            self.signs.unrest.store(true, Ordering::Relaxed);
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            self.spoke.store(true, Ordering::Relaxed);
+            self.signs.spoke.store(true, Ordering::Relaxed);
+            self.signs.unrest.store(true, Ordering::Relaxed);
         }
         read
     }

@@ -161,6 +161,58 @@ async fn a_head_that_does_not_come_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rested_serves_the_next_request() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    for _ in 0..2 {
+        tokio::time::sleep(connection::REST_AFTER * 2).await;
+        ask(&mut stream, "/").await;
+        assert_eq!(reply(&mut stream).await.1, "ok");
+    }
+    // A head in two pieces, with a rest between them.
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    tokio::time::sleep(connection::REST_AFTER * 2).await;
+    stream.write_all(b"host: x\r\n\r\n").await.unwrap();
+    assert_eq!(reply(&mut stream).await.1, "ok");
+    // One that takes long is under way all the time.
+    ask(&mut stream, "/wait").await;
+    tokio::time::sleep(connection::REST_AFTER * 2).await;
+    running.gate.open.add_permits(1);
+    assert_eq!(reply(&mut stream).await.1, "waited");
+    drop(stream);
+    running.server.census_emptied().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_is_closed_when_its_next_head_does_not_come() {
+    let limit = connection::REST_AFTER * 2;
+    let running = running(1, ServerLimits { header_timeout: limit, ..limits() }).await;
+    let mut stream = client(&running.server).await;
+    ask(&mut stream, "/").await;
+    assert_eq!(reply(&mut stream).await.1, "ok");
+    let asked = std::time::Instant::now();
+    assert_eq!(rest(&mut stream).await, "");
+    assert!(asked.elapsed() >= limit - SHORT && asked.elapsed() < limit * 5, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_drain_closes_connections_that_rest_and_serves_one_that_asks_then() {
+    let running = running(1, limits()).await;
+    let mut idle = client(&running.server).await;
+    ask(&mut idle, "/").await;
+    assert_eq!(reply(&mut idle).await.1, "ok");
+    let mut fresh = client(&running.server).await;
+    tokio::time::sleep(connection::REST_AFTER * 2).await;
+    let drain = tokio::spawn(running.server.drain(LONG));
+    assert_eq!(rest(&mut idle).await, "");
+    ask(&mut fresh, "/").await;
+    assert_eq!(reply(&mut fresh).await.1, "ok");
+    assert_eq!(rest(&mut fresh).await, "");
+    drop((idle, fresh));
+    assert_eq!(drain.await.unwrap().cut, 0);
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_or_has_too_many_fields_is_431() {
     let running = running(1, ServerLimits { headers: 10, ..limits() }).await;
     let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(100_000));

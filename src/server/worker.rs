@@ -3,14 +3,10 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::future::poll_fn;
 use std::net::TcpStream as StdStream;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
-use std::time::Duration;
 
 use bytes::Buf;
 use http::{Request, Response};
@@ -18,16 +14,15 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::Service;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 
+use super::connection::{self, Shared};
 use super::drain::{Drain, Place};
+use super::head::Heads;
 use super::io::ClientIo;
-use super::timer::HeadTimer;
 use super::{ConnInfo, ServerLimits};
 
 /// Of what is read ahead of a body and of what waits to be written, for each connection.
@@ -35,9 +30,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// hyper's own bound, for which it needs no allocation a request.
 const HEADERS_ON_STACK: usize = 100;
-
-/// For the first request on a connection that came just before a drain: it is on its way, or the client is not there.
-const FIRST_REQUEST: Duration = Duration::from_millis(250);
 
 /// Which of the workers, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +40,7 @@ pub trait Connect: 'static {
     /// What answers the requests of one connection.
     type Service: Service<Request<Incoming>, Response = Response<Self::Body>, Error = Infallible, Future: Send>
         + Send
+        + Unpin
         + 'static;
     /// Of its replies.
     type Body: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
@@ -59,7 +52,7 @@ pub trait Connect: 'static {
 impl<F, S, B> Connect for F
 where
     F: Fn(ConnInfo) -> S + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Send + Unpin + 'static,
     B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     type Service = S;
@@ -199,8 +192,9 @@ fn run<F: Future<Output: Connect>>(
 }
 
 async fn obey(mut orders: UnboundedReceiver<Order>, limits: ServerLimits, maker: impl Connect) {
-    let http = Arc::new(http(&limits));
+    let heads = Heads::default();
     let drain = Arc::new(Drain::default());
+    let shared = Arc::new(Shared { http: http(&limits, &heads), heads, limits, drain: Arc::clone(&drain) });
     let mut connections = JoinSet::new();
     loop {
         let order = tokio::select! {
@@ -215,7 +209,7 @@ async fn obey(mut orders: UnboundedReceiver<Order>, limits: ServerLimits, maker:
                 Ok(stream) => {
                     let io = ClientIo::new(stream, limits.reply_write_idle, info.outlet.clone(), Some(place));
                     let service = maker.connect(info);
-                    connections.spawn(serve(Arc::clone(&http), io, service, Arc::clone(&drain)));
+                    connections.spawn(connection::serve(Arc::clone(&shared), io, service));
                 }
                 Err(cause) => tracing::debug!(%cause, "a connection was gone before it was served"),
             },
@@ -239,9 +233,10 @@ fn ready_stream(stream: StdStream) -> std::io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-fn http(limits: &ServerLimits) -> Builder {
+fn http(limits: &ServerLimits, heads: &Heads) -> Builder {
     let mut http = Builder::new();
-    http.header_read_timeout(limits.header_timeout)
+    http.timer(heads.timer())
+        .header_read_timeout(limits.header_timeout)
         // A head and a short body leave in one piece: copying some bytes costs less than gathering them in the kernel.
         .writev(false)
         .max_header_size(limits.header_bytes)
@@ -250,51 +245,4 @@ fn http(limits: &ServerLimits) -> Builder {
         http.max_headers(limits.headers);
     }
     http
-}
-
-/// One connection, from its first byte to its last.
-async fn serve<S, B>(http: Arc<Builder>, io: ClientIo, service: S, drain: Arc<Drain>)
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Send + 'static,
-    B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
-{
-    let spoke = io.spoke();
-    let mut http = Builder::clone(&http);
-    http.timer(HeadTimer::default());
-    let mut connection = pin!(http.serve_connection(TokioIo::new(io), service).with_upgrades());
-    let mut bell = pin!(drain.bell());
-    let mut late = pin!(None);
-    let (mut listens, mut told) = (false, false);
-    let end = poll_fn(|cx| {
-        // Once is enough to be woken: the waker is the task's, and nothing here is polled by another.
-        if !listens {
-            listens = true;
-            let _ = bell.as_mut().poll(cx);
-        }
-        loop {
-            if let Poll::Ready(end) = connection.as_mut().poll(cx) {
-                return Poll::Ready(end);
-            }
-            if told || !drain.has_begun() {
-                return Poll::Pending;
-            }
-            // hyper closes a connection at once on which nothing came; what a client sent may just not be read yet.
-            if !spoke.load(Ordering::Relaxed) {
-                if late.is_none() {
-                    late.set(Some(sleep_until(Instant::now() + FIRST_REQUEST)));
-                }
-                if let Some(late) = late.as_mut().as_pin_mut()
-                    && late.poll(cx).is_pending()
-                {
-                    return Poll::Pending;
-                }
-            }
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-    })
-    .await;
-    if let Err(cause) = end {
-        tracing::debug!(%cause, "a client's connection ended");
-    }
 }

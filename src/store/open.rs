@@ -68,7 +68,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     connection.busy_timeout(PATIENCE).map_err(error)?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;").map_err(error)?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;").map_err(error)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -1,0 +1,102 @@
+//! When hyper begins and ends to wait for a request's head.
+//!
+//! hyper asks its timer for a sleep when it begins to wait for a head, and drops it when the head is there. That is the only
+//! sign from outside that a connection is between two requests, and nothing of either is under way. To register a real
+//! timer for each request would cost more than it is worth: the connection's task has one that outlives them, and hyper's
+//! sleeps only say what happened.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Sleep, Timer};
+
+/// What happened while a connection was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The wait is as it was.
+    Nothing,
+    /// It began.
+    Begun,
+    /// It ended, and there is another.
+    BegunAnew,
+    /// It ended.
+    Ended,
+}
+
+/// What the connections of one worker have in common: only one of them is polled at a time.
+#[derive(Clone, Default)]
+pub(super) struct Heads(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    event: AtomicU8,
+    is_late: AtomicBool,
+}
+
+const NOTHING: u8 = 0;
+const BEGUN: u8 = 1;
+const ENDED: u8 = 2;
+const BEGUN_ANEW: u8 = 3;
+
+impl Heads {
+    /// The timer for hyper.
+    pub(super) fn timer(&self) -> impl Timer + Send + Sync + 'static {
+        self.clone()
+    }
+
+    /// Polls a connection. `is_late`: its wait for a head has taken too long, which ends it. What became of the wait.
+    pub(super) fn watch<T>(&self, is_late: bool, poll: impl FnOnce() -> T) -> (T, Event) {
+        // Sleeps of another connection may have been dropped with it since.
+        self.0.event.store(NOTHING, Ordering::Relaxed);
+        self.0.is_late.store(is_late, Ordering::Relaxed);
+        let done = poll();
+        let event = match self.0.event.load(Ordering::Relaxed) {
+            BEGUN => Event::Begun,
+            ENDED => Event::Ended,
+            BEGUN_ANEW => Event::BegunAnew,
+            _ => Event::Nothing,
+        };
+        (done, event)
+    }
+
+    fn begun(&self) {
+        let ended = self.0.event.load(Ordering::Relaxed) == ENDED;
+        self.0.event.store(if ended { BEGUN_ANEW } else { BEGUN }, Ordering::Relaxed);
+    }
+}
+
+impl Timer for Heads {
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
+        self.begun();
+        Box::pin(Wait(self.clone()))
+    }
+
+    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        self.sleep(Duration::ZERO)
+    }
+
+    fn reset(&self, _: &mut Pin<Box<dyn Sleep>>, _: Instant) {
+        self.begun();
+    }
+}
+
+struct Wait(Heads);
+
+impl Future for Wait {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if self.0.0.is_late.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Sleep for Wait {}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.0.event.store(ENDED, Ordering::Relaxed);
+    }
+}
