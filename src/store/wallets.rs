@@ -113,11 +113,13 @@ impl Wallets {
     }
 }
 
+/// Not a LEFT JOIN: with one, SQLite prepares the statement anew whenever another user is bound to it.
+const LOAD: &str = "
+SELECT w.id, w.balance, (SELECT a.id FROM keytoll_accounts a WHERE a.user_id = w.user_id AND a.closed_at IS NULL)
+FROM wallets w WHERE w.user_id = ?1";
+
 fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite::Result<Option<Wallet>> {
-    let mut select = connection.prepare_cached(
-        "SELECT w.id, w.balance, a.id FROM wallets w
-         LEFT JOIN keytoll_accounts a ON a.user_id = w.user_id AND a.closed_at IS NULL WHERE w.user_id = ?1",
-    )?;
+    let mut select = connection.prepare_cached(LOAD)?;
     let found = select
         .query_row([user_id.0], |row| {
             Ok((row.get::<_, i64>(0)?, money(row.get_ref(1)?), row.get::<_, Option<i64>>(2)?))
@@ -144,5 +146,34 @@ pub(super) fn money(value: rusqlite::types::ValueRef<'_>) -> Balance {
         | rusqlite::types::ValueRef::Real(_)
         | rusqlite::types::ValueRef::Text(_)
         | rusqlite::types::ValueRef::Blob(_) => Balance::NoMoney,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::store::{external, schema};
+
+    #[test]
+    fn wallets_of_many_users_are_loaded_without_preparing_the_statement_anew() {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::ensure_shared(&connection).unwrap();
+        schema::migrate(&connection, 0).unwrap();
+        let users = "INSERT INTO users (email, name) VALUES ('a@x', 'A'), ('b@x', 'B'), ('c@x', 'C')";
+        connection.execute_batch(users).unwrap();
+        connection.execute_batch("INSERT INTO wallets (user_id, balance) VALUES (1, 10), (2, 20), (3, 30)").unwrap();
+        external::adopt_all(&connection, 0).unwrap();
+        for user_id in [1, 2, 3, 1, 2, 3].map(UserId) {
+            let wallet = load(&connection, user_id, 0).unwrap().unwrap();
+            assert_eq!(wallet.balance, Balance::Money(Cents(user_id.0 * 10)));
+            assert_eq!(
+                accounts::open_account(&connection, user_id).unwrap().map(|found| found.0),
+                Some(wallet.account)
+            );
+        }
+        let select = connection.prepare_cached(LOAD).unwrap();
+        assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
     }
 }
