@@ -92,9 +92,6 @@ impl Auth {
     /// # Errors
     /// An unknown or inactive key, or a database that cannot be read.
     pub async fn authenticate(&self, key: &ApiKey) -> Result<Arc<Known>, AuthRefused> {
-        if key.shape(&self.prefix) == KeyShape::Mistyped {
-            return Err(AuthRefused::Unknown);
-        }
         let digest = key.digest();
         if let Some(known) = self.known.get(&digest).await {
             self.metrics.hits.inc();
@@ -105,6 +102,9 @@ impl Auth {
     }
 
     async fn authenticate_unknown(&self, key: &ApiKey, digest: KeyDigest) -> Result<Arc<Known>, AuthRefused> {
+        if key.shape(&self.prefix) == KeyShape::Mistyped {
+            return Err(AuthRefused::Unknown);
+        }
         if let Some(refusal) = self.fresh_refusal(&digest).await {
             self.metrics.refusal_hits.inc();
             return Err(refusal);

@@ -115,17 +115,29 @@ def full_load(url, headers, core, seconds, connections, directory, keys=None):
     return found
 
 
-def fixed_rate(url, headers, core, seconds, rate, directory):
-    """Requests that come at a rate, whether or not earlier ones were answered; latencies in microseconds, by percentile."""
-    log = directory / "h2load.log"
-    log.unlink(missing_ok=True)
-    connections = 20
-    command = ["taskset", "-c", str(core), "h2load", "--h1", f"-c{connections}", f"--rps={rate // connections}"]
-    command += [f"--duration={seconds}", "--warm-up-time=1", f"--log-file={log}"]
-    for name, value in headers.items():
-        command += ["-H", f"{name}: {value}"]
-    subprocess.run([*command, url], check=True, capture_output=True)
-    rows = [line.split("\t") for line in log.read_text().splitlines()]
+CONNECTIONS_AT_A_RATE = 20
+
+
+def fixed_rate(url, headers, core, seconds, rate, directory, in_step):
+    """Requests that come at a rate, whether or not earlier ones were answered; latencies in microseconds, by percentile.
+
+    `in_step`: the clocks of all connections go off together, so that requests come in bursts of one a connection, as from
+    one h2load. Otherwise each connection has an h2load and a clock of its own, and requests come one by one.
+    """
+    processes = 1 if in_step else CONNECTIONS_AT_A_RATE
+    logs = [directory / f"h2load-{number}.log" for number in range(processes)]
+    running = []
+    for log in logs:
+        log.unlink(missing_ok=True)
+        command = ["taskset", "-c", str(core), "h2load", "--h1", f"-c{CONNECTIONS_AT_A_RATE // processes}"]
+        command += [f"--rps={rate // CONNECTIONS_AT_A_RATE}", f"--duration={seconds}", "--warm-up-time=1"]
+        for name, value in headers.items():
+            command += ["-H", f"{name}: {value}"]
+        running.append(subprocess.Popen([*command, f"--log-file={log}", url], stdout=subprocess.DEVNULL))
+        time.sleep(1 / rate)
+    if any(process.wait() for process in running):
+        raise SystemExit(f"{url}: h2load failed")
+    rows = [line.split("\t") for log in logs for line in log.read_text().splitlines()]
     wrong = [row for row in rows if row[1] != "200"]
     if wrong:
         raise SystemExit(f"{url}: {len(wrong)} of {len(rows)} requests failed at {rate} a second")

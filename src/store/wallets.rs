@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::accounts;
@@ -30,14 +31,14 @@ pub(super) struct Wallet {
 
 /// Wallets by user; `None` is a user known to have no wallet.
 pub(super) struct Wallets {
-    known: HashMap<UserId, Option<Wallet>>,
+    known: HashMap<UserId, Option<Wallet>, RandomState>,
     touched: Vec<UserId>,
     most: usize,
 }
 
 impl Wallets {
     pub(super) fn new(most: usize) -> Wallets {
-        Wallets { known: HashMap::new(), touched: Vec::new(), most }
+        Wallets { known: HashMap::default(), touched: Vec::new(), most }
     }
 
     /// The user's wallet as the transaction has it by now.

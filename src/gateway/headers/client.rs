@@ -1,5 +1,6 @@
 //! What a client is told.
 
+use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue};
 
 use super::request_id::RequestId;
@@ -34,9 +35,11 @@ pub(crate) fn to_client(
     receipt: Option<&Receipt>,
     upgrade: Option<HeaderValue>,
 ) {
-    let mut doomed = Vec::new();
-    hop::collect_listed(headers, &mut doomed);
-    doomed.extend(headers.keys().filter(|name| must_go(name.as_str())).cloned());
+    let mut doomed: Vec<_> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
+    // Without a `Connection` nothing is listed.
+    if doomed.contains(&CONNECTION) {
+        hop::collect_listed(headers, &mut doomed);
+    }
     hop::remove_all(headers, &doomed);
 
     headers.insert(X_REQUEST_ID, request_id.header().clone());

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::RequestId;
@@ -60,11 +60,11 @@ pub(crate) struct ForUpstream<'a> {
 pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
     let present = Present::of(headers);
-    let mut doomed = Vec::new();
-    if present.connection {
+    let mut doomed: Vec<_> = headers.keys().filter(|name| must_go(name.as_str(), trusted)).cloned().collect();
+    // Without a `Connection` nothing is listed.
+    if doomed.contains(&CONNECTION) {
         hop::collect_listed(headers, &mut doomed);
     }
-    doomed.extend(headers.keys().filter(|name| must_go(name.as_str(), trusted)).cloned());
     hop::remove_all(headers, &doomed);
 
     // What an untrusted peer said of these is gone by now.
@@ -91,7 +91,6 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
 /// them, and to look each one up costs more than to read all names.
 #[derive(Default)]
 struct Present {
-    connection: bool,
     forwarded: bool,
     traceparent: bool,
 }
@@ -101,7 +100,6 @@ impl Present {
         let mut present = Present::default();
         for name in headers.keys() {
             match name.as_str() {
-                "connection" => present.connection = true,
                 "traceparent" => present.traceparent = true,
                 name => present.forwarded |= name.starts_with("x-forwarded-"),
             }

@@ -1,6 +1,5 @@
 //! Answers: after a commit, after a failure, and when somebody waited too long.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
@@ -206,20 +205,22 @@ fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
     }
 }
 
-/// Answers sorted by the worker that they go to.
+/// Answers sorted by the worker that they go to, of which there are few.
 #[derive(Default)]
 struct Post {
-    by_mailbox: HashMap<usize, (Arc<Mailbox>, Vec<Delivery>)>,
+    by_mailbox: Vec<(Arc<Mailbox>, Vec<Delivery>)>,
 }
 
 impl Post {
     fn add(&mut self, (mailbox, delivery): (Arc<Mailbox>, Delivery)) {
-        let place = Arc::as_ptr(&mailbox) as usize;
-        self.by_mailbox.entry(place).or_insert_with(|| (mailbox, Vec::new())).1.push(delivery);
+        match self.by_mailbox.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
+            Some((_, deliveries)) => deliveries.push(delivery),
+            None => self.by_mailbox.push((mailbox, vec![delivery])),
+        }
     }
 
     fn send(self) {
-        for (mailbox, mut deliveries) in self.by_mailbox.into_values() {
+        for (mailbox, mut deliveries) in self.by_mailbox {
             mailbox.deliver(&mut deliveries);
         }
     }
