@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use moka::future::Cache;
 
 use crate::config::{KeysConfig, Limits};
@@ -73,17 +74,20 @@ struct Refusal {
 pub struct Auth {
     store: Store,
     prefix: KeyPrefix,
-    known: Cache<KeyDigest, Arc<Known>>,
-    refusals: Cache<KeyDigest, Refusal>,
+    /// Looked at here, not by moka, which would keep a second list of all keys for it.
+    key_ttl: Duration,
+    known: Cache<KeyDigest, Arc<Known>, RandomState>,
+    refusals: Cache<KeyDigest, Refusal, RandomState>,
     metrics: Arc<AuthMetrics>,
 }
 
 impl Auth {
     /// An empty view.
     pub fn new(store: Store, keys: &KeysConfig, limits: &Limits, metrics: Arc<AuthMetrics>) -> Auth {
-        let known = Cache::builder().max_capacity(limits.cached_keys).time_to_live(limits.key_ttl).build();
-        let refusals = Cache::builder().max_capacity(limits.cached_refusals).time_to_live(limits.refusal_ttl).build();
-        Auth { store, prefix: keys.prefix.clone(), known, refusals, metrics }
+        let known = Cache::builder().max_capacity(limits.cached_keys).build_with_hasher(RandomState::default());
+        let refusals = Cache::builder().max_capacity(limits.cached_refusals).time_to_live(limits.refusal_ttl);
+        let refusals = refusals.build_with_hasher(RandomState::default());
+        Auth { store, prefix: keys.prefix.clone(), key_ttl: limits.key_ttl, known, refusals, metrics }
     }
 
     /// Who a key stands for, as far as memory knows: the answer must be confirmed by a hold, or by
@@ -93,9 +97,16 @@ impl Auth {
     /// An unknown or inactive key, or a database that cannot be read.
     pub async fn authenticate(&self, key: &ApiKey) -> Result<Arc<Known>, AuthRefused> {
         let digest = key.digest();
-        if let Some(known) = self.known.get(&digest).await {
-            self.metrics.hits.inc();
-            return Ok(known);
+        match self.known.get(&digest).await {
+            Some(known) if known.loaded.elapsed() < self.key_ttl => {
+                self.metrics.hits.inc();
+                return Ok(known);
+            }
+            Some(old) => {
+                self.metrics.misses.inc();
+                return Box::pin(self.reload(key, &old)).await;
+            }
+            None => {}
         }
         // Boxed, here and below: the future of a request is as long as the longest way through it.
         Box::pin(self.authenticate_unknown(key, digest)).await

@@ -59,6 +59,18 @@ async fn a_cold_key_that_a_thousand_ask_for_at_once_is_looked_up_once() {
 }
 
 #[tokio::test]
+async fn what_is_remembered_is_looked_up_again_when_it_is_old() {
+    for (key_ttl, loads) in [(Duration::ZERO, 3), (Duration::from_secs(3600), 1)] {
+        let scene = scene(Limits { key_ttl, ..Limits::default() }).await;
+        for _ in 0..3 {
+            scene.auth.authenticate(&scene.key).await.unwrap();
+        }
+        assert_eq!(scene.metrics.auth.loads.get(), loads);
+        assert_eq!(scene.metrics.auth.hits.get() + scene.metrics.auth.misses.get(), 3);
+    }
+}
+
+#[tokio::test]
 async fn a_look_up_outlives_those_who_asked_and_left() {
     let scene = scene(Limits::default()).await;
     for _ in 0..500 {

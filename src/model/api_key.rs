@@ -4,6 +4,7 @@
 //! before them, so that a mistyped key is told from a good one without a look-up. Keys of any other shape are the
 //! application's own and are looked up as they are.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -66,13 +67,31 @@ pub struct KeyDigest(pub [u8; 32]);
 impl KeyDigest {
     /// `sha256:` and 64 hex digits, as `api_keys.key` holds it.
     pub fn to_stored(self) -> StoredKey {
+        StoredKey(Stored::Digest(self))
+    }
+
+    fn to_text(self) -> String {
         let mut text = String::with_capacity(DIGEST_MARK.len() + 64);
         text.push_str(DIGEST_MARK);
         for byte in self.0 {
             text.push(char::from(HEX[usize::from(byte >> 4)]));
             text.push(char::from(HEX[usize::from(byte & 15)]));
         }
-        StoredKey(text.into())
+        text
+    }
+
+    /// The digest that a text is the stored form of, to the letter.
+    fn from_text(text: &str) -> Option<KeyDigest> {
+        let digits = text.strip_prefix(DIGEST_MARK)?.as_bytes();
+        let value = |digit: u8| HEX.iter().position(|known| *known == digit).and_then(|value| u8::try_from(value).ok());
+        let mut digest = [0; 32];
+        if digits.len() != 2 * digest.len() {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
+        }
+        Some(KeyDigest(digest))
     }
 }
 
@@ -80,34 +99,46 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The text of `api_keys.key`: a digest, or the key itself. Secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct StoredKey(Arc<str>);
+pub struct StoredKey(Stored);
+
+/// A digest is kept as its bytes: many keys are remembered, and most are digests.
+#[derive(Clone, PartialEq, Eq)]
+enum Stored {
+    Digest(KeyDigest),
+    Text(Arc<str>),
+}
 
 impl StoredKey {
     /// The text of a row's `key` column.
     pub fn from_column(text: &str) -> StoredKey {
-        StoredKey(text.into())
+        StoredKey(KeyDigest::from_text(text).map_or_else(|| Stored::Text(text.into()), Stored::Digest))
     }
 
     /// The text, for comparing in SQL.
-    pub fn expose(&self) -> &str {
-        &self.0
+    pub fn expose(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Stored::Digest(digest) => Cow::Owned(digest.to_text()),
+            Stored::Text(text) => Cow::Borrowed(text),
+        }
     }
 
     /// Whether the column holds a digest rather than the key itself.
     pub fn is_digest(&self) -> bool {
-        self.0.starts_with(DIGEST_MARK)
+        match &self.0 {
+            Stored::Digest(_) => true,
+            Stored::Text(text) => text.starts_with(DIGEST_MARK),
+        }
     }
 
     /// What may be shown of a stored key that no hint was kept for: the first 8 digits of its digest.
     pub fn digest_hint(&self) -> KeyHint {
-        let digits = match self.0.strip_prefix(DIGEST_MARK) {
-            Some(digits) => digits.get(..8).unwrap_or(digits).to_owned(),
-            None => {
-                let digest = KeyDigest(Sha256::digest(self.0.as_bytes()).into()).to_stored();
-                digest.0[DIGEST_MARK.len()..DIGEST_MARK.len() + 8].to_owned()
-            }
+        let text = self.expose();
+        let stored = if text.starts_with(DIGEST_MARK) {
+            text
+        } else {
+            Cow::Owned(KeyDigest(Sha256::digest(text.as_bytes()).into()).to_text())
         };
-        KeyHint(format!("{DIGEST_MARK}{digits}"))
+        KeyHint(stored.get(..DIGEST_MARK.len() + 8).unwrap_or(&stored).to_owned())
     }
 }
 
@@ -239,5 +270,18 @@ mod tests {
         assert_eq!(digest.expose(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(digest.digest_hint(), KeyHint("sha256:ba7816bf".into()));
         assert_eq!(StoredKey::from_column("abc").digest_hint(), KeyHint("sha256:ba7816bf".into()));
+    }
+
+    #[test]
+    fn a_stored_key_is_its_column_to_the_letter() {
+        let digest = ApiKey::new("abc").unwrap().digest().to_stored();
+        assert!(StoredKey::from_column(&digest.expose()) == digest);
+        let text = digest.expose();
+        let upper = text.replace("ba78", "BA78");
+        for column in [&*text, &*upper, &text[..70], &format!("{text}0"), "sha256:", "sha256:zz", "a-plain-key", ""] {
+            let stored = StoredKey::from_column(column);
+            assert_eq!(stored.expose(), column);
+            assert_eq!(stored.is_digest(), column.starts_with("sha256:"));
+        }
     }
 }

@@ -6,8 +6,6 @@ use http::{HeaderMap, HeaderValue};
 
 use super::X_REQUEST_ID;
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// The id of one request: the client's own, if it is 1 to 128 of `[A-Za-z0-9._-]`, else 32 random hex digits.
 /// Not a secret, and unique only as far as clients make their own so.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,12 +47,23 @@ impl RequestId {
     }
 }
 
-/// Writes the last `digits.len()` hex digits of a number, in lower case.
+/// Writes the last `digits.len()` hex digits of a number, in lower case; they must be a multiple of eight.
 pub(super) fn write_hex(mut number: u128, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = HEX[(number & 15) as usize];
-        number >>= 4;
+    for eight in digits.rchunks_exact_mut(8) {
+        eight.copy_from_slice(&hex_digits((number & 0xffff_ffff) as u32));
+        number >>= 32;
     }
+}
+
+/// All eight digits at once: each half of the number moves away from the other until each byte holds one digit.
+fn hex_digits(number: u32) -> [u8; 8] {
+    let mut spread = u64::from(number);
+    spread = (spread & 0xffff_0000) << 16 | (spread & 0xffff);
+    spread = (spread << 8) & 0x00ff_0000_00ff_0000 | spread & 0x0000_00ff_0000_00ff;
+    spread = (spread << 4) & 0x0f00_0f00_0f00_0f00 | spread & 0x000f_000f_000f_000f;
+    // One in each byte whose digit is a letter: 10 and more carry into the next four bits when 6 is added.
+    let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (spread + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 fn is_acceptable(id: &[u8]) -> bool {

@@ -388,7 +388,7 @@ async fn a_later_user_with_the_same_id_does_not_inherit_a_key() {
     scene.captured(true).await;
     let application = scene.sample.application();
     let (user, stored) = (scene.user, scene.key.digest().to_stored());
-    let stored = stored.expose().to_owned();
+    let stored = stored.expose().into_owned();
     application.execute_batch("DELETE FROM wallets; DELETE FROM api_keys; DELETE FROM users").unwrap();
     scene.sample.store.route_id("weather", "/").await.unwrap();
     application

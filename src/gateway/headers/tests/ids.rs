@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+
+use super::request_id::write_hex;
 use super::*;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
@@ -53,4 +56,16 @@ fn a_started_trace_bears_the_generated_request_id() {
     let mut map = HeaderMap::new();
     trace::continue_or_start(&mut map, &id);
     assert_eq!(values(&map, "traceparent")[0][3..35], *id.as_str());
+}
+
+proptest! {
+    #[test]
+    fn hex_digits_are_those_of_fmt(number: u128) {
+        let mut digits = [0; 32];
+        write_hex(number, &mut digits);
+        prop_assert_eq!(std::str::from_utf8(&digits).unwrap(), format!("{number:032x}"));
+        let mut few = [0; 16];
+        write_hex(number, &mut few);
+        prop_assert_eq!(std::str::from_utf8(&few).unwrap(), &format!("{number:032x}")[16..]);
+    }
 }
