@@ -76,8 +76,9 @@ pub struct Auth {
     prefix: KeyPrefix,
     /// Looked at here, not by moka, which would keep a second list of all keys for it.
     key_ttl: Duration,
+    /// Hashed fast: only keys that exist come in here, nobody can choose their digests.
     known: Cache<KeyDigest, Arc<Known>, RandomState>,
-    refusals: Cache<KeyDigest, Refusal, RandomState>,
+    refusals: Cache<KeyDigest, Refusal>,
     metrics: Arc<AuthMetrics>,
 }
 
@@ -85,8 +86,7 @@ impl Auth {
     /// An empty view.
     pub fn new(store: Store, keys: &KeysConfig, limits: &Limits, metrics: Arc<AuthMetrics>) -> Auth {
         let known = Cache::builder().max_capacity(limits.cached_keys).build_with_hasher(RandomState::default());
-        let refusals = Cache::builder().max_capacity(limits.cached_refusals).time_to_live(limits.refusal_ttl);
-        let refusals = refusals.build_with_hasher(RandomState::default());
+        let refusals = Cache::builder().max_capacity(limits.cached_refusals).time_to_live(limits.refusal_ttl).build();
         Auth { store, prefix: keys.prefix.clone(), key_ttl: limits.key_ttl, known, refusals, metrics }
     }
 

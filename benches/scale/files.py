@@ -55,9 +55,9 @@ class Gateway(Keytoll):
         super().start()
         self.seconds = time.monotonic() - begun
 
-    def keys(self, in_turn=False, start=None):
-        start = random.randrange(self.count) if start is None else start
-        return measure.Keys(self.keys_file, KEY_LENGTH, self.count, in_turn, start)
+    def keys(self, in_use, in_turn=False, start=None):
+        start = random.randrange(in_use) if start is None else start
+        return measure.Keys(self.keys_file, KEY_LENGTH, in_use, in_turn, start)
 
     def metric(self, name):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as reply:

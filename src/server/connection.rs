@@ -180,7 +180,7 @@ impl HeadWait {
                 return Poll::Ready(None);
             }
             let rest = since + REST_AFTER;
-            let may_rest = signs.is_quiet() && !is_told;
+            let may_rest = shared.heads.is_waited_for() && signs.is_quiet() && !is_told;
             if may_rest && now >= rest {
                 return Poll::Ready(Some(since));
             }

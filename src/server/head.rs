@@ -33,6 +33,7 @@ pub(super) struct Heads(Arc<State>);
 #[derive(Default)]
 struct State {
     event: AtomicU8,
+    is_waited_for: AtomicBool,
     is_late: AtomicBool,
 }
 
@@ -47,11 +48,18 @@ impl Heads {
         self.clone()
     }
 
+    /// Whether hyper waited for a head in the poll that was just made. After a head that it cannot read it waits no longer,
+    /// although it keeps its sleep.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.0.is_waited_for.load(Ordering::Relaxed)
+    }
+
     /// Polls a connection. `is_late`: its wait for a head has taken too long, which ends it. What became of the wait.
     pub(super) fn watch<T>(&self, is_late: bool, poll: impl FnOnce() -> T) -> (T, Event) {
         // Sleeps of another connection may have been dropped with it since.
         self.0.event.store(NOTHING, Ordering::Relaxed);
         self.0.is_late.store(is_late, Ordering::Relaxed);
+        self.0.is_waited_for.store(false, Ordering::Relaxed);
         let done = poll();
         let event = match self.0.event.load(Ordering::Relaxed) {
             BEGUN => Event::Begun,
@@ -89,6 +97,7 @@ impl Future for Wait {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        self.0.0.is_waited_for.store(true, Ordering::Relaxed);
         if self.0.0.is_late.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -109,6 +109,7 @@ impl ClientIo {
 
     /// Gives back what was read and not used: it comes first with the next read.
     pub(super) fn unread(&mut self, ahead: &[u8]) {
+        debug_assert!(self.ahead.is_empty(), "what is ahead is used before hyper reads more");
         // A copy: even an empty part of hyper's buffer would keep all of it.
         self.ahead = Bytes::copy_from_slice(ahead);
     }
@@ -155,6 +156,10 @@ impl AsyncRead for ClientIo {
             let most = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..most]);
             self.ahead.advance(most);
+            if self.ahead.is_empty() {
+                // Not only used up: its memory goes too.
+                self.ahead = Bytes::new();
+            }
             self.signs.unrest.store(true, Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
@@ -195,6 +200,8 @@ impl AsyncWrite for ClientIo {
     /// read yet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.lingers.is_none() {
+            // It is over, whatever was written before: nothing that comes now is a request.
+            self.signs.unrest.store(true, Ordering::Relaxed);
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.lingers = Some(LINGER_BYTES);
             self.timed = false;
