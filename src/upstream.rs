@@ -123,9 +123,10 @@ impl<B: RequestBody> Upstream<B> {
         Upstream { targets, next: AtomicUsize::new(0), host, limits }
     }
 
-    /// Demands the proof that the request was paid for, or is free, and sends `request` (its URI in origin form, or `*`) to the upstream whose turn it is, and hands back the final
-    /// reply (RFC 9110 §15: interim ones but 101 are skipped) as soon as its head is there, even if the request's
-    /// body is still on its way. To drop this future, or the reply's body before its end, closes the connection.
+    /// Demands the proof that the request was paid for, or is free, and sends `request` (its URI in origin form, or `*`)
+    /// to the upstream whose turn it is, and hands back the final reply (RFC 9110 §15: interim ones but 101 are skipped)
+    /// as soon as its head is there, even if the request's body is still on its way. To drop this future, or the reply's
+    /// body before its end, closes the connection.
     ///
     /// A refused or late connection tries the next upstream, each once. A kept connection that turns out dead before
     /// the request was written to it is replaced by a new one. Nothing else is ever tried again.

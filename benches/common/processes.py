@@ -154,3 +154,11 @@ class Keytoll(Peer):
         expected = served if self.price_cents else 0
         if (captured, cents) != (expected, expected * self.price_cents):
             raise SystemExit(f"{self.name}: {served} requests were served, {captured} are on the books with {cents} cents")
+
+
+class KeytollFree(Keytoll):
+    price_cents = 0
+
+
+class KeytollFull(Keytoll):
+    durability = "full"

@@ -2,7 +2,7 @@
 
 import shutil
 
-from processes import Keytoll, Nginx, Peer, Upstream, demand, demand_keytoll  # noqa: F401
+from processes import Keytoll, KeytollFree, KeytollFull, Nginx, Peer, Upstream, demand, demand_keytoll  # noqa: F401
 
 
 class HAProxy(Peer):
@@ -70,11 +70,3 @@ class Envoy(Peer):
 class EnvoyWithKeys(Envoy):
     checks_keys = True
     headers = {"X-API-Key": "a-key-of-the-usual-length-of-41-characters"}
-
-
-class KeytollFree(Keytoll):
-    price_cents = 0
-
-
-class KeytollFull(Keytoll):
-    durability = "full"

@@ -125,9 +125,10 @@ fn host<B>(request: &Request<B>) -> Result<Option<Box<str>>, Problem> {
 /// hosts are, need no parser.
 fn is_host(text: &str) -> bool {
     let (name, port) = text.split_once(':').unwrap_or((text, ""));
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+    let is_plain = (!name.is_empty() || text.is_empty())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+        && port.len() <= 5
         && port.bytes().all(|byte| byte.is_ascii_digit());
-    let is_plain = is_plain && (!name.is_empty() || text.is_empty()) && (port.len() <= 5);
     is_plain || text.parse::<http::uri::Authority>().is_ok_and(|host| !host.as_str().contains('@'))
 }
 

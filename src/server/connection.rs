@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::ServerLimits;
 use super::drain::Drain;
-use super::head::{Event, Heads};
+use super::head::Heads;
 use super::io::{ClientIo, Signs};
 
 /// For the first request on a connection that came just before a drain: it is on its way, or the client is not there.
@@ -153,13 +153,13 @@ impl HeadWait {
             + 'static,
         B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let (end, event) = shared.heads.watch(is_late, || Pin::new(connection).poll(cx));
-        match event {
-            Event::Nothing => {}
-            // The wait of a connection that rested began before.
-            Event::Begun => self.since = self.since.or_else(|| Some(Instant::now())),
-            Event::BegunAnew => self.since = Some(Instant::now()),
-            Event::Ended => self.since = None,
+        let (end, wait) = shared.heads.watch(is_late, || Pin::new(connection).poll(cx));
+        if wait.has_ended {
+            self.since = None;
+        }
+        if wait.has_begun {
+            // That of a connection that rested began before.
+            self.since.get_or_insert_with(Instant::now);
         }
         end
     }

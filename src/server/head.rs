@@ -7,23 +7,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// What happened while a connection was polled.
+/// What happened to the wait while a connection was polled: it ended, or it began, or it ended and began anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// The wait is as it was.
-    Nothing,
-    /// It began.
-    Begun,
-    /// It ended, and there is another.
-    BegunAnew,
-    /// It ended.
-    Ended,
+pub(super) struct Happened {
+    pub(super) has_ended: bool,
+    pub(super) has_begun: bool,
 }
 
 /// What the connections of one worker have in common: only one of them is polled at a time.
@@ -32,15 +26,11 @@ pub(super) struct Heads(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    event: AtomicU8,
+    has_ended: AtomicBool,
+    has_begun: AtomicBool,
     is_waited_for: AtomicBool,
     is_late: AtomicBool,
 }
-
-const NOTHING: u8 = 0;
-const BEGUN: u8 = 1;
-const ENDED: u8 = 2;
-const BEGUN_ANEW: u8 = 3;
 
 impl Heads {
     /// The timer for hyper.
@@ -55,24 +45,19 @@ impl Heads {
     }
 
     /// Polls a connection. `is_late`: its wait for a head has taken too long, which ends it. What became of the wait.
-    pub(super) fn watch<T>(&self, is_late: bool, poll: impl FnOnce() -> T) -> (T, Event) {
+    pub(super) fn watch<T>(&self, is_late: bool, poll: impl FnOnce() -> T) -> (T, Happened) {
         // Sleeps of another connection may have been dropped with it since.
-        self.0.event.store(NOTHING, Ordering::Relaxed);
+        self.0.has_ended.store(false, Ordering::Relaxed);
+        self.0.has_begun.store(false, Ordering::Relaxed);
         self.0.is_late.store(is_late, Ordering::Relaxed);
         self.0.is_waited_for.store(false, Ordering::Relaxed);
         let done = poll();
-        let event = match self.0.event.load(Ordering::Relaxed) {
-            BEGUN => Event::Begun,
-            ENDED => Event::Ended,
-            BEGUN_ANEW => Event::BegunAnew,
-            _ => Event::Nothing,
-        };
-        (done, event)
+        let has_ended = self.0.has_ended.load(Ordering::Relaxed);
+        (done, Happened { has_ended, has_begun: self.0.has_begun.load(Ordering::Relaxed) })
     }
 
     fn begun(&self) {
-        let ended = self.0.event.load(Ordering::Relaxed) == ENDED;
-        self.0.event.store(if ended { BEGUN_ANEW } else { BEGUN }, Ordering::Relaxed);
+        self.0.has_begun.store(true, Ordering::Relaxed);
     }
 }
 
@@ -106,6 +91,7 @@ impl Sleep for Wait {}
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.0.0.event.store(ENDED, Ordering::Relaxed);
+        self.0.0.has_ended.store(true, Ordering::Relaxed);
+        self.0.0.has_begun.store(false, Ordering::Relaxed);
     }
 }

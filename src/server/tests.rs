@@ -161,6 +161,20 @@ async fn a_head_that_does_not_come_closes_the_connection() {
 }
 
 #[tokio::test]
+async fn the_time_for_a_head_begins_anew_after_each_reply() {
+    let header_timeout = SHORT * 20;
+    let running = running(1, ServerLimits { header_timeout, ..limits() }).await;
+    let mut stream = client(&running.server).await;
+    ask(&mut stream, "/wait").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    tokio::time::sleep(header_timeout * 2).await;
+    running.gate.open.add_permits(1);
+    assert_eq!(reply(&mut stream).await.1, "waited");
+    ask(&mut stream, "/").await;
+    assert_eq!(reply(&mut stream).await.1, "ok");
+}
+
+#[tokio::test]
 async fn a_connection_that_rested_serves_the_next_request() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;

@@ -3,7 +3,7 @@
 //! When the file is renamed over, or its `-wal` is unlinked, SQLite's commits go on into files that nobody will find
 //! again. The files are only looked at, never opened: closing a descriptor would drop SQLite's locks.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use super::refusal::Fatal;
 pub(super) struct Identity {
     path: PathBuf,
     wal: PathBuf,
-    file: Option<(u64, u64)>,
-    log: Option<(u64, u64)>,
+    file: Option<Inode>,
+    log: Option<Inode>,
 }
 
 impl Identity {
@@ -52,8 +52,17 @@ impl Identity {
     }
 }
 
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+/// Device and inode: no other file has the same while this one is open.
+pub(super) type Inode = (u64, u64);
+
+/// Of what stands at a path.
+pub(super) fn inode(path: &Path) -> Option<Inode> {
+    fs::metadata(path).ok().map(|metadata| inode_of(&metadata))
+}
+
+/// Of a file that is known already, as an open one is.
+pub(super) fn inode_of(metadata: &Metadata) -> Inode {
+    (metadata.dev(), metadata.ino())
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ pub(super) fn forget_old(connection: &Connection, now_unix_ms: i64) -> rusqlite:
     Ok(())
 }
 
-/// A charge that is held, and that its process will not settle.
+/// A charge whose price is to be given back: its process will not settle it, or forwarded it once more in vain.
 pub(super) struct LeftOver {
     pub(super) charge: ChargeId,
     pub(super) account: AccountId,

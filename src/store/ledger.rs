@@ -241,7 +241,8 @@ pub(super) enum Wanted {
     Capture,
     Release,
     /// A capture that was committed after its waiter had given up, and told its client that nothing was charged, is
-    /// turned into a release, unless a retry was forwarded for the charge meanwhile: then it stays. Only the writer wants this, and before anyone has heard of the capture.
+    /// turned into a release, unless a retry was forwarded for the charge meanwhile: then it stays. Only the writer wants
+    /// this, and before anyone has heard of the capture.
     Undo,
 }
 

@@ -8,8 +8,9 @@
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::identity::{Inode, inode, inode_of};
 
 /// How often in a row, a second or more apart, a lock file must be missing before its process counts as gone. One that
 /// lives has put it back by then.
@@ -21,7 +22,7 @@ pub(super) struct LockFile {
     path: PathBuf,
     /// Held open: the lock ends with it.
     _file: File,
-    identity: (u64, u64),
+    inode: Inode,
 }
 
 /// What a look at a lock file found.
@@ -69,7 +70,7 @@ impl LockFile {
 
     /// Puts the file back when it is gone, or when another stands in its place. Whether it did.
     pub(super) fn keep(&mut self) -> io::Result<bool> {
-        if fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+        if inode(&self.path) == Some(self.inode) {
             return Ok(false);
         }
         *self = LockFile::make(self.path.clone())?;
@@ -82,16 +83,8 @@ impl LockFile {
     }
 
     fn of(path: PathBuf, file: File) -> io::Result<LockFile> {
-        let metadata = file.metadata()?;
-        Ok(LockFile { path, _file: file, identity: (metadata.dev(), metadata.ino()) })
-    }
-}
-
-/// Whether this open file is the one that stands at the path.
-fn is_at(path: &Path, file: &File) -> bool {
-    match (fs::metadata(path), file.metadata()) {
-        (Ok(there), Ok(open)) => (there.dev(), there.ino()) == (open.dev(), open.ino()),
-        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+        let inode = inode_of(&file.metadata()?);
+        Ok(LockFile { path, _file: file, inode })
     }
 }
 
@@ -108,6 +101,7 @@ pub(super) fn remove(path: &Path) {
 pub(super) struct RollUpLock {
     path: PathBuf,
     file: File,
+    inode: Inode,
 }
 
 impl RollUpLock {
@@ -118,12 +112,13 @@ impl RollUpLock {
 
     fn at(path: PathBuf) -> io::Result<RollUpLock> {
         let file = File::options().write(true).create(true).truncate(false).open(&path)?;
-        Ok(RollUpLock { path, file })
+        let inode = inode_of(&file.metadata()?);
+        Ok(RollUpLock { path, file, inode })
     }
 
     /// Makes a file anew that somebody removed.
     pub(super) fn keep(&mut self) {
-        if is_at(&self.path, &self.file) {
+        if inode(&self.path) == Some(self.inode) {
             return;
         }
         match RollUpLock::at(self.path.clone()) {

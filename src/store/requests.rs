@@ -25,13 +25,13 @@ pub(super) use room::forget;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::accounts::{self, NewEntry};
-use super::instance::give_back;
+use super::instance::{LeftOver, give_back};
 use super::ledger::{Attempt, ChargeFacts, Settled, Wanted};
 use super::refusal::HoldRefused;
 use super::wallets::Wallets;
 use crate::config::Limits;
 use crate::failpoint;
-use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, Retryable, UserId};
+use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, Retryable};
 
 /// Rows deleted in one of the writer's chores: some milliseconds under the lock.
 const SWEPT: i64 = 1_000;
@@ -39,7 +39,7 @@ const SWEPT: i64 = 1_000;
 const ACTOR: &str = "keytoll";
 
 /// What an instance was forwarding once more.
-pub(super) const FORWARDED_BY: &str = "SELECT r.charge_id, a.user_id, r.account_id, c.cents FROM keytoll_requests r
+pub(super) const FORWARDED_BY: &str = "SELECT r.charge_id, r.account_id, c.cents, a.user_id FROM keytoll_requests r
      JOIN keytoll_charges c ON c.id = r.charge_id JOIN keytoll_accounts a ON a.id = r.account_id
      WHERE r.again_by = ?1";
 
@@ -264,8 +264,8 @@ pub(super) fn end_again(
         (Attempt::Plain | Attempt::First | Attempt::Seen | Attempt::Again, Wanted::Release | Wanted::Undo) => {
             // Undone: its end is committed already.
             let by = (wanted == Wanted::Release).then_some(instance);
-            let failed = Failed { charge: facts.id, user: facts.user_id, account: facts.account, cents: facts.cents };
-            return failed.give_back(connection, wallets, by, now_unix_ms);
+            let failed = LeftOver { charge: facts.id, account: facts.account, cents: facts.cents, user: facts.user_id };
+            return refund(connection, wallets, &failed, by, now_unix_ms);
         }
     };
     let changed = connection.prepare_cached(end)?.execute([facts.id.0, instance])?;
@@ -282,15 +282,12 @@ pub(super) fn give_back_dead(
 ) -> rusqlite::Result<(u64, i64)> {
     let failed = {
         let mut select = connection.prepare_cached(FORWARDED_BY)?;
-        let rows = select.query_map([instance], |row| {
-            let (charge, user) = (ChargeId(row.get(0)?), UserId(row.get(1)?));
-            Ok(Failed { charge, user, account: AccountId(row.get(2)?), cents: Cents(row.get(3)?) })
-        })?;
+        let rows = select.query_map([instance], LeftOver::of)?;
         rows.collect::<rusqlite::Result<Vec<_>>>()?
     };
     let (mut count, mut cents) = (0, 0_i64);
     for failed in failed {
-        if failed.give_back(connection, wallets, Some(instance), now_unix_ms)? != Settled::Unknown {
+        if refund(connection, wallets, &failed, Some(instance), now_unix_ms)? != Settled::Unknown {
             count += 1;
             cents = cents.saturating_add(failed.cents.0);
         }
@@ -298,40 +295,30 @@ pub(super) fn give_back_dead(
     Ok((count, cents))
 }
 
-/// A forward that came to nothing.
-struct Failed {
-    charge: ChargeId,
-    user: UserId,
-    account: AccountId,
-    cents: Cents,
-}
-
-impl Failed {
-    /// Gives its price back, once: the charge stays captured, and an entry takes it out of the books again. `by`: whose
-    /// forward it is, if it is not over. [`Settled::Unknown`]: that was done before.
-    fn give_back(
-        &self,
-        connection: &Connection,
-        wallets: &mut Wallets,
-        by: Option<i64>,
-        now_unix_ms: i64,
-    ) -> rusqlite::Result<Settled> {
-        let given = connection
-            .prepare_cached(
-                "UPDATE keytoll_requests SET again_by = NULL, is_given_back = 1
-                 WHERE charge_id = ?1 AND is_given_back = 0 AND again_by IS ?2
-                 AND NOT EXISTS (SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state = 2)",
-            )?
-            .execute(params![self.charge.0, by])?;
-        if given == 0 {
-            return Ok(Settled::Unknown);
-        }
-        let note = format!("charge {} given back: it was forwarded again for a retry, and that failed", self.charge);
-        let entry =
-            NewEntry { kind: EntryKind::Credit, amount: self.cents, note: Some(&note), actor: Some(ACTOR), key: None };
-        accounts::write_entry(connection, self.account, &entry, now_unix_ms)?;
-        let balance = give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms)?;
-        failpoint::reach("again-given-back");
-        Ok(Settled::Released { balance })
+/// Gives the price of a forward that came to nothing back, once: the charge stays captured, and an entry takes it out of the
+/// books again. `by`: whose forward it is, if it is not over. [`Settled::Unknown`]: that was done before.
+fn refund(
+    connection: &Connection,
+    wallets: &mut Wallets,
+    failed: &LeftOver,
+    by: Option<i64>,
+    now_unix_ms: i64,
+) -> rusqlite::Result<Settled> {
+    let LeftOver { charge, account, cents, user } = *failed;
+    let given = connection
+        .prepare_cached(
+            "UPDATE keytoll_requests SET again_by = NULL, is_given_back = 1
+             WHERE charge_id = ?1 AND is_given_back = 0 AND again_by IS ?2
+             AND NOT EXISTS (SELECT 1 FROM keytoll_charges WHERE id = ?1 AND state = 2)",
+        )?
+        .execute(params![charge.0, by])?;
+    if given == 0 {
+        return Ok(Settled::Unknown);
     }
+    let note = format!("charge {charge} given back: it was forwarded again for a retry, and that failed");
+    let entry = NewEntry { kind: EntryKind::Credit, amount: cents, note: Some(&note), actor: Some(ACTOR), key: None };
+    accounts::write_entry(connection, account, &entry, now_unix_ms)?;
+    let balance = give_back(connection, wallets, user, account, cents, now_unix_ms)?;
+    failpoint::reach("again-given-back");
+    Ok(Settled::Released { balance })
 }

@@ -1,6 +1,5 @@
 //! What a client is told.
 
-use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue};
 
 use super::request_id::RequestId;
@@ -35,13 +34,7 @@ pub(crate) fn to_client(
     receipt: Option<&Receipt>,
     upgrade: Option<HeaderValue>,
 ) {
-    let mut doomed: Vec<_> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
-    // Without a `Connection` nothing is listed.
-    if doomed.contains(&CONNECTION) {
-        hop::collect_listed(headers, &mut doomed);
-    }
-    hop::remove_all(headers, &doomed);
-
+    hop::clean(headers, must_go);
     headers.insert(X_REQUEST_ID, request_id.header().clone());
     if let Some(receipt) = receipt {
         receipt.write(headers);

@@ -25,7 +25,7 @@ pub(super) fn is_hop_by_hop(canonical: &str) -> bool {
 
 /// Adds the fields that `Connection` lists to `doomed`. Those that say what a message is, who sent it or what may be
 /// done with it are not the connection's, whoever lists them.
-pub(super) fn collect_listed(headers: &HeaderMap, doomed: &mut Vec<HeaderName>) {
+fn collect_listed(headers: &HeaderMap, doomed: &mut Vec<HeaderName>) {
     for token in listed(headers) {
         if matches!(token, b"close" | b"keep-alive" | b"upgrade") {
             continue; // no fields, or removed anyway
@@ -68,9 +68,18 @@ fn is_end_to_end(name: &str) -> bool {
     protected || name.starts_with("content-") || name.starts_with("if-") || name.starts_with("x-forwarded-")
 }
 
-/// Takes out what [`collect_listed`] and the pass over the names found. A message that came with `Transfer-Encoding` has
-/// its length from there; a `Content-Length` beside it is false (RFC 9112 §6.3).
-pub(super) fn remove_all(headers: &mut HeaderMap, doomed: &[HeaderName]) {
+/// Takes out the fields whose names `must_go`, and those that `Connection` lists; that is one of the former.
+pub(super) fn clean(headers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) {
+    let mut doomed: Vec<HeaderName> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
+    if doomed.contains(&CONNECTION) {
+        collect_listed(headers, &mut doomed);
+    }
+    remove_all(headers, &doomed);
+}
+
+/// Takes these fields out. A message that came with `Transfer-Encoding` has its length from there; a `Content-Length` beside
+/// it is false (RFC 9112 §6.3).
+fn remove_all(headers: &mut HeaderMap, doomed: &[HeaderName]) {
     for name in doomed {
         if headers.remove(name).is_some() && *name == TRANSFER_ENCODING {
             headers.remove(CONTENT_LENGTH);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, HOST};
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::RequestId;
@@ -59,17 +59,10 @@ pub(crate) struct ForUpstream<'a> {
 /// must be out already.
 pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
-    let present = Present::of(headers);
-    let mut doomed: Vec<_> = headers.keys().filter(|name| must_go(name.as_str(), trusted)).cloned().collect();
-    // Without a `Connection` nothing is listed.
-    if doomed.contains(&CONNECTION) {
-        hop::collect_listed(headers, &mut doomed);
-    }
-    hop::remove_all(headers, &doomed);
+    hop::clean(headers, |name| must_go(name, trusted));
 
-    // What an untrusted peer said of these is gone by now.
-    let forwarded = if present.forwarded && trusted { Forwarded::Continued } else { Forwarded::Begun };
-    set_forwarded(headers, about.peer, about.stripped_prefix, forwarded);
+    let present = Present::of(headers);
+    set_forwarded(headers, about.peer, about.stripped_prefix, present.forwarded);
     headers.insert(X_REQUEST_ID, about.request_id.header().clone());
     if present.traceparent {
         trace::continue_or_start(headers, about.request_id);
@@ -87,8 +80,8 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     hop::restore_upgrade(headers, about.upgrade);
 }
 
-/// What of the fields that Keytoll deals with stands in a header section, found in one pass: most requests have none of
-/// them, and to look each one up costs more than to read all names.
+/// What is left of the fields that Keytoll continues, found in one pass: most requests have none of them, and to look each
+/// one up costs more than to read all names.
 #[derive(Default)]
 struct Present {
     forwarded: bool,
@@ -153,40 +146,24 @@ pub(super) fn shows_another_client(canonical: &str) -> bool {
     canonical.starts_with("x-forwarded") || matches!(canonical, "forwarded" | "x-real-ip" | "x-original-host")
 }
 
-/// Whether a trusted proxy has said who its client is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Forwarded {
-    /// It has, and that is continued.
-    Continued,
-    /// Nobody has who is believed.
-    Begun,
-}
-
-/// Says who the client is, and what it asked for.
-fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, stripped_prefix: Option<&HeaderValue>, forwarded: Forwarded) {
-    if forwarded == Forwarded::Begun {
-        headers.insert(X_FORWARDED_FOR, peer.text.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        if let Some(host) = headers.get(HOST).cloned() {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
-        if let Some(prefix) = stripped_prefix {
-            headers.insert(X_FORWARDED_PREFIX, prefix.clone());
-        }
-        return;
-    }
-    let chain = joined(headers, &X_FORWARDED_FOR, b", ", &peer.text);
+/// Continues what a trusted proxy said; what is left of it at this point is from one. For others it starts anew. `is_said`:
+/// whether anything is left of it; where nothing is, nothing needs to be looked up.
+fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, stripped_prefix: Option<&HeaderValue>, is_said: bool) {
+    let said = |headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &HeaderValue| {
+        if is_said { joined(headers, name, separator, last) } else { last.clone() }
+    };
+    let chain = said(headers, &X_FORWARDED_FOR, b", ", &peer.text);
     headers.insert(X_FORWARDED_FOR, chain);
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    if !(is_said && headers.contains_key(X_FORWARDED_PROTO)) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if !headers.contains_key(X_FORWARDED_HOST)
+    if !(is_said && headers.contains_key(X_FORWARDED_HOST))
         && let Some(host) = headers.get(HOST).cloned()
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
     if let Some(prefix) = stripped_prefix {
-        let whole = joined(headers, &X_FORWARDED_PREFIX, b"", prefix);
+        let whole = said(headers, &X_FORWARDED_PREFIX, b"", prefix);
         headers.insert(X_FORWARDED_PREFIX, whole);
     }
 }
