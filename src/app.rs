@@ -26,7 +26,7 @@ use operators::Operators;
 
 use crate::auth::Auth;
 use crate::billing::Billing;
-use crate::config::{Config, KeyStorage, Loaded};
+use crate::config::{Config, KeyStorage, Limits, Loaded};
 use crate::failpoint;
 use crate::gateway::{self, Code, Gateway, Parts, Readiness, RouteTable, Shared};
 use crate::model::RouteId;
@@ -39,6 +39,8 @@ use crate::telemetry::metrics::Metrics;
 const CUT: Duration = Duration::from_millis(100);
 /// How long the last settlements may take when the workers are about to end.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Files that are open beside the sockets of requests: the database, listeners, pipes.
+const OTHER_FILES: usize = 128;
 /// How often the sizes of the caches are measured.
 const MEASURE: Duration = Duration::from_secs(5);
 
@@ -90,6 +92,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
     let metrics = Arc::new(Metrics::new(&names, &Code::NAMES, dropped_lines));
+    allow_files(&config.limits);
     // The ports first: a second gateway that is started by mistake never touches the database.
     let data = server::bind(config.server.listen)?;
     let admin = server::bind(config.admin.listen)?;
@@ -127,6 +130,20 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
         drain_delay: config.server.drain_delay,
         drain_timeout: config.server.drain_timeout,
     })
+}
+
+/// A connection of each client, one to an upstream for each request, and what is open besides.
+fn allow_files(limits: &Limits) {
+    let wanted = (limits.connections + limits.requests + limits.admin_connections + OTHER_FILES) as u64;
+    let allowed = server::allow_open_files(wanted);
+    if allowed < wanted {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "the operating system allows fewer open files than limits.connections and limits.requests may need: raise its \
+             hard limit (ulimit -Hn, LimitNOFILE= of systemd) or lower them"
+        );
+    }
 }
 
 /// One gateway a worker, each with connections of its own, behind the layers that are not about money.

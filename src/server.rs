@@ -15,6 +15,7 @@ mod connection;
 mod drain;
 mod head;
 mod io;
+mod open_files;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -27,6 +28,7 @@ use crate::config::Limits;
 pub use accept::{Drained, Server};
 pub use bind::{BindError, Bound, bind};
 pub use io::{Outlet, Then};
+pub use open_files::allow_open_files;
 pub use worker::{Connect, StartError, WorkerIndex, Workers};
 
 /// The bounds of a listener; see [`Limits`] for each.

@@ -34,8 +34,8 @@ class Gateway(Keytoll):
 
     start_seconds = 120
 
-    def __init__(self, name, upstream_port, directory, core, count, charges=0, settings=None, workers=1):
-        self.count, self.settings, self.workers = count, settings or {}, workers
+    def __init__(self, name, upstream_port, directory, core, count, charges, price_cents, settings, workers):
+        self.count, self.price_cents, self.settings, self.workers = count, price_cents, settings, workers
         super().__init__(name, upstream_port, directory, core)
         self.keys_file = self.directory / "keys"
         # Charges that must be on the books, and how long the last start took.

@@ -32,6 +32,8 @@ mod long_replies;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod open_files;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod outcomes;

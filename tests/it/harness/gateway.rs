@@ -30,6 +30,7 @@ pub(crate) struct GatewayBuilder {
     directory: Option<PathBuf>,
     /// Of a process of its own.
     pub(super) variables: Vec<(&'static str, OsString)>,
+    pub(super) open_files: Option<&'static str>,
 }
 
 impl GatewayBuilder {
@@ -153,6 +154,7 @@ impl Gateway {
             apis: Vec::new(),
             directory: None,
             variables: Vec::new(),
+            open_files: None,
         }
     }
 

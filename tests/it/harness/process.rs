@@ -46,7 +46,21 @@ pub(crate) fn program() -> Command {
     command
 }
 
+/// The same, after the shell's `ulimit`.
+fn program_with_files(limit: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!(r#"ulimit {limit} && exec "$0" "$@""#), env!("CARGO_BIN_EXE_keytoll")]);
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
 impl GatewayBuilder {
+    /// With a limit on open files, as the arguments of the shell's `ulimit`.
+    pub(crate) fn open_files(mut self, limit: &'static str) -> GatewayBuilder {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// Under the shim. Where the file is must be known.
     pub(crate) fn under(mut self, shim: &Shim) -> GatewayBuilder {
         let database = self.known_file();
@@ -107,7 +121,7 @@ impl GatewayBuilder {
 
     fn command(&self) -> (TempDir, Command, Database) {
         let (own, file, database) = self.files();
-        let mut command = program();
+        let mut command = self.open_files.map_or_else(program, program_with_files);
         command.args(["serve", "--config"]).arg(&file).current_dir(own.path());
         command.env("KEYTOLL_LOG__FORMAT", "json").env("RUST_LOG", "info,keytoll::access=off");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
