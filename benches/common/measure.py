@@ -146,16 +146,23 @@ def fixed_rate(url, headers, core, seconds, rate, directory, in_step):
             [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)]}
 
 
-def sync_us(directory):
-    """The median time of one fdatasync after 4 KiB were written, in microseconds."""
+def sync_us(directory, core, rate):
+    """The median time of one fdatasync after 4 KiB were written over others, in microseconds: so many a second, each by a
+    process that slept before, as one that waits for requests does."""
     path = directory / "sync"
     times = []
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
     with open(path, "wb", buffering=0) as file:
-        for number in range(200):
+        file.write(bytes(1 << 20))
+        os.fsync(file.fileno())
+        for number in range(300):
+            time.sleep(1 / rate)
             file.seek(number * 4096 % (1 << 20))
             file.write(bytes(4096))
             begun = time.perf_counter()
             os.fdatasync(file.fileno())
             times.append((time.perf_counter() - begun) * 1e6)
+    os.sched_setaffinity(0, cores)
     path.unlink()
     return statistics.median(times)

@@ -26,29 +26,25 @@ impl Identity {
         Identity { file: inode(path), log: inode(&wal), path: path.to_owned(), wal }
     }
 
-    /// Compares.
+    /// Compares. Gives the bytes of the write-ahead log's file.
     ///
     /// # Errors
     /// Another file, or none, stands in the place of an open one.
-    pub(super) fn check(&self) -> Result<(), Fatal> {
+    pub(super) fn check(&self) -> Result<u64, Fatal> {
         if inode(&self.path) != self.file {
             return Err(Fatal::FileReplaced);
         }
-        if inode(&self.wal) != self.log {
+        let log = fs::metadata(&self.wal).ok();
+        if log.as_ref().map(inode_of) != self.log {
             return Err(Fatal::WalReplaced);
         }
-        Ok(())
+        Ok(log.map_or(0, |log| log.len()))
     }
 
     /// Whether no other log stands in the place of the open one: nobody but this process has what is in it.
     pub(super) fn has_no_other_log(&self) -> bool {
         let found = inode(&self.wal);
         found.is_none() || found == self.log
-    }
-
-    /// Bytes of the write-ahead log's file.
-    pub(super) fn wal_bytes(&self) -> u64 {
-        fs::metadata(&self.wal).map_or(0, |metadata| metadata.len())
     }
 }
 
@@ -67,6 +63,8 @@ pub(super) fn inode_of(metadata: &Metadata) -> Inode {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -74,9 +72,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, wal) = (directory.path().join("auth.db"), directory.path().join("auth.db-wal"));
         fs::write(&path, []).unwrap();
-        let open = fs::File::create(&wal).unwrap();
+        let mut open = fs::File::create(&wal).unwrap();
         let identity = Identity::of(&path);
-        assert!(identity.check().is_ok() && identity.has_no_other_log());
+        open.write_all(&[0; 32]).unwrap();
+        assert_eq!((identity.check(), identity.has_no_other_log()), (Ok(32), true));
         fs::remove_file(&wal).unwrap();
         assert_eq!((identity.check(), identity.has_no_other_log()), (Err(Fatal::WalReplaced), true));
         fs::write(&wal, []).unwrap();

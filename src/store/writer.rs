@@ -71,6 +71,8 @@ pub(super) struct Parts {
 pub(super) struct Writer {
     parts: Parts,
     identity: Identity,
+    /// Of the log's file after the last transaction.
+    wal_bytes: u64,
     wallets: Wallets,
     generation: Generation,
     /// `data_version` as last seen, and as the books have it.
@@ -137,6 +139,7 @@ impl Writer {
         let now = Instant::now();
         Ok(Writer {
             identity: Identity::of(&parts.path),
+            wal_bytes: 0,
             wallets: Wallets::new(parts.cached_wallets),
             generation: parts.view.generation(),
             seen,
@@ -266,7 +269,7 @@ impl Writer {
         done?;
         self.bury();
         self.parts.queue.delivery_ends(self.heads.drain(..));
-        self.identity.check().map_err(Failure::Fatal)?;
+        self.wal_bytes = self.identity.check().map_err(Failure::Fatal)?;
         self.wallets.trim();
         Ok(())
     }

@@ -101,10 +101,9 @@ impl Writer {
     /// Between two transactions: the little that is left of a checkpoint, and the bound of the log.
     pub(super) fn after_turn(&mut self) {
         let Some(checkpointer) = &self.parts.checkpointer else { return };
-        let bytes = self.identity.wal_bytes();
-        self.parts.metrics.wal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.parts.metrics.wal_bytes.set(i64::try_from(self.wal_bytes).unwrap_or(i64::MAX));
         self.parts.metrics.wallets_cached.set(i64::try_from(self.wallets.len()).unwrap_or(i64::MAX));
-        let is_late = bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
+        let is_late = self.wal_bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
         if checkpointer.take_little_left() || is_late {
             self.checkpoint_at = Instant::now() + CHECKPOINT;
             failpoint::reach("last-checkpoint-begun");
