@@ -223,6 +223,8 @@ pub struct Limits {
     pub hold_timeout: Duration,
     /// From an outcome to its commit; then the reply is broken off and the hold released.
     pub settle_timeout: Duration,
+    /// How long a sync of the write-ahead log may take before holds wait for it.
+    pub sync_late: Duration,
     /// How long a request with an `Idempotency-Key` is remembered.
     pub idempotency_ttl: Duration,
     /// How many are remembered at most; past it a new key gets 503.
@@ -279,6 +281,7 @@ impl Default for Limits {
             tunnel_idle: Duration::from_secs(300),
             hold_timeout: Duration::from_secs(5),
             settle_timeout: Duration::from_secs(5),
+            sync_late: Duration::from_millis(100),
             idempotency_ttl: DAY,
             idempotency_keys: 1_000_000,
             idempotency_keys_per_user: 100_000,

@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Every point, about in the order of a process's and a request's life.
-pub const POINTS: [&str; 37] = [
+pub const POINTS: [&str; 39] = [
     "migration-applied",
     "wallets-adopted",
     "dead-hold-released",
@@ -28,6 +28,8 @@ pub const POINTS: [&str; 37] = [
     "external-absorbed",
     "batch-done",
     "batch-committed",
+    "sync-begun",
+    "sync-done",
     "hold-answered",
     "hold-committed",
     "again-begun",

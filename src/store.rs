@@ -2,8 +2,8 @@
 //!
 //! One writer thread owns the only connection that writes ([`writer`]); holds, settlements and admin writes are
 //! messages to it, many to a transaction, answered after the commit. Reads go over read-only connections
-//! ([`readers`]); checkpoints have a thread of their own ([`checkpoint`]), and the upkeep of the books has another
-//! ([`books`]). Nothing above sees a connection.
+//! ([`readers`]); checkpoints have a thread of their own ([`checkpoint`]), syncs of the log another ([`writer`]), and so has the
+//! upkeep of the books ([`books`]). Nothing above sees a connection.
 //!
 //! What it promises: a hold, a capture or a write that was answered is committed, at the durability that the setting
 //! says; what other programs do to wallets gets onto the books ([`external`]); where going on would be unsafe it says
@@ -183,7 +183,7 @@ impl Store {
             wal_bytes: limits.wal_bytes,
             requests: RequestLimits::from(limits),
         };
-        let writer = Writer::new(parts).map_err(error)?;
+        let writer = Writer::new(parts)?;
         let thread = spawn_writer(writer, Arc::clone(&queue), Arc::clone(&health));
         let thread = thread.map_err(|error| OpenError::Io(path.clone(), error))?;
         let shared = Shared {

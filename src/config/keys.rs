@@ -209,6 +209,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("limits.tunnel_idle_ms", |to, given| set(&mut to.limits.tunnel_idle, given.millis(1..=DAY_MS))),
     Key::new("limits.hold_timeout_ms", |to, given| set(&mut to.limits.hold_timeout, given.millis(1..=HOUR_MS))),
     Key::new("limits.settle_timeout_ms", |to, given| set(&mut to.limits.settle_timeout, given.millis(1..=HOUR_MS))),
+    Key::new("limits.sync_late_ms", |to, given| set(&mut to.limits.sync_late, given.millis(1..=HOUR_MS))),
     Key::new("limits.idempotency_ttl_ms", |to, given| {
         set(&mut to.limits.idempotency_ttl, given.millis(1..=DAY_MS));
     }),

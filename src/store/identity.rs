@@ -1,9 +1,10 @@
 //! Which file is open: told by device and inode, compared with what stands at the path.
 //!
 //! When the file is renamed over, or its `-wal` is unlinked, SQLite's commits go on into files that nobody will find
-//! again. The files are only looked at, never opened: closing a descriptor would drop SQLite's locks.
+//! again. The files are only looked at, never opened: closing a descriptor would drop SQLite's locks. The log has none.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,15 @@ impl Identity {
             return Err(Fatal::WalReplaced);
         }
         Ok(log.map_or(0, |log| log.len()))
+    }
+
+    /// The open write-ahead log, to be synced.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is not the one that was there before.
+    pub(super) fn open_log(&self) -> io::Result<File> {
+        let log = File::open(&self.wal)?;
+        if Some(inode_of(&log.metadata()?)) == self.log { Ok(log) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// Whether no other log stands in the place of the open one: nobody but this process has what is in it.

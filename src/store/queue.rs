@@ -24,6 +24,7 @@ pub(super) struct QueueLimits {
     pub(super) queued_writes: usize,
     pub(super) hold_timeout: Duration,
     pub(super) settle_timeout: Duration,
+    pub(super) sync_late: Duration,
 }
 
 impl From<&Limits> for QueueLimits {
@@ -33,6 +34,7 @@ impl From<&Limits> for QueueLimits {
             queued_writes: limits.queued_writes,
             hold_timeout: limits.hold_timeout,
             settle_timeout: limits.settle_timeout,
+            sync_late: limits.sync_late,
         }
     }
 }

@@ -1,19 +1,22 @@
 //! The writer: one thread with the only connection that writes.
 //!
 //! A turn of its loop takes what waits in the queue, does it in one `BEGIN IMMEDIATE` transaction, commits, and only
-//! then answers. While it commits, the next batch gathers. What could not be committed is refused (holds, admin
-//! writes) or kept for the next turn (settlements). It never waits inside of SQLite: while another program holds the
-//! lock, deadlines go on being kept.
+//! then answers; what must be on the disk by then is answered by another thread, after a sync. While it commits, the next
+//! batch gathers. What could not be committed is refused (holds, admin writes) or kept for the next turn (settlements). It
+//! never waits inside of SQLite, nor for the disk: while another program holds the lock, or a sync does not come back,
+//! deadlines go on being kept.
 
 mod answers;
 mod chores;
 mod commit;
+mod disk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
+use self::disk::Disk;
 use super::batch::{Batch, Ground, Item};
 use super::charge_ids::{ChargeIds, Spans};
 use super::checkpoint::{self, Checkpointer};
@@ -22,9 +25,10 @@ use super::identity::Identity;
 use super::instance::{Dead, Instance, Recovered};
 use super::ledger::Settled;
 use super::lock_file::Missing;
+use super::open::open_error;
 use super::pace::Pace;
 use super::queue::{Command, Queue};
-use super::refusal::{Fatal, HoldRefused, Unavailable};
+use super::refusal::{Fatal, HoldRefused, OpenError, Unavailable};
 use super::requests::{self, RequestLimits};
 use super::view::{Generation, View};
 use super::wallets::Wallets;
@@ -70,6 +74,7 @@ pub(super) struct Parts {
 
 pub(super) struct Writer {
     parts: Parts,
+    disk: Disk,
     identity: Identity,
     /// Of the log's file after the last transaction.
     wal_bytes: u64,
@@ -130,12 +135,18 @@ impl Writer {
     /// A writer on a connection whose file was prepared by the start.
     ///
     /// # Errors
-    /// What SQLite says.
-    pub(super) fn new(parts: Parts) -> rusqlite::Result<Writer> {
-        let seen = data_version(&parts.connection)?;
+    /// What SQLite says, or what keeps the thread that syncs from starting.
+    pub(super) fn new(parts: Parts) -> Result<Writer, OpenError> {
+        let error = |error| open_error(&parts.path, error);
+        let (queue, health, metrics) =
+            (Arc::clone(&parts.queue), Arc::clone(&parts.health), Arc::clone(&parts.metrics));
+        let disk = Disk::start(&parts.path, queue, health, metrics);
+        let disk = disk.map_err(|cause| OpenError::Io(parts.path.clone(), cause))?;
+        let seen = data_version(&parts.connection).map_err(error)?;
         // Once the log has started over, a file that grew past its bound is cut back to it.
         let most = i64::try_from(parts.wal_bytes / 2).unwrap_or(i64::MAX);
-        parts.connection.query_row(&format!("PRAGMA journal_size_limit = {most}"), [], |_| Ok(()))?;
+        let limit = format!("PRAGMA journal_size_limit = {most}");
+        parts.connection.query_row(&limit, [], |_| Ok(())).map_err(error)?;
         let now = Instant::now();
         Ok(Writer {
             identity: Identity::of(&parts.path),
@@ -160,6 +171,7 @@ impl Writer {
             missing: Missing::default(),
             recovered: None,
             checkpoint_at: now,
+            disk,
             parts,
         })
     }
@@ -184,7 +196,12 @@ impl Writer {
             self.parts.metrics.queue_depth.set(i64::try_from(self.parts.queue.depth()).unwrap_or(i64::MAX));
             if closed {
                 let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + LAST);
-                if (batch.is_empty() && self.heads.is_empty()) || Instant::now() >= give_up_at {
+                let is_empty = batch.is_empty() && self.heads.is_empty();
+                if is_empty && !self.disk.is_idle() && self.disk.wait_until_idle(give_up_at) {
+                    // What was late is in the queue now, to be undone.
+                    continue;
+                }
+                if is_empty || Instant::now() >= give_up_at {
                     // What is left keeps its slot, so that this instance is not taken for one that settled all.
                     self.kept = batch;
                     break;
@@ -212,6 +229,9 @@ impl Writer {
             && let Err(error) = self.notice()
         {
             return self.failed(items(batch), Failure::from(error));
+        }
+        if !batch.is_empty() && self.disk.is_late() {
+            return self.keep(items(batch), Unavailable::TooLate);
         }
         let chores = Instant::now() >= self.chores_at;
         if batch.is_empty() && self.heads.is_empty() && self.seen == self.absorbed && !chores {
@@ -247,7 +267,7 @@ impl Writer {
             self.reserve_ids()?;
         }
         self.pace.rest();
-        self.sync_for(work)?;
+        self.set_sync(false)?;
         self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         self.pace.taken(Instant::now());
         failpoint::reach("batch-begun");

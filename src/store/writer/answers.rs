@@ -4,20 +4,31 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::disk::Committed;
 use super::{Failure, Writer};
+use crate::config::Durability;
 use crate::failpoint;
 use crate::store::batch::Item;
 use crate::store::ledger::{ChargeFacts, Held, HeldCharge, Settled, Wanted};
 use crate::store::mailbox::{Delivery, Mailbox};
 use crate::store::queue::{Command, SettleCommand};
 use crate::store::refusal::{HoldRefused, Unavailable};
+use crate::store::write::Synced;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// Charges that are named in one line of the log.
 const TOLD: usize = 100;
 
+/// What became of a settlement that is committed.
+pub(super) enum Answered {
+    /// It stays, and whoever waited is told; the span of its charge.
+    Over(u64),
+    /// A capture whose client was told that nothing is charged, because it took too long: the next turn gives the money back.
+    Undone(SettleCommand),
+}
+
 impl Writer {
-    /// Answers for a batch that is committed.
+    /// Answers for a batch that is committed: at once, or by the disk's thread what must be on the disk before.
     pub(super) fn answer(&mut self, work: Vec<Item>) {
         let metrics = Arc::clone(&self.parts.metrics);
         if self.kept.is_empty() {
@@ -28,7 +39,9 @@ impl Writer {
             metrics.batch_size.observe(work.len() as u64);
         }
         let mut post = Post::default();
+        let mut to_sync = Vec::new();
         for item in work {
+            let waits_for_disk = self.waits_for_disk(&item);
             match item {
                 Item::Hold(command, Ok(made)) => {
                     count_hold(&metrics, &made.facts);
@@ -37,40 +50,34 @@ impl Writer {
                     post.add(command.reply.address(Ok(held)));
                 }
                 Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
-                Item::Settle(command, Settled::Captured) if command.is_capture() && !command.claim() => {
-                    self.undo(command);
-                }
-                Item::Settle(command, settled) => {
-                    if command.wanted == Wanted::Undo && settled == Settled::Captured {
-                        tracing::warn!(
-                            charge_id = command.facts.id.0,
-                            "a capture that was committed too late stays: a retry of its request was forwarded for it"
-                        );
-                    }
-                    self.spans.settled(command.facts.span);
-                    count(&metrics, settled, &command.facts);
-                    if let Some(reply) = command.reply {
-                        post.add(reply.address(settled));
-                    }
-                }
+                Item::Settle(command, settled) if waits_for_disk => to_sync.push(Committed::Settle(command, settled)),
+                Item::Settle(command, settled) => match answer_settlement(&metrics, &mut post, command, settled) {
+                    Answered::Over(span) => self.spans.settled(span),
+                    Answered::Undone(command) => self.kept.push(Command::Settle(command)),
+                },
+                Item::Write(job) if waits_for_disk => to_sync.push(Committed::Write(job)),
                 Item::Write(job) => job.finish(Ok(())),
             }
         }
+        // The disk first: it works while the others are answered.
+        self.disk.submit(to_sync);
         post.send();
     }
 
-    /// A capture whose client was told that nothing is charged, because the commit took too long: the next turn gives
-    /// the money back.
-    fn undo(&mut self, command: SettleCommand) {
-        tracing::warn!(charge_id = command.facts.id.0, "a capture was committed too late and is undone");
-        self.kept.push(Command::Settle(SettleCommand { wanted: Wanted::Undo, reply: None, decision: None, ..command }));
+    /// Captures and writes of operators reach the disk before they are answered; holds and releases need not.
+    fn waits_for_disk(&self, item: &Item) -> bool {
+        match item {
+            Item::Hold(..) => false,
+            Item::Settle(command, _) => self.parts.durability == Durability::Full && command.wanted != Wanted::Release,
+            Item::Write(job) => job.synced() == Synced::Now,
+        }
     }
 
     /// Deals with a batch that was not committed.
     pub(super) fn failed(&mut self, work: Vec<Item>, failure: Failure) {
         let reason = match failure {
             // The lock of another program is waited for, as long as each one may wait.
-            Failure::Busy => return self.keep(work),
+            Failure::Busy => return self.keep(work, Unavailable::Locked),
             Failure::Undone(reason) => reason,
             Failure::Fatal(fatal) => {
                 self.parts.health.stop(fatal);
@@ -95,8 +102,9 @@ impl Writer {
         post.send();
     }
 
-    pub(super) fn keep(&mut self, work: Vec<Item>) {
-        self.kept_for = Some(Unavailable::Locked);
+    /// Puts a batch off, as long as each of it may wait.
+    pub(super) fn keep(&mut self, work: Vec<Item>, reason: Unavailable) {
+        self.kept_for = Some(reason);
         for item in work {
             self.kept.push(match item {
                 Item::Hold(command, decision) => {
@@ -139,7 +147,7 @@ impl Writer {
 
     /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
     pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
-        tell_not_undone(batch);
+        tell_not_undone(&not_undone(batch));
         let mut post = Post::default();
         for command in batch.drain(..) {
             match command {
@@ -156,13 +164,41 @@ impl Writer {
     }
 }
 
-/// Names the charges that stay captured, though their clients were told that nothing was charged: nobody else can undo that.
-pub(super) fn tell_not_undone(left: &[Command]) {
+/// Answers a settlement that is committed, and on the disk where it has to be.
+pub(super) fn answer_settlement(
+    metrics: &StoreMetrics,
+    post: &mut Post,
+    command: SettleCommand,
+    settled: Settled,
+) -> Answered {
+    if settled == Settled::Captured && command.is_capture() && !command.claim() {
+        tracing::warn!(charge_id = command.facts.id.0, "a capture was committed too late and is undone");
+        return Answered::Undone(SettleCommand { wanted: Wanted::Undo, reply: None, decision: None, ..command });
+    }
+    if command.wanted == Wanted::Undo && settled == Settled::Captured {
+        tracing::warn!(
+            charge_id = command.facts.id.0,
+            "a capture that was committed too late stays: a retry of its request was forwarded for it"
+        );
+    }
+    count(metrics, settled, &command.facts);
+    if let Some(reply) = command.reply {
+        post.add(reply.address(settled));
+    }
+    Answered::Over(command.facts.span)
+}
+
+/// The charges that were to be undone, of what is left over.
+pub(super) fn not_undone(left: &[Command]) -> Vec<i64> {
     let charges = left.iter().filter_map(|command| match command {
         Command::Settle(settle) if settle.wanted == Wanted::Undo => Some(settle.facts.id.0),
         Command::Settle(_) | Command::Hold(_) | Command::Write(_) => None,
     });
-    let charges: Vec<i64> = charges.collect();
+    charges.collect()
+}
+
+/// Names charges that stay captured, though their clients were told that nothing was charged: nobody else can undo that.
+pub(super) fn tell_not_undone(charges: &[i64]) {
     if !charges.is_empty() {
         tracing::error!(
             charges = charges.len(),
@@ -207,19 +243,19 @@ fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
 
 /// Answers sorted by the worker that they go to, of which there are few.
 #[derive(Default)]
-struct Post {
+pub(super) struct Post {
     by_mailbox: Vec<(Arc<Mailbox>, Vec<Delivery>)>,
 }
 
 impl Post {
-    fn add(&mut self, (mailbox, delivery): (Arc<Mailbox>, Delivery)) {
+    pub(super) fn add(&mut self, (mailbox, delivery): (Arc<Mailbox>, Delivery)) {
         match self.by_mailbox.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
             Some((_, deliveries)) => deliveries.push(delivery),
             None => self.by_mailbox.push((mailbox, vec![delivery])),
         }
     }
 
-    fn send(self) {
+    pub(super) fn send(self) {
         for (mailbox, mut deliveries) in self.by_mailbox {
             mailbox.deliver(&mut deliveries);
         }

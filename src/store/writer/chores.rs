@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::answers::tell_not_undone;
+use super::answers::{not_undone, tell_not_undone};
 use super::{CHECKPOINT, CHORES, Failure, OWN_LOCK, Writer, now_unix_ms, schema_version};
 use crate::failpoint;
 use crate::store::checkpoint;
@@ -74,6 +74,9 @@ impl Writer {
                 .execute([instance.id])?;
         }
         self.leaves_ids = self.ids.next().is_some() && self.ids.are_behind(connection)?;
+        for span in self.disk.take_settled() {
+            self.spans.settled(span);
+        }
         let mark = self.spans.turn(self.ids.next());
         if mark != self.low_water {
             instance.set_low_water(connection, mark)?;
@@ -118,7 +121,7 @@ impl Writer {
 
     /// The last transaction: unused ids go back, and this instance has ended.
     pub(super) fn finish(mut self) {
-        tell_not_undone(&self.kept);
+        tell_not_undone(&not_undone(&self.kept));
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {
             return self.rescue();

@@ -1,9 +1,8 @@
-//! The commit: what it waits for, and what became of one that failed.
+//! The commit, and what became of one that failed.
 
 use rusqlite::Connection;
 
 use super::{Failure, Writer, schema_version};
-use crate::config::Durability;
 use crate::failpoint;
 use crate::model::{ChargeId, ChargeState};
 use crate::store::batch::Item;
@@ -12,20 +11,9 @@ use crate::store::checkpoint;
 use crate::store::ledger::{Settled, Wanted};
 use crate::store::refusal::Fatal;
 use crate::store::requests;
-use crate::store::write::Synced;
 
 impl Writer {
-    /// Sets what the next commit has to wait for: captures and admin writes reach the disk, holds need not.
-    pub(super) fn sync_for(&mut self, work: &[Item]) -> rusqlite::Result<()> {
-        let full = self.parts.durability == Durability::Full;
-        let wanted = work.iter().any(|item| match item {
-            Item::Hold(..) => false,
-            Item::Settle(command, _) => full && command.wanted != Wanted::Release,
-            Item::Write(job) => job.synced() == Synced::Now,
-        });
-        self.set_sync(wanted)
-    }
-
+    /// Whether the next commit itself waits for the disk.
     pub(super) fn set_sync(&mut self, wanted: bool) -> rusqlite::Result<()> {
         if wanted != self.synced {
             let pragma = if wanted { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };

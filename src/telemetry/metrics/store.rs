@@ -38,6 +38,8 @@ pub struct StoreMetrics {
     pub queue_depth: Gauge,
     /// From the begin of a transaction to the end of its commit.
     pub commit_seconds: Histogram,
+    /// Syncs of the write-ahead log, which captures under durability `full` and operators' writes wait for.
+    pub sync_seconds: Histogram,
     /// Transactions that could not be committed.
     pub commits_failed: Counter,
     /// Reads waiting for a connection.
@@ -77,6 +79,12 @@ impl StoreMetrics {
             commit_seconds: register.histogram(
                 "commit_seconds",
                 "From the begin of a transaction to the end of its commit",
+                Unit::Microseconds,
+                COMMIT_TIMES,
+            ),
+            sync_seconds: register.histogram(
+                "sync_seconds",
+                "Syncs of the write-ahead log",
                 Unit::Microseconds,
                 COMMIT_TIMES,
             ),

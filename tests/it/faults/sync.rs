@@ -62,3 +62,47 @@ fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     assert_eq!((database.charges(0), database.charges(1), database.charges(2)), (0, 2, 1));
     scene.assert_accounts(&[]);
 }
+
+#[test]
+fn neither_a_hold_nor_the_application_waits_for_the_sync_of_a_capture() {
+    let scene = Scene::new();
+    let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 600_000);
+    let process = gateway.spawn();
+    let request = process.get("/").key(&scene.ground.key);
+    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
+    scene.shim.set(Word::HangSyncs, 1);
+    let mut first = request.open();
+    until("the sync of its capture", || scene.shim.get(Word::Hanging) > 0);
+    let mut second = request.open();
+    until("the second call", || scene.upstream.seen() == 3);
+    // The write lock is free.
+    scene.ground.database().execute("UPDATE users SET name = 'Ada Lovelace'", ());
+    first.expect_silence();
+    scene.shim.set(Word::HangSyncs, 0);
+    first.reply().assert_receipt(PRICE, 1_000_000_000 - 2 * PRICE);
+    second.reply().assert_receipt(PRICE, 1_000_000_000 - 3 * PRICE);
+    process.stop();
+    scene.assert_accounts(&[]);
+}
+
+#[test]
+fn a_capture_is_not_final_before_its_sync() {
+    let scene = Scene::new();
+    // Long enough that the mark of what is final is moved meanwhile, once a second.
+    let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 2_500);
+    let process = gateway.spawn();
+    let request = process.get("/").key(&scene.ground.key);
+    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
+    scene.shim.set(Word::HangSyncs, 1);
+    let mut late = request.open();
+    let database = scene.ground.database();
+    until("the capture", || database.charges(1) == 2);
+    late.reply().assert_problem(503, "billing-unavailable");
+    // What lies below the mark may be added up for ever, and this one will be undone.
+    let mark = database.number("SELECT max(low_water) FROM keytoll_instances");
+    assert!(mark <= database.number("SELECT max(id) FROM keytoll_charges"), "{mark}");
+    scene.shim.set(Word::HangSyncs, 0);
+    until("the undoing", || database.charges(2) == 1);
+    process.stop();
+    scene.assert_accounts(&[]);
+}

@@ -1,0 +1,247 @@
+//! The disk: what must survive a power cut is answered after a sync that covers its commit.
+//!
+//! The writer commits without waiting for the disk and hands over what has to wait for it: captures under durability `full`,
+//! and writes of operators. This thread then syncs the log once for all that came meanwhile, and answers. So a hold, which
+//! needs no sync, does not queue behind one, and the write lock is free while the disk works.
+//!
+//! A sync of the log covers every commit before it. What a checkpoint has taken into the database file it has synced there
+//! before the log starts over (<https://www.sqlite.org/wal.html>, §2.1, §3.1); the log carries none of SQLite's locks, which
+//! a descriptor of the file itself would drop when it is closed.
+
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use super::answers::{Answered, Post, answer_settlement, tell_not_undone};
+use crate::failpoint;
+use crate::store::health::Health;
+use crate::store::identity::Identity;
+use crate::store::ledger::Settled;
+use crate::store::queue::{Command, Queue, SettleCommand};
+use crate::store::refusal::{Fatal, Unavailable};
+use crate::store::write::WriteJob;
+use crate::telemetry::metrics::StoreMetrics;
+
+/// What is committed, and answered after the next sync.
+pub(super) enum Committed {
+    Settle(SettleCommand, Settled),
+    Write(Box<dyn WriteJob>),
+}
+
+/// The thread.
+pub(super) struct Disk {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something waits for a sync, or nothing will any more.
+    filled: Condvar,
+    /// A sync has ended, and all that waited for it are answered.
+    done: Condvar,
+    log: File,
+    identity: Identity,
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+    metrics: Arc<StoreMetrics>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Committed>,
+    /// Since when a sync is under way.
+    syncing: Option<Instant>,
+    /// Spans of charges that are settled now, for the writer's mark.
+    settled: Vec<u64>,
+    closed: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.syncing.is_none()
+    }
+}
+
+impl Disk {
+    /// Of the database at `path`, which has its log by now.
+    ///
+    /// # Errors
+    /// The log cannot be opened, or no thread can be started.
+    pub(super) fn start(
+        path: &Path,
+        queue: Arc<Queue>,
+        health: Arc<Health>,
+        metrics: Arc<StoreMetrics>,
+    ) -> io::Result<Disk> {
+        let identity = Identity::of(path);
+        let log = identity.open_log()?;
+        let (state, filled, done) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { state, filled, done, log, identity, queue, health, metrics });
+        let own = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("keytoll-sync".into()).spawn(move || {
+            let _stops = StopsOnPanic(&own);
+            own.run();
+        })?;
+        Ok(Disk { shared, thread: Some(thread) })
+    }
+
+    /// Has these answered after a sync that begins from now on.
+    pub(super) fn submit(&self, committed: Vec<Committed>) {
+        if committed.is_empty() {
+            return;
+        }
+        self.shared.lock().waiting.extend(committed);
+        self.shared.filled.notify_one();
+    }
+
+    /// Whether a sync takes so long that nothing more should be begun: it would go upstream for a disk that does not answer.
+    pub(super) fn is_late(&self) -> bool {
+        let late = self.shared.queue.limits.sync_late;
+        self.shared.lock().syncing.is_some_and(|since| since.elapsed() >= late)
+    }
+
+    /// Whether nothing waits for a sync.
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.lock().is_idle()
+    }
+
+    /// Waits until all is answered that was handed over, and what was late is queued to be undone. `false`: it takes longer.
+    pub(super) fn wait_until_idle(&self, until: Instant) -> bool {
+        let patience = until.saturating_duration_since(Instant::now());
+        let waited = self.shared.done.wait_timeout_while(self.shared.lock(), patience, |state| !state.is_idle());
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_idle()
+    }
+
+    /// The spans of charges that were settled since this was last asked.
+    pub(super) fn take_settled(&self) -> Vec<u64> {
+        mem::take(&mut self.shared.lock().settled)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that syncs ended with a panic");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        loop {
+            let mut state = self
+                .filled
+                .wait_while(self.lock(), |state| state.waiting.is_empty() && !state.closed)
+                .unwrap_or_else(PoisonError::into_inner);
+            let committed = mem::take(&mut state.waiting);
+            if committed.is_empty() {
+                return;
+            }
+            state.syncing = Some(Instant::now());
+            drop(state);
+            let settled = match self.sync() {
+                Ok(()) => self.answer(committed),
+                Err(reason) => self.refuse(committed, reason),
+            };
+            let mut state = self.lock();
+            state.syncing = None;
+            state.settled.extend(settled);
+            drop(state);
+            self.done.notify_all();
+        }
+    }
+
+    /// Brings the log to the disk. After a failure nothing is: a second sync may falsely succeed.
+    fn sync(&self) -> Result<(), Unavailable> {
+        if self.health.is_fatal() {
+            return Err(Unavailable::Unsafe);
+        }
+        failpoint::reach("sync-begun");
+        let begun = Instant::now();
+        let fatal = match self.log.sync_data() {
+            Ok(()) => self.identity.check().err(),
+            Err(error) => {
+                tracing::error!(%error, "a sync of the write-ahead log failed");
+                Some(Fatal::SyncFailed)
+            }
+        };
+        if let Some(fatal) = fatal {
+            self.health.stop(fatal);
+            return Err(Unavailable::Unsafe);
+        }
+        self.metrics.sync_seconds.observe_duration(begun.elapsed());
+        failpoint::reach("sync-done");
+        Ok(())
+    }
+
+    /// The spans of what is settled.
+    fn answer(&self, committed: Vec<Committed>) -> Vec<u64> {
+        let mut post = Post::default();
+        let mut spans = Vec::with_capacity(committed.len());
+        for item in committed {
+            match item {
+                Committed::Settle(command, settled) => {
+                    match answer_settlement(&self.metrics, &mut post, command, settled) {
+                        Answered::Over(span) => spans.push(span),
+                        Answered::Undone(command) => self.undo(command),
+                    }
+                }
+                Committed::Write(job) => job.finish(Ok(())),
+            }
+        }
+        post.send();
+        spans
+    }
+
+    fn undo(&self, command: SettleCommand) {
+        let charge = command.facts.id;
+        if self.queue.push([Command::Settle(command)]).is_err() {
+            tell_not_undone(&[charge.0]);
+        }
+    }
+
+    /// What is committed may not be on the disk: who waits is told that nothing is known, and the next start finds it as it is.
+    fn refuse(&self, committed: Vec<Committed>, reason: Unavailable) -> Vec<u64> {
+        let mut post = Post::default();
+        for item in committed {
+            match item {
+                Committed::Settle(command, _) => {
+                    if let Some(reply) = command.reply {
+                        post.add(reply.address(Settled::Unknown));
+                    }
+                }
+                Committed::Write(job) => job.finish(Err(reason)),
+            }
+        }
+        post.send();
+        Vec::new()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without this thread nothing is answered any more: the process must stop, and who waits is told.
+struct StopsOnPanic<'a>(&'a Shared);
+
+impl Drop for StopsOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.health.stop(Fatal::WriterDied);
+            let left = mem::take(&mut self.0.lock().waiting);
+            self.0.lock().syncing = None;
+            drop(left);
+            self.0.done.notify_all();
+        }
+    }
+}
