@@ -6,7 +6,6 @@
 mod common;
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -32,7 +31,7 @@ struct Books {
     runtime: Runtime,
     store: Store,
     ledger: Ledger,
-    principals: Vec<Arc<Principal>>,
+    principals: Vec<Principal>,
     turn: Cell<usize>,
     route: RouteId,
     _directory: TempDir,
@@ -57,7 +56,7 @@ impl Books {
         let turns = self.turn.get()..self.turn.get() + batch;
         self.turn.set(turns.end);
         let requests = turns.map(async |turn| {
-            let principal = Arc::clone(&self.principals[common::scattered(turn, self.principals.len())]);
+            let principal = self.principals[common::scattered(turn, self.principals.len())].clone();
             let wish = HoldWish { principal, generation, route: self.route, price: Cents(2) };
             let held = self.ledger.hold(wish).await.expect("a hold");
             assert_eq!(held.charge.capture(200).await, Settled::Captured);

@@ -102,7 +102,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     let route_ids = number_routes(&store, &routes).await?;
     let draining = Arc::new(AtomicBool::new(false));
     let readiness = Readiness::new(store.clone(), Arc::clone(&draining));
-    let auth = Auth::new(store.clone(), &config.keys, &config.limits, Arc::clone(&metrics.auth));
+    let auth = Auth::new(store.clone(), &config.keys, &config.limits, &names, Arc::clone(&metrics.auth));
     tokio::spawn(measure(auth.clone()));
     let shared = Arc::new(Shared::new(Parts {
         routes,

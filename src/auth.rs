@@ -4,7 +4,11 @@
 //! clients present at once costs one look-up. What is remembered carries the generation of the view under which it
 //! was loaded; a hold compares that exactly, so that a stale entry is never wrong, only slower. Where nothing is held
 //! (free routes, refusals) an entry must be fresh: of the generation of now.
+//!
+//! Many keys are remembered, so that little is kept of each: not its digest, which the cache has, and not the name of its
+//! API, which many share.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +17,7 @@ use foldhash::fast::RandomState;
 use moka::future::Cache;
 
 use crate::config::{KeysConfig, Limits};
-use crate::model::{ApiKey, KeyDigest, KeyPrefix, KeyShape, Principal};
+use crate::model::{ApiKey, KeyDigest, KeyId, KeyPrefix, KeyShape, Principal, UserId};
 use crate::store::{Found, Generation, Store, Unavailable};
 use crate::telemetry::metrics::AuthMetrics;
 
@@ -37,18 +41,43 @@ pub enum AuthRefused {
     Unavailable(Unavailable),
 }
 
-/// A principal as it was loaded, and the view that it belongs to.
+/// What a key stands for, as it was loaded, and the view that this belongs to.
 #[derive(Debug)]
 pub struct Known {
-    principal: Arc<Principal>,
+    user_id: UserId,
+    key_id: KeyId,
     generation: AtomicU64,
-    loaded: Instant,
+    /// Since [`Auth::started`]: half as long as an `Instant`.
+    loaded_us: u64,
+    /// The place of its API in the configuration; [`NO_API`] for one that is not there.
+    api: u32,
+    /// Whether its row holds the key itself, not its digest.
+    is_plain: bool,
 }
 
+/// The API of a key that is good for none of those that are configured.
+const NO_API: u32 = u32::MAX;
+
 impl Known {
-    /// Who the key stands for.
-    pub fn principal(&self) -> &Arc<Principal> {
-        &self.principal
+    /// The owner.
+    pub fn user_id(&self) -> UserId {
+        self.user_id
+    }
+
+    /// The row of the key.
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// The only API that the key is good for, by its place in the configuration; `None` when it is not there.
+    pub fn api(&self) -> Option<usize> {
+        usize::try_from(self.api).ok().filter(|_| self.api != NO_API)
+    }
+
+    /// Who the key stands for; `key` is the one that was authenticated.
+    pub fn principal(&self, key: &ApiKey) -> Principal {
+        let stored_key = if self.is_plain { key.to_stored() } else { key.digest().to_stored() };
+        Principal { user_id: self.user_id, key_id: self.key_id, stored_key }
     }
 
     /// The view under which that was true.
@@ -66,7 +95,7 @@ impl Known {
 struct Refusal {
     reason: AuthRefused,
     generation: Generation,
-    loaded: Instant,
+    loaded_us: u64,
 }
 
 /// The view. One for the process, shared by all workers.
@@ -76,6 +105,9 @@ pub struct Auth {
     prefix: KeyPrefix,
     /// Looked at here, not by moka, which would keep a second list of all keys for it.
     key_ttl: Duration,
+    /// Places in the configuration, by name.
+    apis: Arc<HashMap<Arc<str>, u32>>,
+    started: Instant,
     /// Hashed fast: only keys that exist come in here, nobody can choose their digests.
     known: Cache<KeyDigest, Arc<Known>, RandomState>,
     refusals: Cache<KeyDigest, Refusal>,
@@ -83,11 +115,13 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// An empty view.
-    pub fn new(store: Store, keys: &KeysConfig, limits: &Limits, metrics: Arc<AuthMetrics>) -> Auth {
+    /// An empty view. `apis`: the names of all APIs, in the order of the configuration.
+    pub fn new(store: Store, keys: &KeysConfig, limits: &Limits, apis: &[Arc<str>], metrics: Arc<AuthMetrics>) -> Auth {
+        let apis = Arc::new(apis.iter().cloned().zip(0..NO_API).collect());
         let known = Cache::builder().max_capacity(limits.cached_keys).build_with_hasher(RandomState::default());
         let refusals = Cache::builder().max_capacity(limits.cached_refusals).time_to_live(limits.refusal_ttl).build();
-        Auth { store, prefix: keys.prefix.clone(), key_ttl: limits.key_ttl, known, refusals, metrics }
+        let (prefix, key_ttl, started) = (keys.prefix.clone(), limits.key_ttl, Instant::now());
+        Auth { store, prefix, key_ttl, apis, started, known, refusals, metrics }
     }
 
     /// Who a key stands for, as far as memory knows: the answer must be confirmed by a hold, or by
@@ -98,7 +132,7 @@ impl Auth {
     pub async fn authenticate(&self, key: &ApiKey) -> Result<Arc<Known>, AuthRefused> {
         let digest = key.digest();
         match self.known.get(&digest).await {
-            Some(known) if known.loaded.elapsed() < self.key_ttl => {
+            Some(known) if self.age(known.loaded_us) < self.key_ttl => {
                 self.metrics.hits.inc();
                 return Ok(known);
             }
@@ -129,7 +163,7 @@ impl Auth {
     /// # Errors
     /// As [`Auth::authenticate`].
     pub async fn confirm(&self, key: &ApiKey, known: Arc<Known>) -> Result<Arc<Known>, AuthRefused> {
-        if self.is_fresh(known.generation(), known.loaded) {
+        if self.is_fresh(known.generation(), known.loaded_us) {
             return Ok(known);
         }
         Box::pin(self.reload(key, &known)).await
@@ -143,7 +177,7 @@ impl Auth {
         let digest = key.digest();
         // Only the stale entry itself: another request may have loaded the key anew by now.
         if let Some(known) = self.known.get(&digest).await {
-            if !Arc::ptr_eq(&known, stale) && self.is_fresh(known.generation(), known.loaded) {
+            if !Arc::ptr_eq(&known, stale) && self.is_fresh(known.generation(), known.loaded_us) {
                 return Ok(known);
             }
             self.known.invalidate(&digest).await;
@@ -172,11 +206,19 @@ impl Auth {
 
     async fn fresh_refusal(&self, digest: &KeyDigest) -> Option<AuthRefused> {
         let refusal = self.refusals.get(digest).await?;
-        self.is_fresh(refusal.generation, refusal.loaded).then_some(refusal.reason)
+        self.is_fresh(refusal.generation, refusal.loaded_us).then_some(refusal.reason)
     }
 
-    fn is_fresh(&self, generation: Generation, loaded: Instant) -> bool {
-        generation == self.store.generation() && (self.store.view_age() < WATCHED || loaded.elapsed() < FRESH)
+    fn is_fresh(&self, generation: Generation, loaded_us: u64) -> bool {
+        generation == self.store.generation() && (self.store.view_age() < WATCHED || self.age(loaded_us) < FRESH)
+    }
+
+    fn age(&self, loaded_us: u64) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_micros(loaded_us))
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// One look-up for all who ask at once. It runs in a task of its own: callers come and go, and a look-up that is
@@ -198,18 +240,24 @@ impl Auth {
         }
         self.metrics.loads.inc();
         // Before the read: a change that is committed in between makes this older, never newer than it is.
-        let (generation, loaded) = (self.store.generation(), Instant::now());
+        let (generation, loaded_us) = (self.store.generation(), self.now_us());
         let reason = match self.store.find_key(key).await {
-            Ok(Found::Active(principal)) => {
-                let generation = AtomicU64::new(generation.to_u64());
-                return Ok(Arc::new(Known { principal, generation, loaded }));
+            Ok(Found::Active { principal, api_name }) => {
+                return Ok(Arc::new(Known {
+                    user_id: principal.user_id,
+                    key_id: principal.key_id,
+                    generation: AtomicU64::new(generation.to_u64()),
+                    loaded_us,
+                    api: self.apis.get(&*api_name).copied().unwrap_or(NO_API),
+                    is_plain: !principal.stored_key.is_digest(),
+                }));
             }
             Ok(Found::Inactive) => AuthRefused::Inactive,
             Ok(Found::Unknown) => AuthRefused::Unknown,
             // Errors are not remembered.
             Err(reason) => return Err(AuthRefused::Unavailable(reason)),
         };
-        self.refusals.insert(digest, Refusal { reason, generation, loaded }).await;
+        self.refusals.insert(digest, Refusal { reason, generation, loaded_us }).await;
         Err(reason)
     }
 }

@@ -82,14 +82,9 @@ impl Billing {
     /// # Errors
     /// Not enough money, a key that is no longer what the principal says, an `Idempotency-Key` that was used, or books that
     /// cannot be written now.
-    pub async fn hold(
-        &self,
-        principal: &Arc<Principal>,
-        generation: Generation,
-        price: &Price,
-    ) -> Result<Hold, HoldRefused> {
+    pub async fn hold(&self, principal: Principal, generation: Generation, price: &Price) -> Result<Hold, HoldRefused> {
         failpoint::reach("before-hold");
-        let wish = HoldWish { principal: Arc::clone(principal), generation, route: price.route, price: price.cents };
+        let wish = HoldWish { principal, generation, route: price.route, price: price.cents };
         let held =
             tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold_once(wish, price.retryable.clone())).await;
         let held = held.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::TooLate)))?;

@@ -220,10 +220,10 @@ impl Gateway {
             }
         }
         let mut known = auth.authenticate(&key.key).await.map_err(refused)?;
-        if found.route.price.is_zero() || known.principal().api_name != found.api.name {
+        if found.route.price.is_zero() || known.api() != Some(found.api.index) {
             known = auth.confirm(&key.key, known).await.map_err(refused)?;
         }
-        record.authenticated(known.principal());
+        record.authenticated(&known);
         check_api(&known, found)?;
         Ok(known)
     }
@@ -244,7 +244,7 @@ impl Gateway {
         let route = *self.shared.parts.route_ids.get(found.route.index).ok_or(Problem::Internal)?;
         let price = Price { cents: found.route.price, route, retryable };
         for _ in 0..=KEY_RELOADS {
-            match self.billing.hold(known.principal(), known.generation(), &price).await {
+            match self.billing.hold(known.principal(&key.key), known.generation(), &price).await {
                 Ok(hold) => {
                     known.stamp(hold.generation());
                     record.held(&hold);
@@ -276,7 +276,7 @@ struct Key {
 }
 
 fn check_api(known: &Known, found: &Match<'_>) -> Result<(), Problem> {
-    if known.principal().api_name == found.api.name {
+    if known.api() == Some(found.api.index) {
         return Ok(());
     }
     Err(Problem::WrongApi { api: Arc::clone(&found.api.name) })

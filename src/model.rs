@@ -9,7 +9,6 @@ mod retry;
 mod timestamp;
 
 use std::fmt;
-use std::sync::Arc;
 
 pub use api_key::{ApiKey, IssuedKey, KeyDigest, KeyHint, KeyPrefix, KeyShape, PrefixError, StoredKey};
 pub use charge::{ChargeState, EntryKind};
@@ -66,8 +65,6 @@ pub struct Principal {
     pub user_id: UserId,
     /// The row of the key.
     pub key_id: KeyId,
-    /// The only API that the key is good for.
-    pub api_name: Arc<str>,
     /// The key as its row holds it; compared again when a hold is not sure that the row is unchanged.
     pub stored_key: StoredKey,
 }

@@ -30,10 +30,9 @@ pub(crate) fn keys(count: usize) -> Vec<ApiKey> {
 }
 
 /// The owner of `keys[index]`.
-pub(crate) fn principal(index: usize, key: &ApiKey) -> Arc<Principal> {
+pub(crate) fn principal(index: usize, key: &ApiKey) -> Principal {
     let id = i64::try_from(index + 1).expect("a small number");
-    let stored_key = key.digest().to_stored();
-    Arc::new(Principal { user_id: UserId(id), key_id: KeyId(id), api_name: API.into(), stored_key })
+    Principal { user_id: UserId(id), key_id: KeyId(id), stored_key: key.digest().to_stored() }
 }
 
 /// A gateway's store on a new file with the owners of these keys, each with a wallet of `balance` if there is one.

@@ -47,7 +47,8 @@ impl Keys {
 
     /// A view that remembers nothing yet.
     fn auth(&self) -> Auth {
-        Auth::new(self.store.clone(), &keys_config(), &Limits::default(), Metrics::new(&[], &[], None).auth)
+        let apis = [common::API.into()];
+        Auth::new(self.store.clone(), &keys_config(), &Limits::default(), &apis, Metrics::new(&[], &[], None).auth)
     }
 }
 
@@ -77,7 +78,7 @@ fn look_up(bencher: Bencher<'_, '_>, count: usize) {
     let keys = Keys::of(count);
     bencher.with_inputs(scattered(&keys)).bench_local_values(|key| {
         let found = keys.runtime.block_on(keys.store.find_key(key)).expect("a look-up");
-        assert!(matches!(found, Found::Active(_)));
+        assert!(matches!(found, Found::Active { .. }));
         found
     });
 }

@@ -35,7 +35,8 @@ async fn scene(limits: Limits) -> Scene {
     let (store, _) = Store::open(&database(&path), &limits, Role::Gateway, Arc::clone(&metrics.store)).unwrap();
     let user = store.add_user("a@example.com", "A", Cents(500)).await.unwrap().id;
     let key = store.issue_key(user, "weather", KeyStorage::Sha256, &keys().prefix).await.unwrap().key;
-    let auth = Auth::new(store.clone(), &keys(), &limits, Arc::clone(&metrics.auth));
+    let apis = ["maps".into(), "weather".into()];
+    let auth = Auth::new(store.clone(), &keys(), &limits, &apis, Arc::clone(&metrics.auth));
     let application = rusqlite::Connection::open(&path).unwrap();
     Scene { auth, store, metrics, key, application, _directory: directory }
 }
@@ -83,6 +84,34 @@ async fn a_look_up_outlives_those_who_asked_and_left() {
 }
 
 #[tokio::test]
+async fn a_key_is_good_for_the_api_of_its_row_alone() {
+    let scene = scene(Limits::default()).await;
+    for (api_name, api) in [("weather", Some(1)), ("maps", Some(0)), ("Maps", None), ("", None)] {
+        scene.application.execute("UPDATE api_keys SET api_name = ?1", [api_name]).unwrap();
+        let known = scene.auth.authenticate(&scene.key).await.unwrap();
+        let known = scene.auth.reload(&scene.key, &known).await.unwrap();
+        assert_eq!(known.api(), api, "{api_name:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_a_key_stands_for_has_the_key_as_its_row_does() {
+    let scene = scene(Limits::default()).await;
+    let known = scene.auth.authenticate(&scene.key).await.unwrap();
+    assert!(known.principal(&scene.key).stored_key == scene.key.digest().to_stored());
+    scene.application.execute("UPDATE api_keys SET \"key\" = 'a-plain-key'", []).unwrap();
+    let plain = ApiKey::new("a-plain-key").unwrap();
+    let known = scene.auth.authenticate(&plain).await.unwrap();
+    assert_eq!(known.principal(&plain).stored_key.expose(), "a-plain-key");
+}
+
+#[test]
+fn little_is_kept_of_each_key() {
+    // With its two counts 64 bytes: a size that allocators have.
+    assert!(size_of::<Known>() <= 48);
+}
+
+#[tokio::test]
 async fn a_mistyped_key_is_refused_without_a_look_up() {
     let scene = scene(Limits::default()).await;
     let mut typed = scene.key.expose().to_owned();
@@ -95,7 +124,7 @@ async fn a_mistyped_key_is_refused_without_a_look_up() {
 #[tokio::test]
 async fn a_refusal_ends_with_the_answer_that_makes_the_key_good() {
     let scene = scene(Limits::default()).await;
-    let id = scene.auth.authenticate(&scene.key).await.unwrap().principal().key_id;
+    let id = scene.auth.authenticate(&scene.key).await.unwrap().key_id();
     for _ in 0..20 {
         scene.store.set_key_active(id, false).await.unwrap();
         let known = scene.auth.authenticate(&scene.key).await;

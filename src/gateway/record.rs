@@ -11,8 +11,9 @@ use super::Shared;
 use super::headers::RequestId;
 use super::problem::Problem;
 use super::route::Api;
+use crate::auth::Known;
 use crate::billing::Hold;
-use crate::model::{Cents, ChargeId, KeyId, Principal, UserId};
+use crate::model::{Cents, ChargeId, KeyId, UserId};
 use crate::telemetry::access::AccessLine;
 
 /// The record of one request. Cloning shares it; the last clone to be dropped writes it.
@@ -68,8 +69,8 @@ impl Record {
         self.notes().api = Some((api.index, Arc::clone(&api.name)));
     }
 
-    pub(super) fn authenticated(&self, principal: &Principal) {
-        self.notes().user = Some((principal.user_id, principal.key_id));
+    pub(super) fn authenticated(&self, known: &Known) {
+        self.notes().user = Some((known.user_id(), known.key_id()));
     }
 
     pub(super) fn held(&self, hold: &Hold) {

@@ -15,37 +15,50 @@ const RANDOM_CHARS: usize = 30;
 const CHECK_CHARS: usize = 6;
 const DIGEST_MARK: &str = "sha256:";
 
-/// An API key as a client presented it. Secret.
+/// An API key as a client presented it. Secret. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(Box<str>);
+pub struct ApiKey {
+    text: Arc<str>,
+    /// Computed once: the cache, the look-up and the hold all ask for it.
+    digest: KeyDigest,
+}
 
 impl ApiKey {
     /// A presented key. `None`: empty, or a text that can be no key because it is a stored digest (`sha256:…`).
     pub fn new(text: &str) -> Option<ApiKey> {
         let is_digest = text.get(..DIGEST_MARK.len()).is_some_and(|head| head.eq_ignore_ascii_case(DIGEST_MARK));
-        (!text.is_empty() && !is_digest).then(|| ApiKey(text.into()))
+        (!text.is_empty() && !is_digest).then(|| ApiKey::of(text))
+    }
+
+    fn of(text: &str) -> ApiKey {
+        ApiKey { text: text.into(), digest: KeyDigest(Sha256::digest(text.as_bytes()).into()) }
     }
 
     /// SHA-256 of the key.
     pub fn digest(&self) -> KeyDigest {
-        KeyDigest(Sha256::digest(self.0.as_bytes()).into())
+        self.digest
+    }
+
+    /// The key itself, as `api_keys.key` holds it with `storage = "plain"`.
+    pub fn to_stored(&self) -> StoredKey {
+        StoredKey(Stored::Text(Arc::clone(&self.text)))
     }
 
     /// What kind of key it looks like, without a look-up.
     pub fn shape(&self, prefix: &KeyPrefix) -> KeyShape {
-        let Some(body) = self.0.strip_prefix(&*prefix.0).and_then(|rest| rest.strip_prefix('_')) else {
+        let Some(body) = self.text.strip_prefix(&*prefix.0).and_then(|rest| rest.strip_prefix('_')) else {
             return KeyShape::Foreign;
         };
         if body.len() != RANDOM_CHARS + CHECK_CHARS || !body.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return KeyShape::Foreign;
         }
-        let (signed, check) = self.0.split_at(self.0.len() - CHECK_CHARS);
+        let (signed, check) = self.text.split_at(self.text.len() - CHECK_CHARS);
         if check.as_bytes() == check_chars(signed) { KeyShape::Issued } else { KeyShape::Mistyped }
     }
 
     /// The secret itself, for the look-up and for the one answer that shows it.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -101,7 +114,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredKey(Stored);
 
-/// A digest is kept as its bytes: many keys are remembered, and most are digests.
+/// A digest is kept as its bytes: its text is wanted only when a hold is not sure of its key.
 #[derive(Clone, PartialEq, Eq)]
 enum Stored {
     Digest(KeyDigest),
@@ -195,7 +208,7 @@ impl IssuedKey {
             text.push(char::from(byte));
         }
         let hint = KeyHint(format!("{}_…{}", prefix.0, &text[text.len() - 4..]));
-        Ok(IssuedKey { key: ApiKey(text.into()), hint })
+        Ok(IssuedKey { key: ApiKey::of(&text), hint })
     }
 }
 

@@ -103,15 +103,14 @@ impl<'a> Batch<'a> {
         wish: &HoldWish,
         retryable: Option<&Retryable>,
     ) -> rusqlite::Result<Result<HoldMade, HoldRefused>> {
-        let principal = &*wish.principal;
-        if wish.generation != *self.generation && !self.still_true(principal)? {
+        let principal = &wish.principal;
+        if wish.generation != *self.generation && !self.still_true(wish)? {
             return Ok(Err(HoldRefused::KeyChanged));
         }
         let Some(wallet) = self.wallets.get(self.connection, principal.user_id, self.now_unix_ms)? else {
             return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
         };
-        let sent =
-            retryable.map(|retryable| Sent { account: wallet.account, api_name: &principal.api_name, retryable });
+        let sent = retryable.map(|retryable| Sent { account: wallet.account, route: wish.route, retryable });
         let mut instead_of = None;
         if let Some(sent) = &sent {
             match self.requests.meet(self.connection, sent)? {
@@ -178,20 +177,17 @@ impl<'a> Batch<'a> {
         Ok(HoldMade { facts, balance, generation: *self.generation })
     }
 
-    /// The guarded form: whether the rows still say what the principal says.
-    fn still_true(&self, principal: &Principal) -> rusqlite::Result<bool> {
+    /// The guarded form: whether the rows still say what the principal says, and the key is still good for the API.
+    fn still_true(&self, wish: &HoldWish) -> rusqlite::Result<bool> {
+        let HoldWish { principal, route, .. } = wish;
         self.connection
             .prepare_cached(
                 "SELECT 1 FROM api_keys k JOIN users u ON u.id = k.user_id
-                 WHERE k.id = ?1 AND k.\"key\" = ?2 AND k.user_id = ?3 AND k.api_name = ?4
+                 WHERE k.id = ?1 AND k.\"key\" = ?2 AND k.user_id = ?3
+                 AND k.api_name = (SELECT r.api_name FROM keytoll_routes r WHERE r.id = ?4)
                  AND k.is_active = 1 AND u.is_active = 1",
             )?
-            .exists(params![
-                principal.key_id.0,
-                principal.stored_key.expose(),
-                principal.user_id.0,
-                &*principal.api_name
-            ])
+            .exists(params![principal.key_id.0, principal.stored_key.expose(), principal.user_id.0, route.0])
     }
 
     fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {

@@ -26,10 +26,10 @@ use crate::model::{AccountId, Cents, ChargeId, Principal, Retryable, RouteId, Us
 #[derive(Clone, Debug)]
 pub struct HoldWish {
     /// Who pays, with which key.
-    pub principal: Arc<Principal>,
+    pub principal: Principal,
     /// What the store's view was before the principal was loaded.
     pub generation: Generation,
-    /// The API and route, for the books.
+    /// The API and route, for the books. The key must be good for that API.
     pub route: RouteId,
     /// The price; positive.
     pub price: Cents,

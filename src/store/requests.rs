@@ -31,7 +31,7 @@ use super::refusal::HoldRefused;
 use super::wallets::Wallets;
 use crate::config::Limits;
 use crate::failpoint;
-use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, Retryable};
+use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, Retryable, RouteId};
 
 /// Rows deleted in one of the writer's chores: some milliseconds under the lock.
 const SWEPT: i64 = 1_000;
@@ -64,7 +64,8 @@ impl From<&Limits> for RequestLimits {
 /// Who sends a request, to which API, and what it is.
 pub(super) struct Sent<'a> {
     pub(super) account: AccountId,
-    pub(super) api_name: &'a str,
+    /// The same under all routes of an API.
+    pub(super) route: RouteId,
     pub(super) retryable: &'a Retryable,
 }
 
@@ -129,12 +130,12 @@ impl Requests {
         connection
             .prepare_cached(
                 "INSERT INTO keytoll_requests (charge_id, account_id, api_name, key_digest, request_digest, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                 VALUES (?1, ?2, (SELECT api_name FROM keytoll_routes WHERE id = ?3), ?4, ?5, ?6)",
             )?
             .execute(params![
                 charge.0,
                 sent.account.0,
-                sent.api_name,
+                sent.route.0,
                 sent.retryable.key.digest(),
                 sent.retryable.request.digest(),
                 self.now_unix_ms
@@ -168,10 +169,11 @@ impl Found {
                 "SELECT r.charge_id, r.request_digest = ?4, r.created_at, r.is_spent, r.again_by IS NOT NULL, r.is_given_back,
                      c.state, coalesce(c.cents, 0)
                  FROM keytoll_requests r LEFT JOIN keytoll_charges c ON c.id = r.charge_id
-                 WHERE r.account_id = ?1 AND r.api_name = ?2 AND r.key_digest = ?3",
+                 WHERE r.account_id = ?1 AND r.api_name = (SELECT api_name FROM keytoll_routes WHERE id = ?2)
+                 AND r.key_digest = ?3",
             )?
             .query_row(
-                params![sent.account.0, sent.api_name, sent.retryable.key.digest(), sent.retryable.request.digest()],
+                params![sent.account.0, sent.route.0, sent.retryable.key.digest(), sent.retryable.request.digest()],
                 Found::of,
             )
             .optional()

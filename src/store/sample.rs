@@ -136,7 +136,8 @@ impl Sample {
     pub(super) async fn wish(&self, key: &ApiKey, cents: i64) -> HoldWish {
         let route = self.store.route_id("weather", "/").await.unwrap();
         let generation = self.store.generation();
-        let Found::Active(principal) = self.store.find_key(key.clone()).await.unwrap() else { panic!("no such key") };
+        let found = self.store.find_key(key.clone()).await.unwrap();
+        let Found::Active { principal, .. } = found else { panic!("no such key") };
         HoldWish { principal, generation, route, price: Cents(cents) }
     }
 

@@ -42,7 +42,7 @@ async fn a_key_is_shown_once_and_good_when_the_answer_is_there() {
     let made = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
     assert_eq!((made.status, made.header("location")), (201, Some("/v1/keys/1")));
     let key = ApiKey::new(made.body["key"].as_str().unwrap()).unwrap();
-    assert!(matches!(plane.store.find_key(key.clone()).await.unwrap(), Found::Active(_)));
+    assert!(matches!(plane.store.find_key(key.clone()).await.unwrap(), Found::Active { .. }));
     let mut record = made.body.clone();
     record.as_object_mut().unwrap().remove("key");
     for field in ["id", "user_id", "api_name", "is_active", "created_at", "hint"] {
@@ -164,7 +164,7 @@ async fn charges_are_shown_and_keep_their_key() {
     let (ledger, answers) = plane.store.ledger();
     tokio::spawn(answers);
     let generation = plane.store.generation();
-    let Found::Active(principal) = plane.store.find_key(key).await.unwrap() else { panic!("not active") };
+    let Found::Active { principal, .. } = plane.store.find_key(key).await.unwrap() else { panic!("not active") };
     let route = plane.store.route_id("weather", "/").await.unwrap();
     let held = ledger.hold(HoldWish { principal, generation, route, price: Cents(2) }).await.unwrap();
     held.charge.capture(200).await;

@@ -15,7 +15,7 @@ async fn an_issued_key_is_good_at_once_and_kept_as_a_digest() {
     let before = sample.store.generation();
     let new = sample.issue(user, "weather").await;
     assert!(sample.store.generation() > before);
-    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Active(_)));
+    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Active { .. }));
     assert!(new.record.hint.0.starts_with("kt_…") && new.key.expose().ends_with(&new.record.hint.0[6..]));
     assert_eq!(sample.store.key(new.record.id).await.unwrap(), Some(new.record));
     assert_eq!(sample.number("SELECT count(*) FROM api_keys WHERE \"key\" LIKE 'sha256:%'"), 1);
@@ -30,7 +30,7 @@ async fn plain_storage_keeps_the_key_itself() {
     let user = sample.user("a@b.example").await;
     let prefix = KeyPrefix::new("app").unwrap();
     let new = sample.store.issue_key(user, "weather", KeyStorage::Plain, &prefix).await.unwrap();
-    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Active(_)));
+    assert!(matches!(sample.store.find_key(new.key.clone()).await.unwrap(), Found::Active { .. }));
     let kept: String = sample.application().query_row("SELECT \"key\" FROM api_keys", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, new.key.expose());
     assert!(new.record.hint.0.starts_with("app_…"));

@@ -37,7 +37,7 @@ async fn no_balance_goes_below_zero() {
     let sample = Sample::open(Role::Gateway);
     let user = sample.user("a@example.com").await;
     let key = sample.issue(user, "weather").await.key;
-    let Found::Active(principal) = sample.store.find_key(key).await.unwrap() else { panic!("the key is good") };
+    let Found::Active { principal, .. } = sample.store.find_key(key).await.unwrap() else { panic!("the key is good") };
     let route = sample.store.route_id("weather", "/").await.unwrap();
     let generation = sample.store.generation();
     let holds = (0..100).map(|_| {

@@ -225,7 +225,7 @@ impl Scene {
     async fn hold(&mut self, user: usize, cents: i64) {
         if self.wishes[user].is_none() {
             let found = self.sample.store.find_key(self.keys[user].clone()).await.unwrap();
-            assert_eq!(matches!(found, Found::Active(_)), self.persons[user].is_good(), "{found:?}");
+            assert_eq!(matches!(found, Found::Active { .. }), self.persons[user].is_good(), "{found:?}");
             if self.persons[user].is_good() {
                 self.wishes[user] = Some(self.sample.wish(&self.keys[user], 1).await);
             }
