@@ -25,20 +25,29 @@ pub(super) struct Wallet {
     row_id: i64,
     pub(super) account: AccountId,
     pub(super) balance: Balance,
-    /// As the row has it.
-    written: Cents,
 }
 
-/// Wallets by user; `None` is a user known to have no wallet.
+/// A wallet with money, as many are remembered.
+#[derive(Clone, Copy)]
+struct Purse {
+    row_id: i64,
+    account: AccountId,
+    cents: Cents,
+}
+
+/// Wallets by user.
 pub(super) struct Wallets {
-    known: HashMap<UserId, Option<Wallet>, RandomState>,
-    touched: Vec<UserId>,
+    known: HashMap<UserId, Purse, RandomState>,
+    /// Those without money, and users known to have no wallet (`None`): few, so that their entries may be larger.
+    odd: HashMap<UserId, Option<Wallet>, RandomState>,
+    /// Which were changed, each with the balance that its row has.
+    touched: HashMap<UserId, Cents, RandomState>,
     most: usize,
 }
 
 impl Wallets {
     pub(super) fn new(most: usize) -> Wallets {
-        Wallets { known: HashMap::default(), touched: Vec::new(), most }
+        Wallets { known: HashMap::default(), odd: HashMap::default(), touched: HashMap::default(), most }
     }
 
     /// The user's wallet as the transaction has it by now.
@@ -48,21 +57,29 @@ impl Wallets {
         user_id: UserId,
         now_unix_ms: i64,
     ) -> rusqlite::Result<Option<Wallet>> {
-        if let Some(known) = self.known.get(&user_id) {
-            return Ok(*known);
+        if let Some(Purse { row_id, account, cents }) = self.known.get(&user_id).copied() {
+            return Ok(Some(Wallet { row_id, account, balance: Balance::Money(cents) }));
+        }
+        if let Some(odd) = self.odd.get(&user_id) {
+            return Ok(*odd);
         }
         let wallet = load(connection, user_id, now_unix_ms)?;
-        self.known.insert(user_id, wallet);
+        match wallet {
+            Some(Wallet { row_id, account, balance: Balance::Money(cents) }) => {
+                self.known.insert(user_id, Purse { row_id, account, cents });
+            }
+            Some(Wallet { balance: Balance::NoMoney, .. }) | None => {
+                self.odd.insert(user_id, wallet);
+            }
+        }
         Ok(wallet)
     }
 
-    /// Gives a wallet that [`Wallets::get`] found another balance, to be written by [`Wallets::flush`].
+    /// Gives a wallet in which [`Wallets::get`] found money another balance, to be written by [`Wallets::flush`].
     pub(super) fn set(&mut self, user_id: UserId, balance: Cents) {
-        if let Some(Some(wallet)) = self.known.get_mut(&user_id) {
-            if wallet.balance == Balance::Money(wallet.written) {
-                self.touched.push(user_id);
-            }
-            wallet.balance = Balance::Money(balance);
+        if let Some(purse) = self.known.get_mut(&user_id) {
+            self.touched.entry(user_id).or_insert(purse.cents);
+            purse.cents = balance;
         }
     }
 
@@ -74,18 +91,16 @@ impl Wallets {
         let mut update = connection.prepare_cached(
             "UPDATE wallets SET balance = ?1 WHERE id = ?2 AND user_id = ?3 AND balance = ?4 AND typeof(balance) = 'integer'",
         )?;
-        for user_id in self.touched.drain(..) {
-            let Some(Some(wallet)) = self.known.get_mut(&user_id) else { continue };
-            let Balance::Money(balance) = wallet.balance else { continue };
-            // A wallet that was touched twice, or came back to what it was, is written already.
-            if balance == wallet.written {
+        for (user_id, written) in self.touched.drain() {
+            let Some(Purse { row_id, cents, .. }) = self.known.get(&user_id).copied() else { continue };
+            // It came back to what it was.
+            if cents == written {
                 continue;
             }
-            let changed = update.execute(params![balance.0, wallet.row_id, user_id.0, wallet.written.0])?;
+            let changed = update.execute(params![cents.0, row_id, user_id.0, written.0])?;
             if changed != 1 {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
             }
-            wallet.written = balance;
         }
         Ok(())
     }
@@ -93,23 +108,25 @@ impl Wallets {
     /// Forgets one wallet. What was changed in it must have been flushed.
     pub(super) fn forget(&mut self, user_id: UserId) {
         self.known.remove(&user_id);
+        self.odd.remove(&user_id);
     }
 
     /// Forgets everything, written or not: after a rollback, or when another program may have changed wallets.
     pub(super) fn forget_all(&mut self) {
         self.known.clear();
+        self.odd.clear();
         self.touched.clear();
     }
 
     /// Between transactions: keeps the number of wallets in bounds.
     pub(super) fn trim(&mut self) {
-        if self.known.len() > self.most {
-            self.known.clear();
+        if self.len() > self.most {
+            self.forget_all();
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.known.len()
+        self.known.len() + self.odd.len()
     }
 }
 
@@ -135,7 +152,7 @@ fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite:
         // A wallet that came by a way that no trigger saw.
         None => accounts::adopt(connection, user_id, written, now_unix_ms)?,
     };
-    Ok(Some(Wallet { row_id, account, balance, written }))
+    Ok(Some(Wallet { row_id, account, balance }))
 }
 
 /// Only an integer is money.
@@ -155,6 +172,45 @@ mod tests {
 
     use super::*;
     use crate::store::{external, schema};
+
+    #[test]
+    fn little_is_kept_of_each_wallet() {
+        assert!(size_of::<(UserId, Purse)>() <= 32);
+    }
+
+    #[test]
+    fn each_transaction_replaces_what_the_row_has() {
+        let connection = Connection::open_in_memory().unwrap();
+        schema::ensure_shared(&connection).unwrap();
+        schema::migrate(&connection, 0).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO users (email, name) VALUES ('a@x', 'A'), ('b@x', 'B');
+                 INSERT INTO wallets (user_id, balance) VALUES (1, 10), (2, 'many')",
+            )
+            .unwrap();
+        external::adopt_all(&connection, 0).unwrap();
+        let balance = || connection.query_row("SELECT balance FROM wallets WHERE user_id = 1", [], |row| row.get(0));
+        let mut wallets = Wallets::new(10);
+        for (changes, expected) in [(vec![8, 6], 6), (vec![3, 6], 6), (vec![5], 5)] {
+            for cents in changes {
+                assert!(wallets.get(&connection, UserId(1), 0).unwrap().is_some());
+                wallets.set(UserId(1), Cents(cents));
+            }
+            wallets.flush(&connection).unwrap();
+            assert_eq!(balance(), Ok(expected));
+        }
+        let odd = wallets.get(&connection, UserId(2), 0).unwrap().unwrap();
+        assert_eq!(odd.balance, Balance::NoMoney);
+        assert!(wallets.get(&connection, UserId(3), 0).unwrap().is_none());
+        assert_eq!(wallets.len(), 3);
+        // A row that is not what it should be fails the batch.
+        wallets.set(UserId(1), Cents(4));
+        connection.execute("UPDATE wallets SET balance = 7 WHERE user_id = 1", []).unwrap();
+        assert!(wallets.flush(&connection).is_err());
+        wallets.forget_all();
+        assert_eq!(wallets.get(&connection, UserId(1), 0).unwrap().unwrap().balance, Balance::Money(Cents(7)));
+    }
 
     #[test]
     fn wallets_of_many_users_are_loaded_without_preparing_the_statement_anew() {
