@@ -13,6 +13,11 @@ use super::refusal::OpenError;
 /// How long a start, a reader or a tool waits for another program's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pages that the writer's connection keeps: enough for the rows of as many wallets as it remembers by default.
+const WRITER_CACHE_KIB: u32 = 4_096;
+/// Pages that each connection keeps which only reads: the inner ones of its indexes. The rest comes from the operating system's memory.
+const READER_CACHE_KIB: u32 = 1_024;
+
 /// Finds or makes the file and refuses what is no SQLite database. The path comes back without links, so that the
 /// file can be told from one that is put in its place.
 pub(super) fn prepare_file(path: &Path, create: bool) -> Result<PathBuf, OpenError> {
@@ -56,7 +61,10 @@ pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(error)?;
     connection
-        .execute_batch("PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -16384;")
+        .execute_batch(&format!(
+            "PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
+             PRAGMA cache_size = -{WRITER_CACHE_KIB};"
+        ))
         .map_err(error)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -68,7 +76,8 @@ pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     connection.busy_timeout(PATIENCE).map_err(error)?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -4096;").map_err(error)?;
+    let settings = format!("PRAGMA query_only = ON; PRAGMA cache_size = -{READER_CACHE_KIB};");
+    connection.execute_batch(&settings).map_err(error)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
