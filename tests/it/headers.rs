@@ -53,11 +53,11 @@ fn a_client_cannot_say_who_it_is() {
     let scene = Scene::new();
     let request = scene
         .get()
-        .field("Keytoll-User-Id", "666")
-        .field("keytoll_user_id", "666")
-        .field("KEYTOLL-KEY-ID", "666")
-        .field("Keytoll.Key.Id", "666")
-        .field("Keytoll_Anything", "666")
+        .field("Keytoll-User-Id", "somebody-else")
+        .field("keytoll_user_id", "somebody-else")
+        .field("KEYTOLL-KEY-ID", "somebody-else")
+        .field("Keytoll.Key.Id", "somebody-else")
+        .field("Keytoll_Anything", "somebody-else")
         .field("Connection", "Keytoll-User-Id, keytoll-charge-id, X-Request-Id, X-Forwarded-For")
         .field("X-Forwarded-For", "6.6.6.6")
         .field("X_Forwarded_For", "6.6.6.6")
@@ -67,7 +67,7 @@ fn a_client_cannot_say_who_it_is() {
     let head = call.head.clone();
     call.reply(OK);
     client.reply().assert_receipt(10, 490);
-    assert!(!format!("{head:?}").contains("666"), "{head:?}");
+    assert!(!format!("{head:?}").contains("somebody-else"), "{head:?}");
     assert!(!format!("{head:?}").contains("6.6.6.6"), "{head:?}");
     assert_eq!(head.number("keytoll-user-id"), Some(scene.customer.id));
     assert!(head.number("keytoll-charge-id").is_some());
@@ -117,12 +117,12 @@ fn an_upstream_cannot_write_a_receipt() {
     let scene = Scene::new();
     let (mut client, call) = scene.forwarded(&scene.get());
     call.reply(
-        "HTTP/1.1 200 OK\r\nKeytoll-Cost-Cents: 0\r\nkeytoll_balance_cents: 666\r\nKeytoll-Anything: 666\r\n\
+        "HTTP/1.1 200 OK\r\nKeytoll-Cost-Cents: 0\r\nkeytoll_balance_cents: somebody-else\r\nKeytoll-Anything: somebody-else\r\n\
          Connection: Keytoll-Charge-Id\r\nContent-Length: 0\r\n\r\n",
     );
     let reply = client.reply();
     reply.assert_receipt(10, 490);
-    assert!(!format!("{:?}", reply.head).contains("666"), "{reply:?}");
+    assert!(!format!("{:?}", reply.head).contains("somebody-else"), "{reply:?}");
 }
 
 #[test]
