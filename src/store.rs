@@ -91,9 +91,6 @@ use wallets::Wallets;
 use write::{Synced, WriteFault, WriteTx};
 use writer::{Parts, Writer, now_unix_ms};
 
-/// How long the writer may be silent before that counts as trouble, however short the other waits are.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-
 /// Who opens the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -226,8 +223,7 @@ impl Store {
     pub fn trouble(&self) -> Option<Unavailable> {
         let trouble = self.shared.health.trouble();
         // The writer looks at the file many times a second, unless the operating system does not come back to it.
-        let patience = self.shared.queue.limits.hold_timeout.max(LEAST_PATIENCE);
-        trouble.or_else(|| (self.view_age() > patience).then_some(Unavailable::TooLate))
+        trouble.or_else(|| (self.view_age() > self.shared.queue.limits.patience()).then_some(Unavailable::TooLate))
     }
 
     /// Says when the process has to stop because going on would be unsafe.
@@ -310,7 +306,7 @@ fn spawn_writer(writer: Writer, queue: Arc<Queue>, health: Arc<Health>) -> std::
                 if thread::panicking() {
                     self.1.stop(Fatal::WriterDied);
                 }
-                self.0.abandon();
+                writer::tell_left(&self.0.abandon());
             }
         }
         let _closes = Closes(queue, health);

@@ -17,6 +17,9 @@ use super::write::WriteJob;
 use crate::config::Limits;
 use crate::model::{ChargeId, Retryable};
 
+/// The least of [`QueueLimits::patience`], however short the other waits are.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The bounds of the queue and of the waits in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
@@ -25,6 +28,13 @@ pub(super) struct QueueLimits {
     pub(super) hold_timeout: Duration,
     pub(super) settle_timeout: Duration,
     pub(super) sync_late: Duration,
+}
+
+impl QueueLimits {
+    /// How long the writer may be silent before that counts as trouble.
+    pub(super) fn patience(&self) -> Duration {
+        self.hold_timeout.max(LEAST_PATIENCE)
+    }
 }
 
 impl From<&Limits> for QueueLimits {
@@ -319,15 +329,12 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Takes no more messages and drops those that wait: their senders tell whoever waits.
-    pub(super) fn abandon(&self) {
+    /// Takes no more messages, and gives back those that wait: once they are dropped, their senders tell whoever waits.
+    pub(super) fn abandon(&self) -> Vec<Command> {
         self.close();
-        let left = {
-            let mut inner = self.lock();
-            inner.abandoned = true;
-            std::mem::take(&mut inner.commands)
-        };
-        drop(left);
+        let mut inner = self.lock();
+        inner.abandoned = true;
+        inner.commands.drain(..).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

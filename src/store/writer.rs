@@ -2,9 +2,9 @@
 //!
 //! A turn of its loop takes what waits in the queue, does it in one `BEGIN IMMEDIATE` transaction, commits, and only
 //! then answers; what must be on the disk by then is answered by another thread, after a sync. While it commits, the next
-//! batch gathers. What could not be committed is refused (holds, admin writes) or kept for the next turn (settlements). It
-//! never waits inside of SQLite, nor for the disk: while another program holds the lock, or a sync does not come back,
-//! deadlines go on being kept.
+//! batch gathers. What could not be committed is refused (holds, admin writes) or kept for the next turn (settlements).
+//! While another program holds the lock, or a sync does not come back, it begins nothing, and deadlines go on being kept. It
+//! waits for the disk itself when SQLite begins the log anew, and when it reserves ids.
 
 mod answers;
 mod chores;
@@ -189,7 +189,15 @@ impl Writer {
                 RETRY
             };
             batch.append(&mut self.kept);
-            let most = self.parts.batch.saturating_sub(batch.len()).max(1);
+            let most = self.parts.batch.saturating_sub(batch.len());
+            if self.disk.late_for().is_some() {
+                self.disk.wait_until_idle(Instant::now() + RETRY);
+            } else if most == 0 {
+                std::thread::sleep(patience);
+            }
+            let patience = if most == 0 { Duration::ZERO } else { patience };
+            // Asked before: whatever it queues to be undone is in the queue by then.
+            let disk_was_idle = self.disk.is_idle();
             let closed = self.parts.queue.take(&mut batch, most, patience);
             self.parts.queue.take_heads(&mut self.heads);
             self.expire(&mut batch);
@@ -197,8 +205,7 @@ impl Writer {
             if closed {
                 let give_up_at = *give_up_at.get_or_insert_with(|| Instant::now() + LAST);
                 let is_empty = batch.is_empty() && self.heads.is_empty();
-                if is_empty && !self.disk.is_idle() && self.disk.wait_until_idle(give_up_at) {
-                    // What was late is in the queue now, to be undone.
+                if is_empty && !disk_was_idle && self.disk.wait_until_idle(give_up_at) {
                     continue;
                 }
                 if is_empty || Instant::now() >= give_up_at {
@@ -230,8 +237,14 @@ impl Writer {
         {
             return self.failed(items(batch), Failure::from(error));
         }
-        if !batch.is_empty() && self.disk.is_late() {
-            return self.keep(items(batch), Unavailable::TooLate);
+        if let Some(late) = self.disk.late_for() {
+            if late > self.parts.queue.limits.patience() {
+                self.parts.health.note(Err(Unavailable::TooLate));
+            }
+            if !batch.is_empty() {
+                self.keep(items(batch), Unavailable::TooLate);
+            }
+            return;
         }
         let chores = Instant::now() >= self.chores_at;
         if batch.is_empty() && self.heads.is_empty() && self.seen == self.absorbed && !chores {
@@ -324,6 +337,11 @@ impl Writer {
         failpoint::reach("batch-done");
         Ok(())
     }
+}
+
+/// Says which of the messages that nobody will do any more cost somebody money.
+pub(super) fn tell_left(left: &[Command]) {
+    answers::tell_not_undone(&answers::not_undone(left));
 }
 
 fn items(batch: &mut Vec<Command>) -> Vec<Item> {

@@ -12,6 +12,8 @@ mod sync;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use crate::harness::{Answer, Crowd, GatewayBuilder, Ground, OK, Process, Shim, Upstream, until};
 
 /// What a request costs: the price of [`crate::harness::Api`] when nothing else is said.
@@ -44,6 +46,13 @@ impl Scene {
 
     fn start(&self) -> Process {
         self.gateway().spawn()
+    }
+
+    /// A reader that keeps the log from beginning anew as long as it is there: that would cost the committing thread a sync.
+    fn pin_log(&self) -> Connection {
+        let reader = self.ground.database().open();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM users").unwrap();
+        reader
     }
 
     /// One in the making, under the shim.

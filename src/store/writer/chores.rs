@@ -106,6 +106,9 @@ impl Writer {
         let Some(checkpointer) = &self.parts.checkpointer else { return };
         self.parts.metrics.wal_bytes.set(i64::try_from(self.wal_bytes).unwrap_or(i64::MAX));
         self.parts.metrics.wallets_cached.set(i64::try_from(self.wallets.len()).unwrap_or(i64::MAX));
+        if self.disk.late_for().is_some() {
+            return;
+        }
         let is_late = self.wal_bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
         if checkpointer.take_little_left() || is_late {
             self.checkpoint_at = Instant::now() + CHECKPOINT;
@@ -121,6 +124,17 @@ impl Writer {
 
     /// The last transaction: unused ids go back, and this instance has ended.
     pub(super) fn finish(mut self) {
+        if !self.disk.is_idle() {
+            tracing::warn!("stopping while the disk does not answer: waiting for it");
+        }
+        self.disk.end();
+        // Captures that were late until now are to be undone.
+        let mut left = std::mem::take(&mut self.kept);
+        self.parts.queue.take(&mut left, usize::MAX, Duration::ZERO);
+        if !left.is_empty() && !self.parts.health.is_fatal() {
+            self.turn(&mut left);
+        }
+        self.kept.append(&mut left);
         tell_not_undone(&not_undone(&self.kept));
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {

@@ -14,13 +14,13 @@ use std::mem;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::answers::{Answered, Post, answer_settlement, tell_not_undone};
 use crate::failpoint;
 use crate::store::health::Health;
 use crate::store::identity::Identity;
-use crate::store::ledger::Settled;
+use crate::store::ledger::{Settled, Wanted};
 use crate::store::queue::{Command, Queue, SettleCommand};
 use crate::store::refusal::{Fatal, Unavailable};
 use crate::store::write::WriteJob;
@@ -59,6 +59,7 @@ struct State {
     /// Spans of charges that are settled now, for the writer's mark.
     settled: Vec<u64>,
     closed: bool,
+    has_ended: bool,
 }
 
 impl State {
@@ -84,25 +85,34 @@ impl Disk {
         let shared = Arc::new(Shared { state, filled, done, log, identity, queue, health, metrics });
         let own = Arc::clone(&shared);
         let thread = thread::Builder::new().name("keytoll-sync".into()).spawn(move || {
-            let _stops = StopsOnPanic(&own);
+            let _ends = Ends(&own);
             own.run();
         })?;
         Ok(Disk { shared, thread: Some(thread) })
     }
 
-    /// Has these answered after a sync that begins from now on.
+    /// Has these answered after a sync that begins from now on. Once the thread has ended they are answered here.
     pub(super) fn submit(&self, committed: Vec<Committed>) {
         if committed.is_empty() {
             return;
         }
-        self.shared.lock().waiting.extend(committed);
+        let mut state = self.shared.lock();
+        if state.has_ended {
+            drop(state);
+            let settled = self.shared.bring_to_rest(committed);
+            self.shared.lock().settled.extend(settled);
+            return;
+        }
+        state.waiting.extend(committed);
+        drop(state);
         self.shared.filled.notify_one();
     }
 
-    /// Whether a sync takes so long that nothing more should be begun: it would go upstream for a disk that does not answer.
-    pub(super) fn is_late(&self) -> bool {
-        let late = self.shared.queue.limits.sync_late;
-        self.shared.lock().syncing.is_some_and(|since| since.elapsed() >= late)
+    /// For how long a sync has been under way, when that is so long that nothing more should be begun: it would go upstream
+    /// for a disk that does not answer.
+    pub(super) fn late_for(&self) -> Option<Duration> {
+        let under_way = self.shared.lock().syncing?.elapsed();
+        (under_way >= self.shared.queue.limits.sync_late).then_some(under_way)
     }
 
     /// Whether nothing waits for a sync.
@@ -117,6 +127,17 @@ impl Disk {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_idle()
     }
 
+    /// Ends the thread, when all is answered that was handed over: a sync that does not come back is waited for.
+    pub(super) fn end(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.filled.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that syncs ended with a panic");
+        }
+    }
+
     /// The spans of charges that were settled since this was last asked.
     pub(super) fn take_settled(&self) -> Vec<u64> {
         mem::take(&mut self.shared.lock().settled)
@@ -125,13 +146,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.filled.notify_one();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that syncs ended with a panic");
-        }
+        self.end();
     }
 }
 
@@ -148,15 +163,23 @@ impl Shared {
             }
             state.syncing = Some(Instant::now());
             drop(state);
-            let settled = match self.sync() {
-                Ok(()) => self.answer(committed),
-                Err(reason) => self.refuse(committed, reason),
-            };
+            let settled = self.bring_to_rest(committed);
             let mut state = self.lock();
             state.syncing = None;
             state.settled.extend(settled);
             drop(state);
             self.done.notify_all();
+        }
+    }
+
+    /// Syncs and answers. The spans of what is settled.
+    fn bring_to_rest(&self, committed: Vec<Committed>) -> Vec<u64> {
+        match self.sync() {
+            Ok(()) => self.answer(committed),
+            Err(reason) => {
+                self.refuse(committed, reason);
+                Vec::new()
+            }
         }
     }
 
@@ -183,7 +206,6 @@ impl Shared {
         Ok(())
     }
 
-    /// The spans of what is settled.
     fn answer(&self, committed: Vec<Committed>) -> Vec<u64> {
         let mut post = Post::default();
         let mut spans = Vec::with_capacity(committed.len());
@@ -210,11 +232,15 @@ impl Shared {
     }
 
     /// What is committed may not be on the disk: who waits is told that nothing is known, and the next start finds it as it is.
-    fn refuse(&self, committed: Vec<Committed>, reason: Unavailable) -> Vec<u64> {
+    fn refuse(&self, committed: Vec<Committed>, reason: Unavailable) {
         let mut post = Post::default();
+        let mut stay = Vec::new();
         for item in committed {
             match item {
-                Committed::Settle(command, _) => {
+                Committed::Settle(command, settled) => {
+                    if command.wanted == Wanted::Undo || (command.is_capture() && settled == Settled::Captured) {
+                        stay.push(command.facts.id.0);
+                    }
                     if let Some(reply) = command.reply {
                         post.add(reply.address(Settled::Unknown));
                     }
@@ -223,7 +249,7 @@ impl Shared {
             }
         }
         post.send();
-        Vec::new()
+        tell_not_undone(&stay);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -231,17 +257,20 @@ impl Shared {
     }
 }
 
-/// Without this thread nothing is answered any more: the process must stop, and who waits is told.
-struct StopsOnPanic<'a>(&'a Shared);
+/// At the end of the thread, also by a panic: the process must stop then, and who waits is told.
+struct Ends<'a>(&'a Shared);
 
-impl Drop for StopsOnPanic<'_> {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.has_ended = true;
+        state.syncing = None;
+        let left = mem::take(&mut state.waiting);
+        drop(state);
         if thread::panicking() {
             self.0.health.stop(Fatal::WriterDied);
-            let left = mem::take(&mut self.0.lock().waiting);
-            self.0.lock().syncing = None;
-            drop(left);
-            self.0.done.notify_all();
+            self.0.refuse(left, Unavailable::Unsafe);
         }
+        self.0.done.notify_all();
     }
 }

@@ -39,6 +39,7 @@ fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     let scene = Scene::new();
     let gateway = scene.gateway().limit("settle_timeout_ms", 1_000).limit("hold_timeout_ms", 1_000);
     let process = gateway.spawn();
+    let _pinned = scene.pin_log();
     let request = process.get("/").key(&scene.ground.key);
     request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
     scene.shim.set(Word::HangSyncs, 1);
@@ -51,6 +52,9 @@ fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     request.send().assert_problem(503, "billing-unavailable");
     assert_eq!(scene.upstream.seen(), 2);
     until("the reason", || process.trouble().is_some_and(|reason| reason.contains("did not answer in time")));
+    // It stays, also when nothing waits any more.
+    request.send().assert_problem(503, "billing-unavailable");
+    assert!(process.trouble().is_some());
     scene.shim.set(Word::HangSyncs, 0);
     let ended = Instant::now();
     until("the undoing", || scene.ground.database().charges(2) == 1);
@@ -68,6 +72,7 @@ fn neither_a_hold_nor_the_application_waits_for_the_sync_of_a_capture() {
     let scene = Scene::new();
     let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 600_000);
     let process = gateway.spawn();
+    let _pinned = scene.pin_log();
     let request = process.get("/").key(&scene.ground.key);
     request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
     scene.shim.set(Word::HangSyncs, 1);
@@ -91,6 +96,7 @@ fn a_capture_is_not_final_before_its_sync() {
     // Long enough that the mark of what is final is moved meanwhile, once a second.
     let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 2_500);
     let process = gateway.spawn();
+    let _pinned = scene.pin_log();
     let request = process.get("/").key(&scene.ground.key);
     request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
     scene.shim.set(Word::HangSyncs, 1);
@@ -104,5 +110,41 @@ fn a_capture_is_not_final_before_its_sync() {
     scene.shim.set(Word::HangSyncs, 0);
     until("the undoing", || database.charges(2) == 1);
     process.stop();
+    scene.assert_accounts(&[]);
+}
+
+#[test]
+fn without_a_request_too_a_disk_that_does_not_answer_is_told() {
+    let scene = Scene::new();
+    let gateway = scene.gateway().limit("settle_timeout_ms", 600_000).limit("hold_timeout_ms", 1_000);
+    let process = gateway.spawn();
+    let _pinned = scene.pin_log();
+    let request = process.get("/").key(&scene.ground.key);
+    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
+    scene.shim.set(Word::HangSyncs, 1);
+    let mut client = request.open();
+    until("the reason", || process.trouble().is_some_and(|reason| reason.contains("did not answer in time")));
+    scene.shim.set(Word::HangSyncs, 0);
+    client.reply().assert_receipt(PRICE, 1_000_000_000 - 2 * PRICE);
+    until("ready", || process.trouble().is_none());
+    process.stop();
+}
+
+#[test]
+fn a_capture_that_is_late_at_the_stop_is_undone_before_the_end() {
+    let scene = Scene::new();
+    let gateway = scene.gateway().drain_timeout_ms(0).limit("settle_timeout_ms", 100);
+    let mut process = gateway.spawn();
+    let _pinned = scene.pin_log();
+    let request = process.get("/").key(&scene.ground.key);
+    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
+    scene.shim.set(Word::HangSyncs, 1);
+    request.send().assert_problem(503, "billing-unavailable");
+    process.signal("TERM");
+    until("the end of its patience", || process.has_said("stopping while the disk does not answer"));
+    scene.shim.set(Word::HangSyncs, 0);
+    assert!(process.wait().success());
+    let database = scene.ground.database();
+    assert_eq!((database.charges(0), database.charges(1), database.charges(2)), (0, 1, 1));
     scene.assert_accounts(&[]);
 }
