@@ -153,10 +153,14 @@ impl Drop for Disk {
 impl Shared {
     fn run(&self) {
         loop {
-            let mut state = self
+            let state = self
                 .filled
                 .wait_while(self.lock(), |state| state.waiting.is_empty() && !state.closed)
                 .unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            // As the writer does: where it shares a core with this thread, it may have more to hand over.
+            thread::yield_now();
+            let mut state = self.lock();
             let committed = mem::take(&mut state.waiting);
             if committed.is_empty() {
                 return;
