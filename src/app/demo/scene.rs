@@ -132,6 +132,11 @@ listen = "{admin}"
 path = "{database}"
 create = true
 
+# For one who tries it: as few open files as every system allows.
+[limits]
+connections = 256
+requests = 256
+
 [[api]]
 name = "weather"
 path = "/weather"
