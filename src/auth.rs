@@ -49,14 +49,11 @@ pub struct Known {
     generation: AtomicU64,
     /// Since [`Auth::started`]: half as long as an `Instant`.
     loaded_us: u64,
-    /// The place of its API in the configuration; [`NO_API`] for one that is not there.
-    api: u32,
+    /// The place of its API in the configuration; `None` for one that is not there.
+    api: Option<u32>,
     /// Whether its row holds the key itself, not its digest.
     is_plain: bool,
 }
-
-/// The API of a key that is good for none of those that are configured.
-const NO_API: u32 = u32::MAX;
 
 impl Known {
     /// The owner.
@@ -71,7 +68,7 @@ impl Known {
 
     /// The only API that the key is good for, by its place in the configuration; `None` when it is not there.
     pub fn api(&self) -> Option<usize> {
-        usize::try_from(self.api).ok().filter(|_| self.api != NO_API)
+        self.api.and_then(|place| usize::try_from(place).ok())
     }
 
     /// Who the key stands for; `key` is the one that was authenticated.
@@ -117,7 +114,7 @@ pub struct Auth {
 impl Auth {
     /// An empty view. `apis`: the names of all APIs, in the order of the configuration.
     pub fn new(store: Store, keys: &KeysConfig, limits: &Limits, apis: &[Arc<str>], metrics: Arc<AuthMetrics>) -> Auth {
-        let apis = Arc::new(apis.iter().cloned().zip(0..NO_API).collect());
+        let apis = Arc::new(apis.iter().cloned().zip(0..).collect());
         let known = Cache::builder().max_capacity(limits.cached_keys).build_with_hasher(RandomState::default());
         let refusals = Cache::builder().max_capacity(limits.cached_refusals).time_to_live(limits.refusal_ttl).build();
         let (prefix, key_ttl, started) = (keys.prefix.clone(), limits.key_ttl, Instant::now());
@@ -248,7 +245,7 @@ impl Auth {
                     key_id: principal.key_id,
                     generation: AtomicU64::new(generation.to_u64()),
                     loaded_us,
-                    api: self.apis.get(&*api_name).copied().unwrap_or(NO_API),
+                    api: self.apis.get(&*api_name).copied(),
                     is_plain: !principal.stored_key.is_digest(),
                 }));
             }

@@ -31,7 +31,7 @@ impl ApiKey {
     }
 
     fn of(text: &str) -> ApiKey {
-        ApiKey { text: text.into(), digest: KeyDigest(Sha256::digest(text.as_bytes()).into()) }
+        ApiKey { text: text.into(), digest: KeyDigest::of(text) }
     }
 
     /// SHA-256 of the key.
@@ -78,6 +78,10 @@ pub enum KeyShape {
 pub struct KeyDigest(pub [u8; 32]);
 
 impl KeyDigest {
+    fn of(text: &str) -> KeyDigest {
+        KeyDigest(Sha256::digest(text.as_bytes()).into())
+    }
+
     /// `sha256:` and 64 hex digits, as `api_keys.key` holds it.
     pub fn to_stored(self) -> StoredKey {
         StoredKey(Stored::Digest(self))
@@ -146,11 +150,7 @@ impl StoredKey {
     /// What may be shown of a stored key that no hint was kept for: the first 8 digits of its digest.
     pub fn digest_hint(&self) -> KeyHint {
         let text = self.expose();
-        let stored = if text.starts_with(DIGEST_MARK) {
-            text
-        } else {
-            Cow::Owned(KeyDigest(Sha256::digest(text.as_bytes()).into()).to_text())
-        };
+        let stored = if text.starts_with(DIGEST_MARK) { text } else { Cow::Owned(KeyDigest::of(&text).to_text()) };
         KeyHint(stored.get(..DIGEST_MARK.len() + 8).unwrap_or(&stored).to_owned())
     }
 }

@@ -82,7 +82,7 @@ impl Store {
         };
         let stored = match storage {
             KeyStorage::Sha256 => issued.key.digest().to_stored(),
-            KeyStorage::Plain => StoredKey::from_column(issued.key.expose()),
+            KeyStorage::Plain => issued.key.to_stored(),
         };
         let (api_name, hint) = (api_name.to_owned(), issued.hint);
         let record = self.write(move |tx| issue(tx, user_id, api_name, &stored, hint)).await?;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
+pub(super) use self::answers::tell_left;
 use self::disk::Disk;
 use super::batch::{Batch, Ground, Item};
 use super::charge_ids::{ChargeIds, Spans};
@@ -75,7 +76,7 @@ pub(super) struct Parts {
 pub(super) struct Writer {
     parts: Parts,
     disk: Disk,
-    identity: Identity,
+    identity: Arc<Identity>,
     /// Of the log's file after the last transaction.
     wal_bytes: u64,
     wallets: Wallets,
@@ -138,9 +139,10 @@ impl Writer {
     /// What SQLite says, or what keeps the thread that syncs from starting.
     pub(super) fn new(parts: Parts) -> Result<Writer, OpenError> {
         let error = |error| open_error(&parts.path, error);
+        let identity = Arc::new(Identity::of(&parts.path));
         let (queue, health, metrics) =
             (Arc::clone(&parts.queue), Arc::clone(&parts.health), Arc::clone(&parts.metrics));
-        let disk = Disk::start(&parts.path, queue, health, metrics);
+        let disk = Disk::start(Arc::clone(&identity), queue, health, metrics);
         let disk = disk.map_err(|cause| OpenError::Io(parts.path.clone(), cause))?;
         let seen = data_version(&parts.connection).map_err(error)?;
         // Once the log has started over, a file that grew past its bound is cut back to it.
@@ -149,7 +151,7 @@ impl Writer {
         parts.connection.query_row(&limit, [], |_| Ok(())).map_err(error)?;
         let now = Instant::now();
         Ok(Writer {
-            identity: Identity::of(&parts.path),
+            identity,
             wal_bytes: 0,
             wallets: Wallets::new(parts.cached_wallets),
             generation: parts.view.generation(),
@@ -337,11 +339,6 @@ impl Writer {
         failpoint::reach("batch-done");
         Ok(())
     }
-}
-
-/// Says which of the messages that nobody will do any more cost somebody money.
-pub(super) fn tell_left(left: &[Command]) {
-    answers::tell_not_undone(&answers::not_undone(left));
 }
 
 fn items(batch: &mut Vec<Command>) -> Vec<Item> {

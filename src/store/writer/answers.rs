@@ -147,7 +147,7 @@ impl Writer {
 
     /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
     pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
-        tell_not_undone(&not_undone(batch));
+        tell_left(batch);
         let mut post = Post::default();
         for command in batch.drain(..) {
             match command {
@@ -188,13 +188,13 @@ pub(super) fn answer_settlement(
     Answered::Over(command.facts.span)
 }
 
-/// The charges that were to be undone, of what is left over.
-pub(super) fn not_undone(left: &[Command]) -> Vec<i64> {
+/// Says which of the messages that nobody will do any more cost somebody money: what was to be undone.
+pub(in crate::store) fn tell_left(left: &[Command]) {
     let charges = left.iter().filter_map(|command| match command {
         Command::Settle(settle) if settle.wanted == Wanted::Undo => Some(settle.facts.id.0),
         Command::Settle(_) | Command::Hold(_) | Command::Write(_) => None,
     });
-    charges.collect()
+    tell_not_undone(&charges.collect::<Vec<_>>());
 }
 
 /// Names charges that stay captured, though their clients were told that nothing was charged: nobody else can undo that.

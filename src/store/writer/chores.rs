@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::answers::{not_undone, tell_not_undone};
+use super::answers::tell_left;
 use super::{CHECKPOINT, CHORES, Failure, OWN_LOCK, Writer, now_unix_ms, schema_version};
 use crate::failpoint;
 use crate::store::checkpoint;
@@ -135,7 +135,7 @@ impl Writer {
             self.turn(&mut left);
         }
         self.kept.append(&mut left);
-        tell_not_undone(&not_undone(&self.kept));
+        tell_left(&self.kept);
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {
             return self.rescue();

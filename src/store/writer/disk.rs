@@ -11,7 +11,6 @@
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -45,7 +44,7 @@ struct Shared {
     /// A sync has ended, and all that waited for it are answered.
     done: Condvar,
     log: File,
-    identity: Identity,
+    identity: Arc<Identity>,
     queue: Arc<Queue>,
     health: Arc<Health>,
     metrics: Arc<StoreMetrics>,
@@ -69,17 +68,16 @@ impl State {
 }
 
 impl Disk {
-    /// Of the database at `path`, which has its log by now.
+    /// Of these files.
     ///
     /// # Errors
     /// The log cannot be opened, or no thread can be started.
     pub(super) fn start(
-        path: &Path,
+        identity: Arc<Identity>,
         queue: Arc<Queue>,
         health: Arc<Health>,
         metrics: Arc<StoreMetrics>,
     ) -> io::Result<Disk> {
-        let identity = Identity::of(path);
         let log = identity.open_log()?;
         let (state, filled, done) = (Mutex::default(), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state, filled, done, log, identity, queue, health, metrics });
@@ -99,9 +97,7 @@ impl Disk {
         let mut state = self.shared.lock();
         if state.has_ended {
             drop(state);
-            let settled = self.shared.bring_to_rest(committed);
-            self.shared.lock().settled.extend(settled);
-            return;
+            return self.shared.bring_to_rest(committed);
         }
         state.waiting.extend(committed);
         drop(state);
@@ -167,24 +163,24 @@ impl Shared {
             }
             state.syncing = Some(Instant::now());
             drop(state);
-            let settled = self.bring_to_rest(committed);
-            let mut state = self.lock();
-            state.syncing = None;
-            state.settled.extend(settled);
-            drop(state);
-            self.done.notify_all();
+            self.bring_to_rest(committed);
         }
     }
 
-    /// Syncs and answers. The spans of what is settled.
-    fn bring_to_rest(&self, committed: Vec<Committed>) -> Vec<u64> {
-        match self.sync() {
+    /// Syncs and answers.
+    fn bring_to_rest(&self, committed: Vec<Committed>) {
+        let settled = match self.sync() {
             Ok(()) => self.answer(committed),
             Err(reason) => {
                 self.refuse(committed, reason);
                 Vec::new()
             }
-        }
+        };
+        let mut state = self.lock();
+        state.syncing = None;
+        state.settled.extend(settled);
+        drop(state);
+        self.done.notify_all();
     }
 
     /// Brings the log to the disk. After a failure nothing is: a second sync may falsely succeed.
@@ -210,6 +206,7 @@ impl Shared {
         Ok(())
     }
 
+    /// The spans of what is settled.
     fn answer(&self, committed: Vec<Committed>) -> Vec<u64> {
         let mut post = Post::default();
         let mut spans = Vec::with_capacity(committed.len());

@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use rusqlite::Connection;
+
 use super::{PRICE, RESUMED, Scene};
-use crate::harness::{DATABASE, EIO, WAL, Word, until};
+use crate::harness::{DATABASE, EIO, GatewayBuilder, Process, Request, WAL, Word, until};
 
 /// A sync of these files fails under traffic: the program stops, and the next start finds everything.
 #[track_caller]
@@ -34,15 +36,21 @@ fn when_a_checkpoints_sync_fails_the_program_stops_and_nothing_delivered_is_lost
     a_sync_that_fails(DATABASE);
 }
 
+/// A gateway that has served one request, and whose syncs hang from now on. The log stays pinned with the connection.
+fn hanging(scene: &Scene, gateway: GatewayBuilder) -> (Process, Request, Connection) {
+    let process = gateway.spawn();
+    let pinned = scene.pin_log();
+    let request = process.get("/").key(&scene.ground.key);
+    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
+    scene.shim.set(Word::HangSyncs, 1);
+    (process, request, pinned)
+}
+
 #[test]
 fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     let scene = Scene::new();
     let gateway = scene.gateway().limit("settle_timeout_ms", 1_000).limit("hold_timeout_ms", 1_000);
-    let process = gateway.spawn();
-    let _pinned = scene.pin_log();
-    let request = process.get("/").key(&scene.ground.key);
-    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
-    scene.shim.set(Word::HangSyncs, 1);
+    let (process, request, _pinned) = hanging(&scene, gateway);
     let told = request.send();
     told.assert_problem(503, "billing-unavailable");
     assert!(told.head.number("retry-after").is_some());
@@ -71,11 +79,7 @@ fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
 fn neither_a_hold_nor_the_application_waits_for_the_sync_of_a_capture() {
     let scene = Scene::new();
     let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 600_000);
-    let process = gateway.spawn();
-    let _pinned = scene.pin_log();
-    let request = process.get("/").key(&scene.ground.key);
-    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
-    scene.shim.set(Word::HangSyncs, 1);
+    let (process, request, _pinned) = hanging(&scene, gateway);
     let mut first = request.open();
     until("the sync of its capture", || scene.shim.get(Word::Hanging) > 0);
     let mut second = request.open();
@@ -95,11 +99,7 @@ fn a_capture_is_not_final_before_its_sync() {
     let scene = Scene::new();
     // Long enough that the mark of what is final is moved meanwhile, once a second.
     let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 2_500);
-    let process = gateway.spawn();
-    let _pinned = scene.pin_log();
-    let request = process.get("/").key(&scene.ground.key);
-    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
-    scene.shim.set(Word::HangSyncs, 1);
+    let (process, request, _pinned) = hanging(&scene, gateway);
     let mut late = request.open();
     let database = scene.ground.database();
     until("the capture", || database.charges(1) == 2);
@@ -117,11 +117,7 @@ fn a_capture_is_not_final_before_its_sync() {
 fn without_a_request_too_a_disk_that_does_not_answer_is_told() {
     let scene = Scene::new();
     let gateway = scene.gateway().limit("settle_timeout_ms", 600_000).limit("hold_timeout_ms", 1_000);
-    let process = gateway.spawn();
-    let _pinned = scene.pin_log();
-    let request = process.get("/").key(&scene.ground.key);
-    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
-    scene.shim.set(Word::HangSyncs, 1);
+    let (process, request, _pinned) = hanging(&scene, gateway);
     let mut client = request.open();
     until("the reason", || process.trouble().is_some_and(|reason| reason.contains("did not answer in time")));
     scene.shim.set(Word::HangSyncs, 0);
@@ -134,11 +130,7 @@ fn without_a_request_too_a_disk_that_does_not_answer_is_told() {
 fn a_capture_that_is_late_at_the_stop_is_undone_before_the_end() {
     let scene = Scene::new();
     let gateway = scene.gateway().drain_timeout_ms(0).limit("settle_timeout_ms", 100);
-    let mut process = gateway.spawn();
-    let _pinned = scene.pin_log();
-    let request = process.get("/").key(&scene.ground.key);
-    request.send().assert_receipt(PRICE, 1_000_000_000 - PRICE);
-    scene.shim.set(Word::HangSyncs, 1);
+    let (mut process, request, _pinned) = hanging(&scene, gateway);
     request.send().assert_problem(503, "billing-unavailable");
     process.signal("TERM");
     until("the end of its patience", || process.has_said("stopping while the disk does not answer"));

@@ -41,15 +41,17 @@ pub(crate) enum Started {
 
 /// The program with nothing of this process's environment.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_keytoll"));
-    command.env_clear().stdin(Stdio::null());
-    command
+    alone(Command::new(env!("CARGO_BIN_EXE_keytoll")))
 }
 
 /// The same, after the shell's `ulimit`.
 fn program_with_files(limit: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!(r#"ulimit {limit} && exec "$0" "$@""#), env!("CARGO_BIN_EXE_keytoll")]);
+    alone(command)
+}
+
+fn alone(mut command: Command) -> Command {
     command.env_clear().stdin(Stdio::null());
     command
 }
