@@ -10,8 +10,9 @@ use super::answer::{Caller, created};
 use super::fields::Fields;
 use super::params::Params;
 use super::path::Ids;
-use super::problem::{Problem, Resource};
+use super::problem::not_found;
 use super::{AdminState, LOG_TARGET, value};
+use crate::http::Problem;
 use crate::model::{KeyId, UserId};
 use crate::store::{KeyFilter, KeyRecord, Page};
 
@@ -41,7 +42,7 @@ pub(super) async fn list_of_user(
     let filter = KeyFilter { user_id: Some(UserId(user)), api_name: params.text("api_name") };
     let wish = params.page()?;
     if admin.store.user(UserId(user)).await?.is_none() {
-        return Err(Problem::NotFound(Resource::User));
+        return Err(not_found("user"));
     }
     Ok(Json(admin.store.keys(filter, wish).await?))
 }
@@ -68,7 +69,7 @@ pub(super) async fn issue(
 
 /// `GET /v1/keys/{id}`
 pub(super) async fn show(State(admin): State<AdminState>, Ids([key]): Ids<1>) -> Result<Json<KeyRecord>, Problem> {
-    admin.store.key(KeyId(key)).await?.map(Json).ok_or(Problem::NotFound(Resource::Key))
+    admin.store.key(KeyId(key)).await?.map(Json).ok_or_else(|| not_found("key"))
 }
 
 /// `PATCH /v1/keys/{id}`

@@ -1,7 +1,5 @@
 //! `/healthz`, `/readyz` and `/metrics`: for whoever watches the process; no token.
 
-use std::sync::atomic::Ordering;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -33,7 +31,7 @@ pub(super) async fn health() -> Response {
 /// Whether requests should be sent here, and why not.
 pub(super) async fn readiness(State(admin): State<AdminState>) -> Response {
     let mut reasons = Vec::new();
-    if admin.draining.load(Ordering::Acquire) {
+    if admin.lifecycle.is_draining() {
         reasons.push("the gateway is draining");
     }
     reasons.extend(admin.store.trouble().map(Unavailable::reason));

@@ -181,7 +181,30 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::<Settings>::new("log.filter", |to, given| set(&mut to.log.filter, given.read(value::filter)))
         .also_variable("RUST_LOG"),
     Key::new("limits.connections", |to, given| set(&mut to.limits.connections, given.count(1..=1_000_000))),
+    Key::new("limits.probe_connections", |to, given| set(&mut to.limits.probe_connections, given.count(1..=10_000))),
+    Key::new("limits.probe_header_timeout_ms", |to, given| {
+        set(&mut to.limits.probe_header_timeout, given.millis(1..=HOUR_MS));
+    }),
+    Key::new("limits.connections_per_address", |to, given| {
+        set(&mut to.limits.connections_per_address, given.count(0..=1_000_000));
+    }),
+    Key::new("limits.connection_age_ms", |to, given| {
+        set(&mut to.limits.connection_age, given.millis(1..=365 * DAY_MS));
+    }),
+    // The kernel counts in seconds.
+    Key::new("limits.tcp_keepalive_ms", |to, given| {
+        set(&mut to.limits.tcp_keepalive, given.millis(1_000..=DAY_MS));
+    }),
+    Key::new("limits.tcp_user_timeout_ms", |to, given| {
+        set(&mut to.limits.tcp_user_timeout, given.millis(1_000..=DAY_MS));
+    }),
     Key::new("limits.requests", |to, given| set(&mut to.limits.requests, given.count(1..=1_000_000))),
+    Key::new("limits.requests_per_address", |to, given| {
+        set(&mut to.limits.requests_per_address, given.count(0..=1_000_000));
+    }),
+    Key::new("limits.requests_per_user", |to, given| {
+        set(&mut to.limits.requests_per_user, given.count(0..=1_000_000));
+    }),
     // hyper's buffer is never smaller than 8 KiB.
     Key::new("limits.header_bytes", |to, given| set(&mut to.limits.header_bytes, given.count(8_192..=MIB))),
     Key::new("limits.headers", |to, given| set(&mut to.limits.headers, given.count(1..=10_000))),
@@ -191,6 +214,21 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     }),
     Key::new("limits.request_body_idle_ms", |to, given| {
         set(&mut to.limits.request_body_idle, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.request_body_timeout_ms", |to, given| {
+        set(&mut to.limits.request_body_timeout, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.request_body_bytes_per_second", |to, given| {
+        set(&mut to.limits.request_body_bytes_per_second, given.large(1..=1 << 40));
+    }),
+    Key::new("limits.refused_body_bytes", |to, given| {
+        set(&mut to.limits.refused_body_bytes, given.large(0..=1 << 30));
+    }),
+    Key::new("limits.refused_body_idle_ms", |to, given| {
+        set(&mut to.limits.refused_body_idle, given.millis(1..=HOUR_MS));
+    }),
+    Key::new("limits.refused_body_timeout_ms", |to, given| {
+        set(&mut to.limits.refused_body_timeout, given.millis(1..=HOUR_MS));
     }),
     Key::new("limits.reply_write_idle_ms", |to, given| set(&mut to.limits.reply_write_idle, given.millis(1..=DAY_MS))),
     Key::new("limits.connect_timeout_ms", |to, given| set(&mut to.limits.connect_timeout, given.millis(1..=HOUR_MS))),

@@ -3,20 +3,18 @@
 //! Towards the upstream: what belongs to the client's connection, what could show the upstream another method, URL,
 //! client or identity than Keytoll saw, goes; what Keytoll knows is set after that, so that nothing a client lists in
 //! `Connection` can take it away. Towards the client: the upstream's connection fields and anything under `keytoll-`
-//! go, the request id and the receipt are set.
+//! go, and the receipt is set.
 //!
 //! Names are compared as lax upstreams (CGI, WSGI, PHP) read them: every character but letters and digits is a dash.
 
 mod client;
 mod hop;
-mod request_id;
 mod spelling;
 mod trace;
 mod upstream;
 
 pub(super) use client::{Receipt, to_client};
 pub(super) use hop::{clean_trailers, upgrade_requested};
-pub(super) use request_id::RequestId;
 pub(super) use upstream::{ForUpstream, Identity, Peer, to_upstream};
 
 use http::{HeaderName, HeaderValue};
@@ -33,9 +31,6 @@ pub(super) const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytol
 pub(super) const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
 /// `Keytoll-Balance-Cents`, to the client.
 pub(super) const KEYTOLL_BALANCE_CENTS: HeaderName = HeaderName::from_static("keytoll-balance-cents");
-/// `X-Request-Id`, both ways.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

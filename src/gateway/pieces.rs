@@ -10,10 +10,11 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, Request};
 
 use super::credential;
-use super::headers::{ForUpstream, Identity, Peer, Receipt, RequestId, to_client, to_upstream};
+use super::headers::{ForUpstream, Identity, Peer, Receipt, to_client, to_upstream};
 use super::route::RouteTable;
 use super::target::Target;
 use crate::config::CredentialSource;
+use crate::http::RequestId;
 use crate::model::{ApiKey, Cents, ChargeId, Principal};
 
 /// Reads the target of a request, puts its path into normal form and finds its route: the route's index. `None`: the
@@ -65,6 +66,6 @@ impl Sayings {
 
     /// Turns an upstream's header section into the one that goes to the client, with its receipt.
     pub fn to_client(&self, headers: &mut HeaderMap) {
-        to_client(headers, &self.request_id, Some(&self.receipt), None);
+        to_client(headers, Some(&self.receipt), None);
     }
 }

@@ -5,10 +5,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
 use super::path::{BadPath, normalize};
-use super::problem::{BadRequest, Problem};
+use super::probes::RESERVED;
+use super::problem::BadRequest;
 use super::route::{Match, RouteTable};
-use super::status::RESERVED;
 use crate::config::EncodedSlash;
+use crate::http::{Problem, ProblemKind};
 
 /// The target of a request, on its way to the form that is forwarded.
 pub(super) struct Target {
@@ -30,18 +31,18 @@ impl Target {
         // Methods are case-sensitive (RFC 9110 §9.1), and many upstreams forget it: `post` must not get past the price
         // of POST.
         if request.method().as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
-            return Err(Problem::BadRequest(BadRequest::Method));
+            return Err(BadRequest::Method.into());
         }
         let is_connect = request.method() == Method::CONNECT;
         let Some(original) = request.uri().path_and_query().cloned().filter(|_| !is_connect) else {
-            return Err(Problem::BadRequest(BadRequest::Target));
+            return Err(BadRequest::Target.into());
         };
         if original.path() == "*" {
-            return Err(Problem::BadRequest(BadRequest::Target));
+            return Err(BadRequest::Target.into());
         }
         if let Some(authority) = request.uri().authority() {
             let value = HeaderValue::from_str(host_and_port(authority.as_str()));
-            let value = value.map_err(|_| Problem::BadRequest(BadRequest::Host))?;
+            let value = value.map_err(|_| BadRequest::Host)?;
             request.headers_mut().insert(HOST, value);
         }
         let host = host(request)?;
@@ -50,19 +51,19 @@ impl Target {
 
     /// Finds the route, and puts the path into the form that is matched, priced and forwarded.
     pub(super) fn route<'r>(&mut self, routes: &'r RouteTable, method: &Method) -> Result<Match<'r>, Problem> {
-        let normalized = normalize(self.original.path()).map_err(Problem::BadPath)?;
+        let normalized = normalize(self.original.path())?;
         // In another spelling it is no probe, and it is no API's either.
         if normalized.as_str().starts_with(RESERVED) {
-            return Err(Problem::NoRoute);
+            return Err(ProblemKind::NoRoute.into());
         }
-        let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(Problem::NoRoute)?;
-        let path = normalized.settle(found.api.encoded_slash).map_err(Problem::BadPath)?;
+        let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(ProblemKind::NoRoute)?;
+        let path = normalized.settle(found.api.encoded_slash)?;
         if found.api.encoded_slash == EncodedSlash::Pass {
             // Many upstreams decode `%2F` before they route: it must not lead to another price there than here.
             let decoded = path.replace("%2F", "/").replace("%2f", "/");
             let same = |other: Match<'_>| other.route.index == found.route.index;
             if !routes.find(self.host.as_deref(), method, &decoded).is_some_and(same) {
-                return Err(Problem::BadPath(BadPath::EncodedSlash));
+                return Err(BadPath::EncodedSlash.into());
             }
         }
         let forwarded = found.forward_path(&path);
@@ -103,13 +104,13 @@ impl Target {
             (path, Some(query)) => format!("{path}?{query}"),
             (path, None) => path.to_owned(),
         };
-        text.parse::<PathAndQuery>().map(Uri::from).map_err(|_| Problem::BadRequest(BadRequest::Target))
+        text.parse::<PathAndQuery>().map(Uri::from).map_err(|_| BadRequest::Target.into())
     }
 }
 
 /// The one `Host` of the request; HTTP/1.0 may do without.
 fn host<B>(request: &Request<B>) -> Result<Option<Box<str>>, Problem> {
-    let bad = Problem::BadRequest(BadRequest::Host);
+    let bad = Problem::from(BadRequest::Host);
     let mut values = request.headers().get_all(HOST).iter();
     let Some(value) = values.next() else {
         return if request.version() == http::Version::HTTP_10 { Ok(None) } else { Err(bad) };

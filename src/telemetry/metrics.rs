@@ -4,6 +4,7 @@
 //! no label looked up and no lock taken. Everything is registered in one registry, which only [`Metrics::encode`] reads.
 
 mod auth;
+mod edge;
 mod gateway;
 mod histogram;
 mod store;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 pub use auth::AuthMetrics;
+pub use edge::EdgeMetrics;
 pub use gateway::{ApiMetrics, GatewayMetrics};
 pub use histogram::{Histogram, Unit};
 pub use prometheus_client::metrics::counter::Counter;
@@ -29,10 +31,27 @@ use super::logs::DroppedLines;
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The values of the labels that are known when the program starts, each in the order of its index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MetricNames<'a> {
+    /// The names of the APIs.
+    pub apis: &'a [Arc<str>],
+    /// The codes of all problems.
+    pub problems: &'a [&'static str],
+    /// The reasons why a connection is closed before a request.
+    pub refusal_reasons: &'a [&'static str],
+    /// The reasons why a hold is captured or released.
+    pub settlements: &'a [&'static str],
+}
+
 /// All metrics of the process; made once.
 #[derive(Debug)]
 pub struct Metrics {
-    /// For the data listener and the request path.
+    /// For the data listener.
+    pub data: Arc<EdgeMetrics>,
+    /// For the admin listener.
+    pub admin: Arc<EdgeMetrics>,
+    /// For the request path.
     pub gateway: Arc<GatewayMetrics>,
     /// For the view of the keys.
     pub auth: Arc<AuthMetrics>,
@@ -42,19 +61,20 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// `apis`: their names, in the order in which they are counted by index. `problems`: every code of a refusal, the
-    /// same. `dropped_lines`: `None` where the process does not log.
-    pub fn new(apis: &[Arc<str>], problems: &[&'static str], dropped_lines: Option<DroppedLines>) -> Metrics {
+    /// `dropped_lines`: `None` where the process does not log.
+    pub fn new(names: &MetricNames<'_>, dropped_lines: Option<DroppedLines>) -> Metrics {
         let mut registry = Registry::with_prefix("keytoll");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that is running", build);
-        let gateway = Arc::new(GatewayMetrics::new(&mut registry, apis, problems));
+        let listeners = edge::edge_metrics(&mut registry, ["data", "admin"], names.problems, names.refusal_reasons);
+        let [data, admin] = listeners.map(Arc::new);
+        let gateway = Arc::new(GatewayMetrics::new(&mut registry, names.apis, names.settlements));
         let auth = Arc::new(AuthMetrics::new(&mut registry));
         let store = Arc::new(StoreMetrics::new(&mut registry));
         if let Some(lines) = dropped_lines {
             registry.register_collector(Box::new(DroppedLinesCollector(lines)));
         }
-        Metrics { gateway, auth, store, registry }
+        Metrics { data, admin, gateway, auth, store, registry }
     }
 
     /// Everything, as text of type [`CONTENT_TYPE`].

@@ -1,7 +1,5 @@
 //! The rules that hold for every path.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 
 #[tokio::test]
@@ -154,7 +152,7 @@ async fn probes_and_metrics_want_no_token() {
     assert_eq!(metrics.header("content-type"), Some(crate::telemetry::metrics::CONTENT_TYPE));
     assert!(metrics.text.contains("keytoll_holds_total 0") && metrics.text.ends_with("# EOF\n"));
     assert_eq!(plane.send("GET", "/readyz", "", "").await.body["status"], "ready");
-    plane.draining.store(true, Ordering::Release);
+    plane.lifecycle.begin_drain();
     let draining = plane.send("GET", "/readyz", "", "").await;
     assert_eq!((draining.status, draining.header("retry-after")), (503, Some("1")));
     assert_eq!(draining.body["reasons"][0], "the gateway is draining");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
+use crate::http::RequestId;
 use crate::model::{Cents, ChargeId, KeyId, UserId};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
@@ -258,12 +259,12 @@ fn a_client_gets_its_receipt_and_nothing_of_the_upstreams_connection() {
         ("set-cookie", "b"),
     ]);
     let receipt = Receipt { charge_id: ChargeId(9), cost: Cents(25), balance: Cents(-3) };
-    to_client(&mut map, &id(), Some(&receipt), None);
+    to_client(&mut map, Some(&receipt), None);
     for (name, expected) in [
         ("keytoll-charge-id", vec!["9"]),
         ("keytoll-cost-cents", vec!["25"]),
         ("keytoll-balance-cents", vec!["-3"]),
-        ("x-request-id", vec!["id-1"]),
+        ("x-request-id", vec!["theirs"]),
         ("content-type", vec!["text/plain"]),
         ("set-cookie", vec!["a", "b"]),
     ] {
@@ -276,7 +277,7 @@ fn a_client_gets_its_receipt_and_nothing_of_the_upstreams_connection() {
 fn a_switched_protocol_is_named_to_the_client() {
     let mut map = headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")]);
     let upgrade = map.get("upgrade").cloned();
-    to_client(&mut map, &id(), None, upgrade);
+    to_client(&mut map, None, upgrade);
     assert_eq!((values(&map, "connection"), values(&map, "upgrade")), (vec!["upgrade"], vec!["websocket"]));
     assert!(!map.contains_key("keytoll-charge-id"));
 }

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request_id::RequestId;
 use super::{
     KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_FOR, X_FORWARDED_HOST,
-    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, X_REQUEST_ID, hop, number, spelling, trace,
+    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, hop, number, spelling, trace,
 };
+use crate::http::{RequestId, X_REQUEST_ID};
 use crate::model::{ChargeId, KeyId, UserId};
 
 /// Who is at the other end of a client's connection; made once a connection.

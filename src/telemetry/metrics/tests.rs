@@ -5,7 +5,13 @@ use http::StatusCode;
 use super::*;
 
 fn metrics() -> Metrics {
-    Metrics::new(&["weather".into(), "maps".into()], &["missing-key", "no-route"], None)
+    let names = MetricNames {
+        apis: &["weather".into(), "maps".into()],
+        problems: &["missing-key", "no-route"],
+        refusal_reasons: &["evicted"],
+        settlements: &["captured", "released"],
+    };
+    Metrics::new(&names, None)
 }
 
 fn has_line(text: &str, line: &str) -> bool {
@@ -20,8 +26,10 @@ fn a_request_is_counted_under_its_api_and_class() {
     weather.replied(StatusCode::OK, Duration::from_micros(501));
     weather.replied(StatusCode::from_u16(999).unwrap(), Duration::from_secs(90));
     weather.upstream_answered(Duration::from_millis(2));
-    metrics.gateway.refused(1);
-    metrics.gateway.refused(2);
+    metrics.data.refused(1);
+    metrics.data.refused(2);
+    metrics.admin.connection_refused(0);
+    metrics.gateway.settled(1);
     assert!(metrics.gateway.api(2).is_none());
 
     let text = metrics.encode();
@@ -36,8 +44,11 @@ fn a_request_is_counted_under_its_api_and_class() {
         "keytoll_request_seconds_count{api=\"weather\"} 3",
         "keytoll_request_seconds_sum{api=\"weather\"} 90.001001",
         "keytoll_upstream_seconds_count{api=\"weather\"} 1",
-        "keytoll_refusals_total{problem=\"missing-key\"} 0",
-        "keytoll_refusals_total{problem=\"no-route\"} 1",
+        "keytoll_refusals_total{listener=\"data\",problem=\"missing-key\"} 0",
+        "keytoll_refusals_total{listener=\"data\",problem=\"no-route\"} 1",
+        "keytoll_connections_refused_total{listener=\"admin\",reason=\"evicted\"} 1",
+        "keytoll_settlements_total{reason=\"captured\"} 0",
+        "keytoll_settlements_total{reason=\"released\"} 1",
     ] {
         assert!(has_line(&text, line), "{line} is not in\n{text}");
     }
@@ -51,7 +62,7 @@ fn every_part_counts_into_one_page() {
     metrics.store.batch_size.observe(3);
     metrics.store.commit_seconds.observe_duration(Duration::from_micros(85));
     metrics.auth.hits.inc();
-    metrics.gateway.connections_open.inc();
+    metrics.data.connections_open.inc();
 
     let text = metrics.encode();
     for line in [
@@ -62,7 +73,7 @@ fn every_part_counts_into_one_page() {
         "keytoll_batch_size_sum 3.0",
         "keytoll_commit_seconds_bucket{le=\"0.0001\"} 1",
         "keytoll_key_cache_hits_total 1",
-        "keytoll_connections_open 1",
+        "keytoll_connections_open{listener=\"data\"} 1",
         "keytoll_holds_open 0",
         concat!("keytoll_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         "# EOF",
