@@ -50,7 +50,7 @@ use crate::telemetry::metrics::GatewayMetrics;
 use crate::upstream::{HostHeader, Upstream, UpstreamLimits};
 use credential::{Refusal, Taken};
 use exchange::Exchange;
-use headers::{Peer, RequestId};
+use headers::{CredentialHeaders, Peer, RequestId, Via};
 use problem::Problem;
 use record::Record;
 use route::Match;
@@ -69,6 +69,10 @@ pub struct Shared {
     cutting: AtomicBool,
     /// Where a key is looked for, in words.
     where_to: Arc<str>,
+    /// The headers that a key is looked for in.
+    credential_headers: Arc<CredentialHeaders>,
+    /// This process's name in `Via`.
+    via: Via,
 }
 
 /// What [`Shared`] is made of.
@@ -97,7 +101,8 @@ impl Shared {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Shared {
         let where_to = credential::describe(&parts.sources).into();
-        Shared { parts, cutting: AtomicBool::new(false), where_to }
+        let credential_headers = Arc::new(CredentialHeaders::of(&parts.sources));
+        Shared { parts, cutting: AtomicBool::new(false), where_to, credential_headers, via: Via::new() }
     }
 
     /// From now on a reply that is dropped is one that Keytoll broke off.
@@ -171,6 +176,9 @@ impl Gateway {
         let mut target = Target::of(&mut request)?;
         let found = target.route(&shared.parts.routes, request.method())?;
         record.routed(found.api);
+        if shared.via.is_loop(request.headers()) {
+            return Err(Problem::LoopDetected);
+        }
         let key = self.credential(&found, &mut target, &mut request)?;
         let known = match &key {
             Some(taken) => Some(self.authenticate(taken, &found, &record).await?),

@@ -7,10 +7,10 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 
 use super::credential;
-use super::headers::{ForUpstream, Identity, Peer, Receipt, RequestId, to_client, to_upstream};
+use super::headers::{CredentialHeaders, ForUpstream, Identity, Peer, Receipt, RequestId, Via, to_client, to_upstream};
 use super::route::RouteTable;
 use super::target::Target;
 use crate::config::CredentialSource;
@@ -34,6 +34,8 @@ pub struct Sayings {
     api: HeaderValue,
     identity: Identity,
     peer: Peer,
+    credentials: CredentialHeaders,
+    via: Via,
     receipt: Receipt,
 }
 
@@ -46,6 +48,8 @@ impl Sayings {
             api: HeaderValue::from_static("weather"),
             identity: Identity { user_id: principal.user_id, key_id: principal.key_id, charge_id: Some(charge_id) },
             peer: Peer::new(address, false),
+            credentials: CredentialHeaders::of(&[CredentialSource::Header(HeaderName::from_static("x-api-key"))]),
+            via: Via::new(),
             receipt: Receipt { charge_id, cost: Cents(2), balance: Cents(498) },
         }
     }
@@ -57,6 +61,8 @@ impl Sayings {
             api: &self.api,
             identity: Some(self.identity),
             peer: &self.peer,
+            credentials: &self.credentials,
+            via: self.via.entry(Version::HTTP_11),
             stripped_prefix: None,
             upgrade: None,
         };

@@ -82,6 +82,8 @@ pub(super) enum Problem {
     IdempotencyKeyReused,
     /// As many requests with an `Idempotency-Key` are remembered as may be.
     IdempotencyFull,
+    /// The request has been through this gateway before.
+    LoopDetected,
     /// Too much at once.
     Overloaded,
     /// A defect of Keytoll.
@@ -110,7 +112,7 @@ pub struct Code {
 
 impl Code {
     /// Every code, by [`Code::index`].
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "missing-key",
         "invalid-key",
         "inactive-key",
@@ -133,6 +135,7 @@ impl Code {
         "already-charged",
         "idempotency-key-reused",
         "idempotency-full",
+        "loop-detected",
     ];
 
     const fn at(index: usize) -> Code {
@@ -176,6 +179,7 @@ impl Problem {
             Problem::AlreadyCharged { .. } => const { Code::at(19) },
             Problem::IdempotencyKeyReused => const { Code::at(20) },
             Problem::IdempotencyFull => const { Code::at(21) },
+            Problem::LoopDetected => const { Code::at(22) },
         }
     }
 
@@ -200,6 +204,7 @@ impl Problem {
             Problem::BillingUnavailable | Problem::IdempotencyFull | Problem::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Problem::LoopDetected => StatusCode::LOOP_DETECTED,
             Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -227,6 +232,7 @@ impl Problem {
             Problem::AlreadyCharged { .. } => "Charged already",
             Problem::IdempotencyKeyReused => "Idempotency-Key of another request",
             Problem::IdempotencyFull => "Too many requests with an Idempotency-Key",
+            Problem::LoopDetected => "Request loop",
             Problem::Overloaded => "Too many requests under way",
             Problem::Internal => "Internal error",
         }

@@ -1,6 +1,7 @@
 //! A request's body on its way to the upstream: never gathered, bounded in size, not waited for without end.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{error, fmt};
@@ -10,13 +11,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::headers::clean_trailers;
+use super::headers::{CredentialHeaders, clean_request_trailers};
 use super::problem::Problem;
 use crate::config::Limits;
 
 /// The body of a request.
 pub struct RequestBody {
     incoming: Incoming,
+    /// For its trailers; `None` for a body that is empty and has none.
+    credentials: Option<Arc<CredentialHeaders>>,
     left_bytes: u64,
     limit_bytes: u64,
     idle: Duration,
@@ -50,9 +53,10 @@ impl RequestBody {
         if incoming.size_hint().lower() > limit_bytes { Err(Problem::BodyTooLarge { limit_bytes }) } else { Ok(()) }
     }
 
-    /// The body that goes upstream.
-    pub(super) fn new(incoming: Incoming, limits: &Limits) -> RequestBody {
+    /// The body that goes upstream. `credentials` do not, in its trailers.
+    pub(super) fn new(incoming: Incoming, credentials: &Arc<CredentialHeaders>, limits: &Limits) -> RequestBody {
         RequestBody {
+            credentials: (!incoming.is_end_stream()).then(|| Arc::clone(credentials)),
             incoming,
             left_bytes: limits.request_body_bytes,
             limit_bytes: limits.request_body_bytes,
@@ -64,7 +68,10 @@ impl RequestBody {
 
     fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
         if let Some(trailers) = frame.trailers_mut() {
-            clean_trailers(trailers);
+            match &self.credentials {
+                Some(credentials) => clean_request_trailers(trailers, credentials),
+                None => trailers.clear(),
+            }
         }
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         match self.left_bytes.checked_sub(bytes) {

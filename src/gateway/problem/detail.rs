@@ -51,6 +51,7 @@ pub(super) fn body(problem: &Problem, request_id: &RequestId) -> Bytes {
         | Problem::RequestInFlight
         | Problem::IdempotencyKeyReused
         | Problem::IdempotencyFull
+        | Problem::LoopDetected
         | Problem::Overloaded
         | Problem::Internal => (None, None, None),
     };
@@ -129,6 +130,9 @@ impl Problem {
             Problem::UpstreamTimeout => "The API behind the gateway did not answer in time; nothing was charged.",
             Problem::BillingUnavailable => {
                 "The price cannot be taken at the moment, so the request was not forwarded; try again."
+            }
+            Problem::LoopDetected => {
+                "This request has been through the gateway before: the API's upstream leads back to it. Tell the operator."
             }
             Problem::Overloaded => "The gateway has as many requests under way as it takes; try again.",
             Problem::Internal => "The gateway failed; report the request_id to the operator. Nothing was charged.",

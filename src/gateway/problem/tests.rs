@@ -29,6 +29,7 @@ fn every_problem() -> Vec<(Problem, u16, &'static str)> {
         (Problem::AlreadyCharged { charge: ChargeId(7) }, 409, "already-charged"),
         (Problem::IdempotencyKeyReused, 422, "idempotency-key-reused"),
         (Problem::IdempotencyFull, 503, "idempotency-full"),
+        (Problem::LoopDetected, 508, "loop-detected"),
     ]
 }
 
