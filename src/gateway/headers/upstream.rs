@@ -13,6 +13,9 @@ use super::{
 };
 use crate::model::{ChargeId, KeyId, UserId};
 
+/// How many fields [`to_upstream`] adds, but for an upgrade. The table grows for them once, not with one after the other.
+const MOST_ADDED: usize = 11;
+
 /// Who is at the other end of a client's connection; made once a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -66,6 +69,7 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
     hop::clean(headers, |name| must_go(name, trusted) || about.credentials.are_respelled_by(name));
 
+    headers.reserve(MOST_ADDED);
     let present = Present::of(headers);
     let via = if present.via { joined(headers, &VIA, b", ", about.via) } else { about.via.clone() };
     headers.insert(VIA, via);

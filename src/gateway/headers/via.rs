@@ -18,10 +18,8 @@ impl Via {
     /// A new pseudonym: `keytoll-` and 16 random hex digits.
     pub(crate) fn new() -> Via {
         let pseudonym = format!("keytoll-{:016x}", fastrand::u64(..));
-        let entry = |version: &str| {
-            HeaderValue::try_from(format!("{version} {pseudonym}"))
-                .expect("letters, digits and dashes are visible ASCII")
-        };
+        // Made once for each start and never freed: a copy of a static value needs no counter that all workers share.
+        let entry = |version: &str| HeaderValue::from_static(format!("{version} {pseudonym}").leak());
         Via { http_10: entry("1.0"), http_11: entry("1.1"), http_2: entry("2"), pseudonym: pseudonym.into() }
     }
 
