@@ -205,6 +205,8 @@ pub struct ApiConfig {
     pub preserve_host: bool,
     /// Whether `%2F` may stand in a path.
     pub encoded_slash: EncodedSlash,
+    /// Whether `//` may stand in a path.
+    pub repeated_slash: RepeatedSlash,
     /// Where it is served; at least one.
     pub upstreams: Vec<UpstreamConfig>,
     /// The price where no route says another.
@@ -222,7 +224,16 @@ pub struct ApiConfig {
 pub enum EncodedSlash {
     /// 400.
     Refuse,
-    /// It goes upstream as it is, and is no segment's end.
+    /// It goes upstream as it is, and is no segment's end; 400 where another reading of the path has another route.
+    Pass,
+}
+
+/// What is done with `//` in a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepeatedSlash {
+    /// 400.
+    Refuse,
+    /// It goes upstream as it is, with an empty segment; 400 where another reading of the path has another route.
     Pass,
 }
 

@@ -45,7 +45,7 @@ use crate::store::HoldRefused;
 use crate::upstream::{HostHeader, Upstream, UpstreamLimits};
 use credential::Taken;
 use exchange::Exchange;
-use headers::Peer;
+use headers::{CredentialHeaders, Peer, Via};
 use problem::{no_credential, no_hold, wrong_api};
 use route::Match;
 use target::Target;
@@ -58,6 +58,10 @@ pub struct Shared {
     parts: Parts,
     /// Where a key is looked for, in words.
     credential_hint: Box<str>,
+    /// The headers that a key is looked for in.
+    credential_headers: Arc<CredentialHeaders>,
+    /// This process's name in `Via`.
+    via: Via,
     requests_of_user: Option<Arc<KeyedLimit<UserId>>>,
 }
 
@@ -83,8 +87,9 @@ impl Shared {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Shared {
         let credential_hint = credential::describe(&parts.sources).into();
+        let credential_headers = Arc::new(CredentialHeaders::of(&parts.sources));
         let requests_of_user = KeyedLimit::new(parts.limits.requests_per_user);
-        Shared { parts, credential_hint, requests_of_user }
+        Shared { parts, credential_hint, credential_headers, via: Via::new(), requests_of_user }
     }
 }
 
@@ -143,6 +148,9 @@ impl Gateway {
         let mut target = Target::of(&mut request)?;
         let found = target.route(&shared.parts.routes, request.method())?;
         record.routed(found.api.index, &found.api.name);
+        if shared.via.is_loop(request.headers()) {
+            return Err(ProblemKind::LoopDetected.into());
+        }
         let key = self.credential(&found, &mut target, &mut request)?;
         let known = match &key {
             Some(taken) => Some(self.authenticate(taken, &found, record).await?),

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use http::StatusCode;
 
-use super::{ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, KeyStorage, RouteConfig};
+use super::{
+    ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, KeyStorage, RepeatedSlash,
+    RouteConfig,
+};
 use crate::model::Cents;
 
 impl Config {
@@ -53,11 +56,15 @@ fn write_api(out: &mut String, api: &ApiConfig) -> std::fmt::Result {
     writeln!(out, "api       {:?}: {host}{} -> {}", api.name, api.path, upstreams.join(", "))?;
     let path = if api.strip_path && &*api.path != "/" { "taken off" } else { "kept" };
     let host = if api.preserve_host { "the client's" } else { "the upstream's" };
-    let slash = match api.encoded_slash {
+    let encoded = match api.encoded_slash {
         EncodedSlash::Refuse => "refused",
         EncodedSlash::Pass => "passed on",
     };
-    writeln!(out, "          goes upstream with the path {path} and {host} Host; %2F is {slash}")?;
+    let repeated = match api.repeated_slash {
+        RepeatedSlash::Refuse => "refused",
+        RepeatedSlash::Pass => "passed on",
+    };
+    writeln!(out, "          goes upstream with the path {path} and {host} Host; %2F is {encoded}, // is {repeated}")?;
     writeln!(out, "          a request is {}", price(api.price))?;
     if !api.price.is_zero() || api.routes.iter().any(|route| !route.price.is_zero()) {
         writeln!(out, "          charged on {}", statuses(&api.charge_on))?;

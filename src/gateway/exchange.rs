@@ -64,11 +64,14 @@ impl Exchange {
             key_id,
             charge_id: self.passage.hold().map(Hold::charge_id),
         });
+        let shared = &self.gateway.shared;
         let about = ForUpstream {
             request_id: self.record.request_id(),
             api: &found.api.name_value,
             identity,
             peer: &self.peer,
+            credentials: &shared.credential_headers,
+            via: shared.via.entry(request.version()),
             stripped_prefix: found.api.stripped_prefix.as_ref(),
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
         };
@@ -79,7 +82,8 @@ impl Exchange {
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let is_http10 = head.version == Version::HTTP_10;
-        let mut request = Request::new(RequestBody::new(incoming, &self.gateway.shared.parts.limits, &self.record));
+        let body = RequestBody::new(incoming, &shared.credential_headers, &shared.parts.limits, &self.record);
+        let mut request = Request::new(body);
         *request.uri_mut() = target.into_uri()?;
         let is_head = head.method == Method::HEAD;
         *request.method_mut() = head.method;

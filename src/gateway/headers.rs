@@ -1,8 +1,8 @@
 //! The header rules of both directions.
 //!
 //! Towards the upstream: what belongs to the client's connection, what could show the upstream another method, URL,
-//! client or identity than Keytoll saw, goes; what Keytoll knows is set after that, so that nothing a client lists in
-//! `Connection` can take it away. Towards the client: the upstream's connection fields and anything under `keytoll-`
+//! client or identity than Keytoll saw, and keys under another spelling of their header's name, is removed. What Keytoll
+//! knows is set after that, so that nothing that a client lists in `Connection` can remove it. Towards the client: the upstream's connection fields and anything under `keytoll-`
 //! go, and the receipt is set.
 //!
 //! Names are compared as lax upstreams (CGI, WSGI, PHP) read them: every character but letters and digits is a dash.
@@ -12,10 +12,13 @@ mod hop;
 mod spelling;
 mod trace;
 mod upstream;
+mod via;
 
 pub(super) use client::{Receipt, to_client};
-pub(super) use hop::{clean_trailers, upgrade_requested};
+pub(super) use hop::{clean_reply_trailers, clean_request_trailers, upgrade_requested};
+pub(super) use spelling::CredentialHeaders;
 pub(super) use upstream::{ForUpstream, Identity, Peer, to_upstream};
+pub(super) use via::Via;
 
 use http::{HeaderName, HeaderValue};
 

@@ -14,7 +14,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
-use super::headers::{Receipt, clean_trailers};
+use super::headers::{Receipt, clean_reply_trailers};
 use super::open_hold::OpenHold;
 use super::request_body::RequestBody;
 use crate::billing::{Hold, Outcome, SettlementReason, Settling};
@@ -225,7 +225,7 @@ impl Unsettled {
 fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         let trailers: &mut HeaderMap = trailers;
-        clean_trailers(trailers);
+        clean_reply_trailers(trailers);
     }
     frame
 }

@@ -1,6 +1,7 @@
 //! The body of a request on its way upstream: streamed, bounded, and not waited for without end.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{error, fmt};
@@ -10,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::headers::clean_trailers;
+use super::headers::{CredentialHeaders, clean_request_trailers};
 use super::problem::body_too_large;
 use crate::config::Limits;
 use crate::http::{Problem, Record};
@@ -18,6 +19,8 @@ use crate::http::{Problem, Record};
 /// The body of a request.
 pub struct RequestBody {
     incoming: Incoming,
+    /// For its trailers; `None` for a body that is empty and has none.
+    credentials: Option<Arc<CredentialHeaders>>,
     limit_bytes: u64,
     received_bytes: u64,
     deadline: Deadline,
@@ -75,10 +78,16 @@ impl RequestBody {
         if incoming.size_hint().lower() > limit_bytes { Err(body_too_large(limit_bytes)) } else { Ok(()) }
     }
 
-    /// The body that goes upstream.
-    pub(super) fn new(incoming: Incoming, limits: &Limits, record: &Record) -> RequestBody {
+    /// The body that goes upstream. `credentials` are removed from its trailers.
+    pub(super) fn new(
+        incoming: Incoming,
+        credentials: &Arc<CredentialHeaders>,
+        limits: &Limits,
+        record: &Record,
+    ) -> RequestBody {
         let record = (!incoming.is_end_stream()).then(|| record.clone());
         RequestBody {
+            credentials: (!incoming.is_end_stream()).then(|| Arc::clone(credentials)),
             incoming,
             limit_bytes: limits.request_body_bytes,
             received_bytes: 0,
@@ -100,7 +109,10 @@ impl RequestBody {
             self.deadline.waited += since.elapsed();
         }
         if let Some(trailers) = frame.trailers_mut() {
-            clean_trailers(trailers);
+            match &self.credentials {
+                Some(credentials) => clean_request_trailers(trailers, credentials),
+                None => trailers.clear(),
+            }
         }
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.received_bytes += bytes;

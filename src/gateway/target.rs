@@ -4,11 +4,10 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
-use super::path::{BadPath, normalize};
+use super::path::{BadPath, Normalized, normalize, readings};
 use super::probes::RESERVED;
 use super::problem::BadRequest;
 use super::route::{Match, RouteTable};
-use crate::config::EncodedSlash;
 use crate::http::{Problem, ProblemKind};
 
 /// The target of a request, on its way to the form that is forwarded.
@@ -56,21 +55,43 @@ impl Target {
         if normalized.as_str().starts_with(RESERVED) {
             return Err(ProblemKind::NoRoute.into());
         }
-        let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(ProblemKind::NoRoute)?;
-        let path = normalized.settle(found.api.encoded_slash)?;
-        if found.api.encoded_slash == EncodedSlash::Pass {
-            // Many upstreams decode `%2F` before they route: it must not lead to another price there than here.
-            let decoded = path.replace("%2F", "/").replace("%2f", "/");
-            let same = |other: Match<'_>| other.route.index == found.route.index;
-            if !routes.find(self.host.as_deref(), method, &decoded).is_some_and(same) {
-                return Err(BadPath::EncodedSlash.into());
-            }
+        let Some(found) = routes.find(self.host.as_deref(), method, normalized.as_str()) else {
+            return Err(normalized.empty_segment().map_or_else(|| ProblemKind::NoRoute.into(), Problem::from));
+        };
+        if normalized.is_ambiguous() {
+            self.check_readings(&normalized, &found, routes, method)?;
         }
+        let path = normalized.into_path();
         let forwarded = found.forward_path(&path);
         if forwarded != self.original.path() {
             self.path = Some(forwarded.into());
         }
         Ok(found)
+    }
+
+    /// Refuses a path with slashes that its API does not take, or that an upstream may read as a path with another route
+    /// than the one that was found. An upstream that does not see the API's own path reads only the rest.
+    #[cold]
+    fn check_readings(
+        &self,
+        normalized: &Normalized<'_>,
+        found: &Match<'_>,
+        routes: &RouteTable,
+        method: &Method,
+    ) -> Result<(), BadPath> {
+        normalized.check(found.api.encoded_slash, found.api.repeated_slash)?;
+        let path = normalized.as_str();
+        let mut read = readings(path);
+        let forwarded = found.forward_path(path);
+        if forwarded != path {
+            let taken_off = path.strip_suffix(forwarded).unwrap_or(path);
+            read.extend(readings(forwarded).iter().map(|rest| format!("{taken_off}{rest}")));
+        }
+        let has_same_route = |reading: &String| {
+            let other = routes.find(self.host.as_deref(), method, reading);
+            !reading.starts_with(RESERVED) && other.is_some_and(|other| other.route.index == found.route.index)
+        };
+        if read.iter().all(has_same_route) { Ok(()) } else { Err(BadPath::OtherRoute) }
     }
 
     /// Path and query as they came; shares their bytes.

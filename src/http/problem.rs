@@ -109,6 +109,8 @@ problem_kinds! {
         "The API behind the gateway did not answer in time; nothing was charged.";
 
     // Keytoll itself.
+    LoopDetected: LOOP_DETECTED, "loop-detected", "Request loop",
+        "This request has been through the gateway before: the upstream of the API leads back to it. Tell the operator.";
     Overloaded: SERVICE_UNAVAILABLE, "overloaded", "Too many requests", "The gateway is at its limit; try again shortly.";
     Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error",
         "The gateway failed; report the request_id to the operator. Nothing was charged.";
