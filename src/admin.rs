@@ -4,12 +4,15 @@
 //! is closed when none is configured; `/healthz`, `/readyz` and `/metrics` want none. A change is in force when its
 //! answer arrives. A key is in the answer that made it and in nothing else. The wiring of the program may call it.
 
+mod accept;
 mod answer;
 mod charges;
 mod connections;
 mod entries;
 mod fields;
+mod host;
 mod idempotency;
+mod json;
 mod keys;
 mod params;
 mod path;
@@ -29,9 +32,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{get, post};
 
 pub use connections::serve;
+pub use host::HostCheck;
 
 use crate::config::{AdminToken, KeyStorage};
 use crate::model::KeyPrefix;
@@ -57,6 +61,8 @@ pub struct AdminSettings {
     pub body_bytes: usize,
     /// Until a request's body has to be complete; then 408.
     pub body_timeout: Duration,
+    /// Which values of `Host` are served.
+    pub host_check: HostCheck,
 }
 
 /// What every handler may use.
@@ -80,6 +86,7 @@ pub fn router(store: Store, metrics: Arc<Metrics>, draining: Arc<AtomicBool>, se
         .route("/users/{user}/wallet/entries/{entry}", get(entries::show))
         .route("/keys", get(keys::list))
         .route("/keys/{key}", get(keys::show).patch(keys::update).delete(keys::delete))
+        .route("/keys/{key}/rotate", post(keys::rotate))
         .route("/charges", get(charges::list))
         .route("/charges/{charge}", get(charges::show))
         .fallback(no_route)
@@ -87,10 +94,12 @@ pub fn router(store: Store, metrics: Arc<Metrics>, draining: Arc<AtomicBool>, se
         .layer(from_fn_with_state(state.clone(), token::demand));
     Router::new()
         .nest("/v1", v1)
+        .fallback(no_route)
+        // What is added below this line is exempt.
+        .layer(from_fn_with_state(state.clone(), host::check))
         .route("/healthz", get(probes::health))
         .route("/readyz", get(probes::readiness))
         .route("/metrics", get(probes::metrics))
-        .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(answer::frame))
         .with_state(state)

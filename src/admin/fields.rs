@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use super::AdminState;
+use super::json::{self, JsonError};
 use super::problem::{Mistake, Problem, invalid};
 
 /// The fields of a body, taken out one by one.
@@ -69,13 +70,28 @@ impl FromRequest<AdminState> for Fields {
         let gathered = gather(request.into_body(), admin.settings.body_bytes);
         let bytes = tokio::time::timeout(admin.settings.body_timeout, gathered).await;
         let bytes = bytes.map_err(|_| Problem::BodyTimeout)??;
-        match serde_json::from_slice(&bytes) {
+        match json::from_slice(&bytes) {
             Ok(Value::Object(left)) => Ok(Fields { left, mistakes: Vec::new() }),
             Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
                 Err(invalid("", "the body must be a JSON object"))
             }
-            Err(error) => Err(Problem::BadJson(error.to_string())),
+            Err(JsonError::Syntax(error)) => Err(Problem::BadJson(error.to_string())),
+            Err(JsonError::RepeatedKey(key)) => Err(Problem::RepeatedJsonKey(key)),
         }
+    }
+}
+
+/// The fields of a body that may be left out: a request without a body has no fields.
+pub(super) struct OptionalFields(pub(super) Fields);
+
+impl FromRequest<AdminState> for OptionalFields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &AdminState) -> Result<OptionalFields, Problem> {
+        if request.body().size_hint().exact() == Some(0) {
+            return Ok(OptionalFields(Fields { left: Map::new(), mistakes: Vec::new() }));
+        }
+        Fields::from_request(request, admin).await.map(OptionalFields)
     }
 }
 

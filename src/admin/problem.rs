@@ -29,10 +29,14 @@ pub(super) enum Problem {
     NoRoute,
     /// The path names something that is not there.
     NotFound(Resource),
+    /// `Host` is neither an address nor a name of this listener.
+    Misdirected,
     /// The path takes other methods; they are in `Allow`.
     WrongMethod,
     /// The body is not JSON.
     BadJson(String),
+    /// One object of the body has this key more than once.
+    RepeatedJsonKey(String),
     /// The body broke off.
     BrokenBody,
     /// The body did not come in time.
@@ -114,8 +118,9 @@ impl Problem {
             Problem::InvalidToken => (StatusCode::UNAUTHORIZED, "invalid-token", "Not the admin token"),
             Problem::NoRoute => (StatusCode::NOT_FOUND, "no-route", "Nothing at this path"),
             Problem::NotFound(_) => (StatusCode::NOT_FOUND, "not-found", "Not there"),
+            Problem::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected-request", "Not a name of this host"),
             Problem::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong-method", "Method not allowed"),
-            Problem::BadJson(_) => (StatusCode::BAD_REQUEST, "bad-json", "Not JSON"),
+            Problem::BadJson(_) | Problem::RepeatedJsonKey(_) => (StatusCode::BAD_REQUEST, "bad-json", "Unusable JSON"),
             Problem::BrokenBody => (StatusCode::BAD_REQUEST, "bad-request", "Request body broke off"),
             Problem::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "Request body too slow"),
             Problem::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Request body too large"),
@@ -144,6 +149,10 @@ impl Problem {
         let text = match self {
             Problem::NotFound(resource) => return format!("There is no such {resource}.").into(),
             Problem::BadJson(error) => return format!("The request's body is not JSON: {error}.").into(),
+            Problem::RepeatedJsonKey(key) => {
+                return format!("An object in the request's body has the key {key:?} more than once; write it once.")
+                    .into();
+            }
             Problem::BodyTooLarge { limit_bytes } => {
                 return format!("The request's body is limited to {limit_bytes} bytes.").into();
             }
@@ -158,6 +167,9 @@ impl Problem {
             Problem::MissingToken => "Send the admin token as \"Authorization: Bearer TOKEN\".",
             Problem::InvalidToken => "This is not the configured admin token.",
             Problem::NoRoute => "The admin API has nothing at this path.",
+            Problem::Misdirected => {
+                "Host must be an IP address, localhost, or a name in admin.hosts of the configuration."
+            }
             Problem::WrongMethod => "This path does not take that method; those it takes are in Allow.",
             Problem::BrokenBody => "The request's body broke off.",
             Problem::BodyTimeout => "The request's body did not come in time.",
@@ -169,7 +181,9 @@ impl Problem {
             Problem::IdempotencyKeyReused(_) => {
                 "Another entry was made with this Idempotency-Key: see errors. Make a new key for every entry."
             }
-            Problem::HasCharges => "Charges were made with this key: switch it off instead, with is_active = false.",
+            Problem::HasCharges => {
+                "Charges were made with this key: switch it off with is_active = false, or replace it with POST /v1/keys/{id}/rotate."
+            }
             Problem::NotMoney => {
                 "The balance in the database is no whole number; whoever wrote it has to put it right first."
             }

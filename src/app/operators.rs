@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::admin::{self, AdminSettings};
+use crate::admin::{self, AdminSettings, HostCheck};
 use crate::config::Config;
 use crate::server::Bound;
 use crate::store::Store;
@@ -42,6 +42,7 @@ impl Operators {
             prefix: config.keys.prefix.clone(),
             body_bytes: config.limits.admin_body_bytes,
             body_timeout: config.limits.request_body_idle,
+            host_check: HostCheck::new(address.ip(), &config.admin.hosts),
         };
         let router = admin::router(store, metrics, draining, settings);
         let (stop, stopped) = oneshot::channel();
