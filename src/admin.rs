@@ -4,11 +4,14 @@
 //! and is closed when none is configured; `/healthz`, `/readyz` and `/metrics` require none. A change is in force when
 //! its reply arrives. A key is in the reply that created it and in no other. Only `app` may call this module.
 
+mod accept;
 mod answer;
 mod charges;
 mod entries;
 mod fields;
+mod host;
 mod idempotency;
+mod json;
 mod keys;
 mod params;
 mod path;
@@ -29,10 +32,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::{Request, Response};
 use tower::ServiceExt;
+
+pub use host::HostCheck;
 
 use crate::config::{AdminToken, KeyStorage};
 use crate::http::{EdgeRequest, Lifecycle, Problem, ProblemKind, Record};
@@ -58,6 +63,8 @@ pub struct AdminSettings {
     pub body_bytes: usize,
     /// Until a request's body has to be complete; then 408.
     pub body_timeout: Duration,
+    /// Which values of `Host` are served.
+    pub host_check: HostCheck,
 }
 
 /// What every handler may use.
@@ -111,6 +118,7 @@ fn router(state: AdminState) -> Router {
         .route("/users/{user}/wallet/entries/{entry}", get(entries::show))
         .route("/keys", get(keys::list))
         .route("/keys/{key}", get(keys::show).patch(keys::update).delete(keys::delete))
+        .route("/keys/{key}/rotate", post(keys::rotate))
         .route("/charges", get(charges::list))
         .route("/charges/{charge}", get(charges::show))
         .fallback(no_route)
@@ -118,10 +126,12 @@ fn router(state: AdminState) -> Router {
         .layer(from_fn_with_state(state.clone(), token::demand));
     Router::new()
         .nest("/v1", v1)
+        .fallback(no_route)
+        // What is added below this line is exempt.
+        .layer(from_fn_with_state(state.clone(), host::check))
         .route("/healthz", get(probes::health))
         .route("/readyz", get(probes::readiness))
         .route("/metrics", get(probes::metrics))
-        .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(|Extension(record): Extension<Record>, request, next: Next| {
             answer::frame(record, request, next)

@@ -88,6 +88,8 @@ pub struct ServerConfig {
 pub struct AdminConfig {
     /// Where operators connect.
     pub listen: SocketAddr,
+    /// Names (lower case, without a port) that are served in `Host`, besides addresses and `localhost`.
+    pub hosts: Vec<Box<str>>,
     /// The bearer token of `/v1/*`; without one that part is closed.
     pub token: Option<AdminToken>,
 }

@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use super::AdminState;
-use super::problem::{FieldError, body_too_large, invalid, invalid_fields};
+use super::json::{self, JsonError};
+use super::problem::{FieldError, body_too_large, invalid, invalid_fields, repeated_key};
 use crate::http::{Problem, ProblemKind};
 
 /// The fields of a body, taken out one by one.
@@ -70,13 +71,30 @@ impl FromRequest<AdminState> for Fields {
         let gathered = gather(request.into_body(), admin.settings.body_bytes);
         let bytes = tokio::time::timeout(admin.settings.body_timeout, gathered).await;
         let bytes = bytes.map_err(|_| ProblemKind::BodyTimeout)??;
-        match serde_json::from_slice(&bytes) {
+        match json::from_slice(&bytes) {
             Ok(Value::Object(left)) => Ok(Fields { left, mistakes: Vec::new() }),
             Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
                 Err(invalid("", "the body must be a JSON object"))
             }
-            Err(error) => Err(ProblemKind::BadJson.with_detail(format!("The request body is not JSON: {error}."))),
+            Err(JsonError::Syntax(error)) => {
+                Err(ProblemKind::BadJson.with_detail(format!("The request body is not JSON: {error}.")))
+            }
+            Err(JsonError::RepeatedKey(key)) => Err(repeated_key(&key)),
         }
+    }
+}
+
+/// The fields of a body that may be left out: a request without a body has no fields.
+pub(super) struct OptionalFields(pub(super) Fields);
+
+impl FromRequest<AdminState> for OptionalFields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, admin: &AdminState) -> Result<OptionalFields, Problem> {
+        if request.body().size_hint().exact() == Some(0) {
+            return Ok(OptionalFields(Fields { left: Map::new(), mistakes: Vec::new() }));
+        }
+        Fields::from_request(request, admin).await.map(OptionalFields)
     }
 }
 

@@ -42,6 +42,12 @@ pub(super) fn body_too_large(limit_bytes: usize) -> Problem {
     ProblemKind::BodyTooLarge.with_detail(format!("The request body is limited to {limit_bytes} bytes."))
 }
 
+/// An object of the body has this key more than once.
+pub(super) fn repeated_key(key: &str) -> Problem {
+    let detail = format!("An object in the request body has the key {key:?} more than once; write it once.");
+    ProblemKind::BadJson.with_detail(detail)
+}
+
 fn duplicate(field: &str) -> Problem {
     ProblemKind::Duplicate.with_detail(format!("Another one has the same {field}."))
 }

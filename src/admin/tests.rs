@@ -47,6 +47,7 @@ impl Plane {
             prefix: KeyPrefix::new("kt").unwrap(),
             body_bytes: 1000,
             body_timeout: Duration::from_secs(30),
+            host_check: HostCheck::new([127, 0, 0, 1].into(), &[]),
         };
         change(&mut settings, &mut limits);
         let directory = tempfile::tempdir().unwrap();
@@ -68,9 +69,9 @@ impl Plane {
 
     /// A request with these lines of its head.
     async fn send(&self, method: &str, path: &str, head: &str, body: &str) -> Answer {
-        let length = body.len();
+        let (host, length) = (self.address, body.len());
         self.raw(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n{body}"
         ))
         .await
     }

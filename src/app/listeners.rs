@@ -10,7 +10,7 @@ use http::Response;
 use hyper::body::Incoming;
 use tower::{Service, ServiceBuilder};
 
-use crate::admin::{self, AdminService, AdminSettings};
+use crate::admin::{self, AdminService, AdminSettings, HostCheck};
 use crate::billing::Billing;
 use crate::config::Config;
 use crate::gateway::{self, Gateway, Shared};
@@ -88,6 +88,7 @@ pub(super) async fn start_admin(
         prefix: config.keys.prefix.clone(),
         body_bytes: config.limits.admin_body_bytes,
         body_timeout: config.limits.request_body_idle,
+        host_check: HostCheck::new(config.admin.listen.ip(), &config.admin.hosts),
     };
     let service = AdminService::new(store.clone(), Arc::clone(metrics), Arc::clone(lifecycle), settings);
     let in_flight = InFlight::new(limits.requests);

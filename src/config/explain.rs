@@ -22,7 +22,8 @@ impl Config {
         let (server, admin, database) = (&self.server, &self.admin, &self.database);
         writeln!(out, "clients   {}, {}", server.listen, plural(server.workers, "worker"))?;
         let token = if admin.token.is_some() { "with a token" } else { "without a token: /v1/* is closed" };
-        writeln!(out, "admin     {}, {token}", admin.listen)?;
+        let hosts: String = admin.hosts.iter().map(|host| format!(", {host}")).collect();
+        writeln!(out, "admin     {}{hosts}, {token}", admin.listen)?;
         let missing = if database.create { "made when missing" } else { "refused when missing" };
         let survives = match database.durability {
             Durability::Full => "captures survive a power cut (durability full)",

@@ -97,6 +97,7 @@ impl<T> Draft<T> {
 pub(super) struct Settings {
     pub(super) server: ServerConfig,
     pub(super) admin_listen: SocketAddr,
+    pub(super) admin_hosts: Vec<Box<str>>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) database: DatabaseConfig,
     pub(super) keys: KeysConfig,
@@ -115,6 +116,7 @@ impl Default for Settings {
                 trusted_proxies: Vec::new(),
             },
             admin_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081),
+            admin_hosts: Vec::new(),
             token_file: None,
             database: DatabaseConfig {
                 path: "auth.db".into(),
@@ -154,6 +156,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("server.trusted_proxies", |to, given| set(&mut to.server.trusted_proxies, given.list(value::network))),
     Key::<Settings>::new("admin.listen", |to, given| set(&mut to.admin_listen, given.read(value::address)))
         .also("--admin-listen", "KEYTOLL_ADMIN_LISTEN"),
+    Key::new("admin.hosts", |to, given| set(&mut to.admin_hosts, given.list(value::host))),
     Key::new("admin.token_file", |to, given| to.token_file = given.path()),
     Key::<Settings>::new("database.path", |to, given| set(&mut to.database.path, given.path()))
         .also("--database", "KEYTOLL_DATABASE"),

@@ -124,14 +124,16 @@ problem_kinds! {
     NotFound: NOT_FOUND, "not-found", "Not found", "There is no such resource.";
     WrongMethod: METHOD_NOT_ALLOWED, "wrong-method", "Method not allowed",
         "This path does not accept that method; Allow lists those that it accepts.";
-    BadJson: BAD_REQUEST, "bad-json", "Not JSON", "The request body is not JSON.";
+    Misdirected: MISDIRECTED_REQUEST, "misdirected-request", "Not a name of this listener",
+        "Host must be an IP address, localhost, or a name in admin.hosts of the configuration.";
+    BadJson: BAD_REQUEST, "bad-json", "Unusable JSON", "The request body is not JSON.";
     WrongType: UNSUPPORTED_MEDIA_TYPE, "wrong-type", "Body is not JSON",
         "Send the body as JSON, with \"Content-Type: application/json\".";
     Invalid: UNPROCESSABLE_ENTITY, "invalid", "Invalid request",
         "Fields or parameters are missing, unknown or wrong: see errors.";
     Duplicate: CONFLICT, "duplicate", "Already exists", "Another resource has the same value.";
     HasCharges: CONFLICT, "has-charges", "Charges refer to the key",
-        "Charges were made with this key: disable it instead, with is_active = false.";
+        "Charges were made with this key: disable it with is_active = false, or replace it with POST /v1/keys/{id}/rotate.";
     Overdrawn: CONFLICT, "overdrawn", "Not enough money in the wallet",
         "The wallet holds less than the debit.";
     NotMoney: CONFLICT, "not-money", "The balance is not an integer",

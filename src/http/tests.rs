@@ -22,7 +22,7 @@ use tower::ServiceBuilder;
 use super::connection::IDLE_AFTER;
 use super::*;
 use crate::config::Limits;
-use crate::telemetry::metrics::{MetricNames, Metrics};
+use crate::telemetry::metrics::{Format, MetricNames, Metrics};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
@@ -133,7 +133,7 @@ impl Running {
     /// The value of a metric.
     #[track_caller]
     fn metric(&self, line: &str) -> u64 {
-        let text = self.metrics.encode();
+        let text = self.metrics.encode(Format::PrometheusText);
         let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
         found.unwrap_or_else(|| panic!("no {line} in {text}")).parse().unwrap()
     }

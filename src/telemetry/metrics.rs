@@ -1,4 +1,4 @@
-//! Metrics, in OpenMetrics text.
+//! Metrics, in OpenMetrics or Prometheus text.
 //!
 //! Each part is given its own struct of handles, resolved when the program starts: counting is an atomic addition, with
 //! no label looked up and no lock taken. Everything is registered in one registry, which only [`Metrics::encode`] reads.
@@ -7,12 +7,15 @@ mod auth;
 mod edge;
 mod gateway;
 mod histogram;
+mod process;
+mod prometheus_text;
 mod store;
 
 use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::info::Info;
@@ -27,9 +30,26 @@ pub use prometheus_client::metrics::gauge::Gauge;
 pub use store::StoreMetrics;
 
 use super::logs::DroppedLines;
+use process::ProcessCollector;
 
-/// The media type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text 0.0.4.
+    PrometheusText,
+    /// OpenMetrics text 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::PrometheusText => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// The values of the labels that are known when the program starts, each in the order of its index.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +78,8 @@ pub struct Metrics {
     /// For the database.
     pub store: Arc<StoreMetrics>,
     registry: Registry,
+    /// Metrics whose names do not begin with `keytoll_`.
+    process: Registry,
 }
 
 impl Metrics {
@@ -74,14 +96,26 @@ impl Metrics {
         if let Some(lines) = dropped_lines {
             registry.register_collector(Box::new(DroppedLinesCollector(lines)));
         }
-        Metrics { data, admin, gateway, auth, store, registry }
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessCollector));
+        Metrics { data, admin, gateway, auth, store, registry, process }
     }
 
-    /// Everything, as text of type [`CONTENT_TYPE`].
-    pub fn encode(&self) -> String {
+    /// Everything, as text in this format.
+    pub fn encode(&self, format: Format) -> String {
+        let open_metrics = self.encode_open_metrics().expect("a String takes any text");
+        match format {
+            Format::PrometheusText => prometheus_text::from_open_metrics(&open_metrics),
+            Format::OpenMetrics => open_metrics,
+        }
+    }
+
+    fn encode_open_metrics(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes any text");
-        text
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.process)?;
+        encode_eof(&mut text)?;
+        Ok(text)
     }
 }
 
