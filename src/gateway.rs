@@ -27,8 +27,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
-use http::request::Parts as Head;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 pub use probes::{Readiness, is_probe};
@@ -123,15 +122,14 @@ impl Gateway {
 
     /// Answers a request, whatever comes.
     async fn answer(self: Arc<Self>, peer: Arc<Peer>, request: EdgeRequest) -> Response<ReplyBody> {
-        let EdgeRequest { request, record, .. } = request;
-        if let Some(probe) = self.shared.parts.readiness.probe(&request) {
+        let EdgeRequest { request, record, is_probe, .. } = request;
+        if is_probe && let Some(probe) = self.shared.parts.readiness.probe(&request) {
             return probe;
         }
-        let (head, body) = request.into_parts();
-        let mut body = Some(body);
-        match self.serve(&peer, &record, head, &mut body).await {
+        let mut request = request.map(Some);
+        match self.serve(&peer, &record, &mut request).await {
             Ok(reply) => reply,
-            Err(problem) => record.refuse(problem, body),
+            Err(problem) => record.refuse(problem, request.into_body()),
         }
     }
 
@@ -140,31 +138,28 @@ impl Gateway {
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         record: &Record,
-        head: Head,
-        body: &mut Option<Incoming>,
+        request: &mut Request<Option<Incoming>>,
     ) -> Result<Response<ReplyBody>, Problem> {
         let shared = &self.shared;
-        let mut request = Request::from_parts(head, ());
-        let mut target = Target::of(&mut request)?;
+        let mut target = Target::of(request)?;
         let found = target.route(&shared.parts.routes, request.method())?;
         record.routed(found.api.index, &found.api.name);
         if shared.via.is_loop(request.headers()) {
             return Err(ProblemKind::LoopDetected.into());
         }
-        let key = self.credential(&found, &mut target, &mut request)?;
+        let key = self.credential(&found, &mut target, request.headers_mut())?;
         let known = match &key {
             Some(taken) => Some(self.authenticate(taken, &found, record).await?),
             None => None,
         };
-        if let Some(body) = &*body {
+        if let Some(body) = request.body() {
             RequestBody::admit(body, &shared.parts.limits)?;
         }
-        let retryable = idempotency::read(&found, &target, &request)?;
+        let retryable = idempotency::read(&found, &target, request)?;
         let passage = self.pay(&found, retryable, key.as_ref(), known, record).await?;
         let (gateway, peer, record) = (Arc::clone(self), Arc::clone(peer), record.clone());
         let exchange = Exchange { gateway, peer, passage, record };
-        let body = body.take().ok_or(ProblemKind::Internal)?;
-        let outgoing = exchange.outgoing(&found, target, request.map(|()| body))?;
+        let outgoing = exchange.outgoing(&found, target, request)?;
         let is_owed = exchange.passage.hold().is_some();
         detach::survive(is_owed, exchange.run(found.api.index, outgoing)).await
     }
@@ -174,17 +169,17 @@ impl Gateway {
         &self,
         found: &Match<'_>,
         target: &mut Target,
-        request: &mut Request<()>,
+        headers: &mut HeaderMap,
     ) -> Result<Option<Key>, Problem> {
         let Shared { parts: Parts { sources, prefix, limits, .. }, credential_hint, .. } = &*self.shared;
         let original = target.original();
         let query = original.query();
         if found.route.public {
-            let stripped = credential::strip(request.headers_mut(), query, sources, prefix);
+            let stripped = credential::strip(headers, query, sources, prefix);
             target.set_query(stripped.as_deref());
             return Ok(None);
         }
-        let taken = credential::take(request.headers_mut(), query, sources, limits.key_bytes);
+        let taken = credential::take(headers, query, sources, limits.key_bytes);
         let Taken { key, others, query } = taken.map_err(|refusal| no_credential(refusal, credential_hint))?;
         target.set_query(query.as_deref());
         Ok(Some(Key { key, others }))
@@ -205,7 +200,7 @@ impl Gateway {
         record.authenticated(known.user_id(), known.key_id());
         check_api(&known, found)?;
         if let Some(limit) = &self.shared.requests_of_user {
-            record.hold_of_user(limit.acquire(known.user_id()).ok_or(ProblemKind::RateLimited)?);
+            record.keep_of_user(limit.acquire(known.user_id()).ok_or(ProblemKind::RateLimited)?);
         }
         Ok(known)
     }

@@ -52,7 +52,7 @@ pub use layers::{
 };
 pub use lifecycle::Lifecycle;
 pub use open_files::allow_open_files;
-pub use problem::{Problem, ProblemKind};
+pub use problem::{Problem, ProblemKind, body_too_large};
 pub use record::Record;
 pub use refused::RefusalReason;
 pub(crate) use request_id::write_hex;

@@ -9,6 +9,7 @@
 //! then contended, and a connection that is still finishing its last request is closed instead of reused).
 
 mod body;
+mod bounded_reads;
 mod connect;
 mod connection;
 mod error;

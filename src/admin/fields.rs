@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::AdminState;
 use super::json::{self, JsonError};
-use super::problem::{FieldError, body_too_large, invalid, invalid_fields, repeated_key};
-use crate::http::{Problem, ProblemKind};
+use super::problem::{FieldError, invalid, invalid_fields, repeated_key};
+use crate::http::{Problem, ProblemKind, body_too_large};
 
 /// The fields of a body, taken out one by one.
 pub(super) struct Fields {
@@ -99,7 +99,7 @@ impl FromRequest<AdminState> for OptionalFields {
 }
 
 async fn gather(body: Body, limit_bytes: usize) -> Result<bytes::Bytes, Problem> {
-    let too_large = body_too_large(limit_bytes);
+    let too_large = body_too_large(limit_bytes as u64);
     // One that announces too much is not waited for.
     if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced <= limit_bytes) {
         match Limited::new(body, limit_bytes).collect().await {

@@ -37,11 +37,6 @@ pub(super) fn no_route() -> Problem {
     ProblemKind::NoRoute.with_detail("The admin API has nothing at this path.")
 }
 
-/// More body than is accepted.
-pub(super) fn body_too_large(limit_bytes: usize) -> Problem {
-    ProblemKind::BodyTooLarge.with_detail(format!("The request body is limited to {limit_bytes} bytes."))
-}
-
 /// An object of the body has this key more than once.
 pub(super) fn repeated_key(key: &str) -> Problem {
     let detail = format!("An object in the request body has the key {key:?} more than once; write it once.");

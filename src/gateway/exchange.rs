@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -55,10 +56,10 @@ impl Exchange {
         &self,
         found: &Match<'_>,
         target: Target,
-        mut request: Request<Incoming>,
+        request: &mut Request<Option<Incoming>>,
     ) -> Result<Outgoing, Problem> {
         let upgrade = upgrade_requested(request.headers());
-        let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+        let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut *request)));
         let identity = self.record.user().map(|(user_id, key_id)| Identity {
             user_id,
             key_id,
@@ -76,19 +77,19 @@ impl Exchange {
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
         };
         to_upstream(request.headers_mut(), about);
-        let (mut head, incoming) = request.into_parts();
+        let incoming = request.body_mut().take().ok_or(ProblemKind::Internal)?;
         if !incoming.is_end_stream() && incoming.size_hint().exact().is_none() {
             // hyper would send a GET of unknown length without its body.
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let is_http10 = head.version == Version::HTTP_10;
+        let is_http10 = request.version() == Version::HTTP_10;
         let body = RequestBody::new(incoming, &shared.credential_headers, &shared.parts.limits, &self.record);
-        let mut request = Request::new(body);
-        *request.uri_mut() = target.into_uri()?;
-        let is_head = head.method == Method::HEAD;
-        *request.method_mut() = head.method;
-        *request.headers_mut() = head.headers;
-        Ok(Outgoing { request, is_head, is_http10, upgrade })
+        let mut outgoing = Request::new(body);
+        *outgoing.uri_mut() = target.into_uri()?;
+        let is_head = *request.method() == Method::HEAD;
+        *outgoing.method_mut() = mem::take(request.method_mut());
+        *outgoing.headers_mut() = mem::take(request.headers_mut());
+        Ok(Outgoing { request: outgoing, is_head, is_http10, upgrade })
     }
 
     /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made

@@ -1,7 +1,7 @@
 //! The problems of the request path: how its refusals become problem documents.
 
 use crate::auth::AuthRefused;
-use crate::http::{Problem, ProblemKind};
+use crate::http::{Problem, ProblemKind, body_too_large};
 use crate::model::Cents;
 use crate::store::HoldRefused;
 use crate::upstream::SendError;
@@ -88,11 +88,6 @@ pub(super) fn no_credential(refusal: Refusal, credential_hint: &str) -> Problem 
 /// A key of another API.
 pub(super) fn wrong_api(api: &str) -> Problem {
     ProblemKind::WrongApi.with_detail(format!("This key was issued for another API; use one for \"{api}\"."))
-}
-
-/// A request body that is longer than its limit.
-pub(super) fn body_too_large(limit_bytes: u64) -> Problem {
-    ProblemKind::BodyTooLarge.with_detail(format!("The request body is limited to {limit_bytes} bytes."))
 }
 
 /// Why `price` could not be held.

@@ -12,9 +12,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers::{CredentialHeaders, clean_request_trailers};
-use super::problem::body_too_large;
 use crate::config::Limits;
-use crate::http::{Problem, Record};
+use crate::http::{Problem, Record, body_too_large};
 
 /// The body of a request.
 pub struct RequestBody {

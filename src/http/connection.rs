@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -19,8 +19,6 @@ use hyper::server::conn::http1::{Builder, Parts, UpgradeableConnection};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tower::ServiceExt;
-use tower::util::Oneshot;
 
 use super::client::ClientConnection;
 use super::drain::Drain;
@@ -28,6 +26,7 @@ use super::head_wait::HeadWaits;
 use super::layers::ReceivedRequest;
 use super::problem::ProblemKind;
 use super::refused::RefusalReason;
+use super::refused_head::refuse_head;
 use super::stream::{ClientStream, Transport};
 use super::worker::EdgeService;
 
@@ -83,6 +82,10 @@ pub(super) async fn serve<T, S>(
             Ok(left) => left,
             Err(cause) => {
                 tracing::debug!(%cause, "a client's connection ended");
+                if cause.is_parse_version_h2() {
+                    // hyper closes without a reply; the request gets its trace.
+                    drop(refuse_head(&client, ProblemKind::BadRequest));
+                }
                 return;
             }
         };
@@ -132,13 +135,17 @@ struct Entry<S> {
 impl<S: EdgeService> hyper::service::Service<Request<Incoming>> for Entry<S> {
     type Response = Response<S::Body>;
     type Error = Infallible;
-    type Future = Oneshot<S, ReceivedRequest>;
+    type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.client);
         let is_evicted = !client.waiting.end();
         let is_for_probes = client.is_for_probes || is_evicted;
-        self.service.clone().oneshot(ReceivedRequest { request, client, is_for_probes })
+        let mut service = self.service.clone();
+        // As tower asks. The layers are always ready; to wait for them here would cost a move of the whole request.
+        let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+        debug_assert!(ready.is_ready(), "a layer that waits would have to be waited for");
+        service.call(ReceivedRequest { request, client, is_for_probes })
     }
 }
 
@@ -258,12 +265,15 @@ impl HeadWait {
             self.since = Some(Instant::now());
             return Poll::Pending;
         }
-        client.waiting.begin(since.into_std());
+        let is_quiet = shared.heads.is_polled() && !client.signs.has_read() && !is_told;
+        if !is_quiet {
+            // A part of a head is there. A quiet connection can be evicted from when it is idle.
+            client.waiting.begin(since.into_std());
+        }
         let head_timeout = header_timeout(client);
+        let closes_after = Instant::from_std(client.closes_after());
         loop {
             let now = Instant::now();
-            let is_quiet = shared.heads.is_polled() && !client.signs.has_read() && !is_told;
-            let closes_after = Instant::from_std(client.closes_after());
             if now >= since + head_timeout {
                 return Poll::Ready(Reason::HeadTimeout);
             }
@@ -272,6 +282,7 @@ impl HeadWait {
             }
             let idle_from = since + IDLE_AFTER;
             if is_quiet && now >= idle_from {
+                client.waiting.begin(since.into_std());
                 return Poll::Ready(Reason::Quiet(since));
             }
             let late = since + head_timeout;

@@ -50,5 +50,6 @@ pub struct EdgeRequest {
     /// Its record.
     pub record: Record,
     is_for_probes: bool,
-    is_probe: bool,
+    /// Whether the request is a probe, which the limits do not apply to.
+    pub is_probe: bool,
 }

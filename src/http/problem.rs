@@ -192,6 +192,11 @@ impl From<ProblemKind> for Problem {
     }
 }
 
+/// A request body that is longer than this limit.
+pub fn body_too_large(limit_bytes: u64) -> Problem {
+    ProblemKind::BodyTooLarge.with_detail(format!("The request body is limited to {limit_bytes} bytes."))
+}
+
 impl From<NoKey> for Problem {
     fn from(NoKey: NoKey) -> Problem {
         ProblemKind::BadIdempotencyKey.into()

@@ -5,7 +5,7 @@
 //! on the request (the reply's body, a detached exchange, a tunnel), and the last one to drop it ends the request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,6 +41,8 @@ struct Inner {
     reply_bytes: AtomicU64,
     /// Whether the head of the final reply is known, from the upstream or from Keytoll.
     has_reply: AtomicBool,
+    has_unread: AtomicBool,
+    in_flight: OnceLock<Permit>,
     notes: Mutex<Notes>,
 }
 
@@ -56,15 +58,15 @@ struct Notes {
     upstream: Option<Duration>,
     /// A request body that was refused before it was read.
     unread: Option<Incoming>,
-    permits: Permits,
+    /// Boxed, because most gateways have no such limits.
+    owner_permits: Option<Box<OwnerPermits>>,
 }
 
-/// What counts against a limit until the request has ended.
+/// What counts against the limits of an address and of a user until the request has ended.
 #[derive(Default)]
-struct Permits {
-    _in_flight: Option<Permit>,
-    _of_address: Option<KeyedPermit<AddressGroup>>,
-    _of_user: Option<KeyedPermit<UserId>>,
+struct OwnerPermits {
+    _address: Option<KeyedPermit<AddressGroup>>,
+    _user: Option<KeyedPermit<UserId>>,
 }
 
 impl Record {
@@ -81,6 +83,8 @@ impl Record {
                 request_bytes: AtomicU64::new(0),
                 reply_bytes: AtomicU64::new(0),
                 has_reply: AtomicBool::new(false),
+                has_unread: AtomicBool::new(false),
+                in_flight: OnceLock::new(),
                 notes: Mutex::default(),
             }),
         }
@@ -174,12 +178,18 @@ impl Record {
     pub fn refuse<B: From<Bytes>>(&self, problem: Problem, unread: Option<Incoming>) -> Response<B> {
         self.note_problem(problem.kind());
         self.inner.has_reply.store(true, Ordering::Relaxed);
-        self.notes().unread = unread.filter(|body| !body.is_end_stream());
+        if let Some(body) = unread.filter(|body| !body.is_end_stream()) {
+            self.notes().unread = Some(body);
+            self.inner.has_unread.store(true, Ordering::Relaxed);
+        }
         problem.into_response(self.request_id())
     }
 
     /// Decides what becomes of a body that was refused unread. True: the connection is closed after the reply.
     pub(super) fn closes_for_unread_body(&self) -> bool {
+        if !self.inner.has_unread.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut notes = self.notes();
         let Some(body) = &notes.unread else { return false };
         let length = body.size_hint().exact();
@@ -195,18 +205,23 @@ impl Record {
 
     /// The refused body that is still to be read, so that the connection can be kept.
     pub(super) fn take_unread_body(&self) -> Option<Incoming> {
-        self.notes().unread.take()
+        if self.inner.has_unread.load(Ordering::Relaxed) { self.notes().unread.take() } else { None }
     }
 
-    pub(super) fn hold_in_flight(&self, permit: Permit, of_address: Option<KeyedPermit<AddressGroup>>) {
-        let mut notes = self.notes();
-        notes.permits._in_flight = Some(permit);
-        notes.permits._of_address = of_address;
+    /// Keeps the permit until the request has ended.
+    pub(super) fn keep_in_flight(&self, permit: Permit) {
+        // A request passes the limit once.
+        let _ = self.inner.in_flight.set(permit);
+    }
+
+    /// Keeps the permit of the client's address until the request has ended.
+    pub(super) fn keep_of_address(&self, permit: KeyedPermit<AddressGroup>) {
+        self.notes().owner_permits.get_or_insert_default()._address = Some(permit);
     }
 
     /// Keeps the user's permit until the request has ended.
-    pub fn hold_of_user(&self, permit: KeyedPermit<UserId>) {
-        self.notes().permits._of_user = Some(permit);
+    pub fn keep_of_user(&self, permit: KeyedPermit<UserId>) {
+        self.notes().owner_permits.get_or_insert_default()._user = Some(permit);
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {

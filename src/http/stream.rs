@@ -77,6 +77,19 @@ impl<T: Transport> ClientStream<T> {
         self.ahead = Bytes::copy_from_slice(ahead);
     }
 
+    #[cold]
+    fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) {
+        let most = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..most]);
+        self.ahead.advance(most);
+        if self.ahead.is_empty() {
+            // Free its memory, too.
+            self.ahead = Bytes::new();
+        }
+        self.client.signs.read();
+        self.heads.note_read();
+    }
+
     /// Ready when there may be something to read, or the client is gone.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ahead.is_empty() { self.transport.poll_readable(cx) } else { Poll::Ready(()) }
@@ -151,17 +164,10 @@ impl<T: Transport> ClientStream<T> {
 }
 
 impl<T: Transport> AsyncRead for ClientStream<T> {
+    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         if !self.ahead.is_empty() {
-            let most = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead[..most]);
-            self.ahead.advance(most);
-            if self.ahead.is_empty() {
-                // Free its memory, too.
-                self.ahead = Bytes::new();
-            }
-            self.client.signs.read();
-            self.heads.note_read();
+            self.read_ahead(buf);
             return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.transport).poll_read(cx, buf);
@@ -174,6 +180,7 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
 }
 
 impl<T: Transport> AsyncWrite for ClientStream<T> {
+    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         if self.replacement.is_some() || self.heads.has_refused_head() {
             return self.poll_write_replacement(cx, buf);

@@ -1,7 +1,8 @@
 //! Since when a connection has been waiting for a request head, as the acceptor sees it from another thread.
 //!
 //! When a listener is full, the acceptor closes the connection that has waited longest. The decision is one
-//! compare-and-swap: either the connection is evicted, or its next request begins, never both.
+//! compare-and-swap: either the connection is evicted, or its next request begins, never both. A connection between two
+//! requests that follow each other quickly counts as busy: it would not be evicted anyway, and so costs nothing.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +18,13 @@ const CLOSED: u64 = u64::MAX - 1;
 /// The acceptor has given the connection's place away.
 const EVICTED: u64 = u64::MAX;
 
-/// The origin of the milliseconds that are stored.
+/// The origin of the times that are stored.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// One connection's wait for a request head.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// [`BUSY`], [`CLOSED`], [`EVICTED`], or the begin of the wait in milliseconds after [`START`], plus one.
+    /// [`BUSY`], [`CLOSED`], [`EVICTED`], or the begin of the wait in microseconds after [`START`], plus one.
     state: AtomicU64,
     /// Of the connection's task.
     waker: AtomicWaker,
@@ -37,11 +38,16 @@ impl Waiting {
 
     /// A wait has begun. An evicted connection stays evicted.
     pub(super) fn begin(&self, now: Instant) {
-        let _ = self.state.compare_exchange(BUSY, stamp(now), Ordering::Relaxed, Ordering::Relaxed);
+        if self.state.load(Ordering::Relaxed) == BUSY {
+            let _ = self.state.compare_exchange(BUSY, stamp(now), Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// A request head has arrived. False: the connection was evicted just before.
     pub(super) fn end(&self) -> bool {
+        if self.state.load(Ordering::Relaxed) == BUSY {
+            return true;
+        }
         let waited =
             self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| (state != EVICTED).then_some(BUSY));
         waited.is_ok()
@@ -88,12 +94,12 @@ impl Since {
     /// Whether the wait has lasted for `duration`.
     pub(super) fn is_older_than(self, duration: Duration) -> bool {
         let age = stamp(Instant::now()).saturating_sub(self.0);
-        u128::from(age) >= duration.as_millis()
+        u128::from(age) >= duration.as_micros()
     }
 }
 
 fn stamp(now: Instant) -> u64 {
-    let passed = now.saturating_duration_since(*START).as_millis();
+    let passed = now.saturating_duration_since(*START).as_micros();
     u64::try_from(passed).unwrap_or(CLOSED - 2) + 1
 }
 

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::bounded_reads::BoundedReads;
 use super::outgoing::{ClientError, Outgoing, Progress};
 use super::{RequestBody, SendError};
 use crate::failpoint;
@@ -51,7 +52,7 @@ impl<B: RequestBody> Connection<B> {
             // As towards clients: short messages leave in one piece.
             .writev(false)
             .max_buf_size(HEAD_BYTES)
-            .handshake::<_, Outgoing<B>>(TokioIo::new(stream))
+            .handshake::<_, Outgoing<B>>(TokioIo::new(BoundedReads(stream)))
             .await
             .map_err(|cause| SendError::Broken { cause })?;
         let driver = tokio::spawn(async move {

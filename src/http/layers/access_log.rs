@@ -101,6 +101,10 @@ impl<B: Body + Unpin> Body for LoggedBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        // hyper gathers what it can get, also while the client reads nothing. The write that is blocked wakes the task.
+        if self.record.client().signs.is_write_blocked() {
+            return Poll::Pending;
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()

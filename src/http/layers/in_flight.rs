@@ -58,7 +58,10 @@ impl<S> LimitInFlight<S> {
         let of_address = permit_of_address(request.record.client(), request.request.headers())?;
         let too_many = "The gateway has as many requests in flight as it accepts; try again shortly.";
         let permit = self.in_flight.acquire().ok_or_else(|| ProblemKind::Overloaded.with_detail(too_many))?;
-        request.record.hold_in_flight(permit, of_address);
+        request.record.keep_in_flight(permit);
+        if let Some(permit) = of_address {
+            request.record.keep_of_address(permit);
+        }
         Ok(())
     }
 }
