@@ -7,6 +7,7 @@
 pub mod demo;
 mod error;
 mod operators;
+mod startup;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,15 +24,16 @@ use tower::{ServiceBuilder, ServiceExt};
 
 pub use error::AppError;
 use operators::Operators;
+use startup::StoreThread;
 
 use crate::auth::Auth;
 use crate::billing::Billing;
-use crate::config::{Config, KeyStorage, Limits, Loaded};
+use crate::config::{Config, Environment, KeyStorage, Limits, Loaded, Overrides};
 use crate::failpoint;
 use crate::gateway::{self, Code, Gateway, Parts, Readiness, RouteTable, Shared};
 use crate::model::RouteId;
 use crate::server::{self, ConnInfo, Server, ServerLimits, WorkerIndex, Workers};
-use crate::store::{Fatal, Opening, Role, Store, Unavailable};
+use crate::store::{Fatal, Opening, Store, Unavailable};
 use crate::telemetry::logs::{self, DroppedLines};
 use crate::telemetry::metrics::Metrics;
 
@@ -56,21 +58,39 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-/// Runs a gateway until a signal ends it. Blocks.
+/// Reads the configuration and runs a gateway until a signal ends it. A signal ends the start as well. Blocks.
 ///
 /// # Errors
 /// What kept it from starting, or made going on unsafe.
-pub fn serve(loaded: Loaded) -> Result<(), AppError> {
-    let Loaded { config, file } = loaded;
-    let guard = logs::init(&config.log)?;
-    match &file {
-        Some(file) => tracing::info!(file = %file.display(), "configuration read"),
-        None => tracing::info!("no configuration file: flags and environment alone"),
-    }
+pub fn serve(flags: Overrides, environment: Environment) -> Result<(), AppError> {
+    let mut guard = None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let result = runtime.block_on(async {
+        // Before anything that can block: a process that is the first of its container ignores signals without handlers.
         let mut signals = Signals::new().map_err(AppError::Runtime)?;
-        let running = start(config, Some(guard.dropped_lines())).await?;
+        let loaded = startup::read_configuration(flags, environment, &mut signals).await?;
+        let Some(Loaded { config, file }) = loaded else { return Ok(()) };
+        let dropped_lines = guard.insert(logs::init(&config.log)?).dropped_lines();
+        match &file {
+            Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+            None => tracing::info!("no configuration file: flags and environment alone"),
+        }
+        let mut store_thread = StoreThread::default();
+        let started = tokio::select! {
+            started = assemble(config, Some(dropped_lines), &mut store_thread) => Ok(started),
+            name = signals.next() => Err(name),
+        };
+        let running = match started {
+            Ok(Ok(running)) => running,
+            Ok(Err(error)) => {
+                store_thread.abandoned_until(&mut signals).await;
+                return Err(error);
+            }
+            Err(name) => {
+                store_thread.abandoned_for(name, &mut signals).await;
+                return Ok(());
+            }
+        };
         let fatal = running.run_until(&mut signals).await;
         running.stop(&mut signals).await;
         match fatal {
@@ -88,6 +108,20 @@ pub fn serve(loaded: Loaded) -> Result<(), AppError> {
 /// # Errors
 /// What keeps it from starting; nothing is left running then.
 pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Result<Running, AppError> {
+    let mut store_thread = StoreThread::default();
+    let started = assemble(config, dropped_lines, &mut store_thread).await;
+    if started.is_err() {
+        store_thread.abandoned().await;
+    }
+    started
+}
+
+/// Starts every part, in order. Dropping the future leaves the store to its thread.
+async fn assemble(
+    config: Config,
+    dropped_lines: Option<DroppedLines>,
+    store_thread: &mut StoreThread,
+) -> Result<Running, AppError> {
     failpoint::arm(config.fail_point.as_ref());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
@@ -96,7 +130,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     // The ports first: a second gateway that is started by mistake never touches the database.
     let data = server::bind(config.server.listen)?;
     let admin = server::bind(config.admin.listen)?;
-    let (store, opening) = Store::open(&config.database, &config.limits, Role::Gateway, Arc::clone(&metrics.store))?;
+    let (store, opening) = store_thread.open(&config, &metrics.store).await?;
     tell(&opening, &config);
     let routes = Arc::new(RouteTable::new(&config.apis));
     let route_ids = number_routes(&store, &routes).await?;
@@ -119,6 +153,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     let operators =
         Operators::serve(admin, &config, store.clone(), metrics, Arc::clone(&draining)).map_err(AppError::Runtime)?;
     let server = workers.serve(data).map_err(AppError::Runtime)?;
+    store_thread.keep();
     tracing::info!(clients = %server.local_addr(), operators = %operators.address, "keytoll serves");
     Ok(Running {
         store,

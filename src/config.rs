@@ -18,6 +18,7 @@ mod mistake;
 mod path;
 mod route;
 mod suggest;
+mod token;
 mod value;
 
 #[cfg(test)]
@@ -120,6 +121,8 @@ pub struct DatabaseConfig {
     pub path: PathBuf,
     /// Whether a missing file is made; refused otherwise.
     pub create: bool,
+    /// The permission bits of a file that is made; an existing one keeps its own.
+    pub file_mode: u32,
     /// What an acknowledged capture survives.
     pub durability: Durability,
     /// How long a settled charge keeps its row, before it becomes usage by hour; for ever when `None`.

@@ -142,9 +142,11 @@ impl Store {
         role: Role,
         metrics: Arc<StoreMetrics>,
     ) -> Result<(Store, Opening), OpenError> {
-        let path = open::prepare_file(&database.path, database.create)?;
+        let path = open::prepare_file(&database.path, database.create.then_some(database.file_mode))?;
+        open::share_access(&path);
         let connection = open::writer(&path)?;
         let (instance, opening) = start(&connection, &path, role)?;
+        open::share_group(&path);
         let error = |error| open::open_error(&path, error);
         connection.busy_timeout(Duration::ZERO).map_err(error)?;
         let health = Arc::new(Health::new());

@@ -20,7 +20,10 @@ impl Config {
         writeln!(out, "clients   {}, {}", server.listen, plural(server.workers, "worker"))?;
         let token = if admin.token.is_some() { "with a token" } else { "without a token: /v1/* is closed" };
         writeln!(out, "admin     {}, {token}", admin.listen)?;
-        let missing = if database.create { "made when missing" } else { "refused when missing" };
+        let missing = match database.create {
+            true => format!("made when missing (mode {:04o})", database.file_mode),
+            false => "refused when missing".to_owned(),
+        };
         let survives = match database.durability {
             Durability::Full => "captures survive a power cut (durability full)",
             Durability::Normal => "captures survive the process, not a power cut (durability normal)",

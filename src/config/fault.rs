@@ -3,12 +3,18 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
+
+use crate::files::FileKind;
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words of each stand in `Display`")]
 pub enum Fault {
     Unreadable(io::ErrorKind),
+    WrongKind(FileKind),
+    WritableByOthers { path: PathBuf, mode: u32 },
+    ReplaceableByOthers { directory: PathBuf },
     TooLarge { most: u64 },
     NotUtf8,
     Syntax(String),
@@ -28,6 +34,9 @@ pub enum Fault {
     BadNetwork { found: String },
     BadFilter,
     BadPrefix { found: String },
+    BadMode { found: String },
+    OwnerLockedOut { found: String },
+    WritableByAll { found: String },
     TokenTooShort,
     TokenCharacters,
     BadName,
@@ -105,6 +114,17 @@ impl fmt::Display for Fault {
         match self {
             Fault::Unreadable(io::ErrorKind::NotFound) => f.write_str("there is no such file; make it, or name another"),
             Fault::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
+            Fault::WrongKind(kind) => write!(f, "is {kind}; name a regular file"),
+            Fault::WritableByOthers { path, mode } => write!(
+                f,
+                "the file can be written by others (mode {mode:04o}), who could replace the token; run chmod 600 {}",
+                path.display()
+            ),
+            Fault::ReplaceableByOthers { directory } => write!(
+                f,
+                "anyone can replace files in the directory {}; run chmod o-w on it, or keep the file elsewhere",
+                directory.display()
+            ),
             Fault::TooLarge { most } => write!(f, "is larger than {most} bytes; is it the right file?"),
             Fault::NotUtf8 => f.write_str("is not UTF-8 text; write it in UTF-8"),
             Fault::Syntax(message) => write!(f, "is not TOML: {message}"),
@@ -143,6 +163,15 @@ impl fmt::Display for Fault {
             Fault::BadFilter => f.write_str("is no log filter; write a level, \"info\", or \"warn,keytoll=debug\""),
             Fault::BadPrefix { found } => {
                 write!(f, "{found:?} is no prefix; write 1 to 16 letters and digits, such as \"kt\"")
+            }
+            Fault::BadMode { found } => {
+                write!(f, "{found:?} is not a file mode; write permissions to read and write in octal, such as \"0600\" or \"0660\"")
+            }
+            Fault::OwnerLockedOut { found } => {
+                write!(f, "{found:?} keeps the owner from reading or writing the file; write \"0600\", \"0640\" or \"0660\"")
+            }
+            Fault::WritableByAll { found } => {
+                write!(f, "{found:?} lets every user write the file; write \"0600\", or \"0660\" for a group")
             }
             Fault::TokenTooShort => f.write_str("the admin token is shorter than 16 characters; use a longer one"),
             Fault::TokenCharacters => f.write_str(

@@ -119,6 +119,7 @@ impl Default for Settings {
             database: DatabaseConfig {
                 path: "auth.db".into(),
                 create: false,
+                file_mode: 0o600,
                 durability: Durability::Full,
                 keep_charges: Some(90 * DAY),
             },
@@ -159,6 +160,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
         .also("--database", "KEYTOLL_DATABASE"),
     Key::<Settings>::new("database.create", |to, given| set(&mut to.database.create, given.boolean()))
         .also("--create", "KEYTOLL_CREATE"),
+    Key::new("database.file_mode", |to, given| set(&mut to.database.file_mode, given.read(value::file_mode))),
     Key::new("database.durability", |to, given| {
         set(&mut to.database.durability, given.one_of(&["full", "normal"], &[Durability::Full, Durability::Normal]));
     }),

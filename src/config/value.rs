@@ -36,6 +36,21 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
     network.map(|network| network.trunc()).map_err(|_| Fault::BadNetwork { found: text.to_owned() })
 }
 
+/// The permission bits of a file, in octal: `0600`, `600` or `0o600`. The owner must be able to read and write it, others
+/// must not be able to write it, and nobody executes it.
+pub(super) fn file_mode(text: &str) -> Result<u32, Fault> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = (3..=4).contains(&digits.len()) && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
+    let mode = mode.ok_or_else(|| Fault::BadMode { found: text.to_owned() })?;
+    match mode {
+        mode if mode & 0o7111 != 0 => Err(Fault::BadMode { found: text.to_owned() }),
+        mode if mode & 0o600 != 0o600 => Err(Fault::OwnerLockedOut { found: text.to_owned() }),
+        mode if mode & 0o002 != 0 => Err(Fault::WritableByAll { found: text.to_owned() }),
+        mode => Ok(mode),
+    }
+}
+
 pub(super) fn prefix(text: &str) -> Result<KeyPrefix, Fault> {
     KeyPrefix::new(text).map_err(|_| Fault::BadPrefix { found: text.to_owned() })
 }

@@ -16,6 +16,7 @@ use super::lock_file::{self, LockFile, Look, Missing};
 use super::requests;
 use super::wallets::{Balance, Wallets};
 use crate::failpoint;
+use crate::files::{self, FileError, Links};
 use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, UserId};
 
 /// Between two looks at a lock file that is missing.
@@ -68,14 +69,14 @@ impl Instance {
             [now_unix_ms],
         )?;
         let id = connection.last_insert_rowid();
-        let lock = LockFile::make(lock_file::path(database, id))?;
+        let lock = LockFile::make(database, id)?;
         failpoint::reach("instance-registered");
         Ok(Instance { id, lock })
     }
 
     /// Puts the lock file back if somebody removed it. Needs no transaction.
     pub(super) fn keep_lock(&mut self) {
-        match self.lock.keep() {
+        match self.lock.keep(self.id) {
             Ok(false) => {}
             Ok(true) => {
                 tracing::warn!(instance = self.id, "this gateway's lock file was removed by others; it is put back");
@@ -166,8 +167,7 @@ pub(super) fn find_dead(
     let ids = select.query_map([own], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
     let (mut dead, mut absent) = (Vec::new(), Vec::new());
     for id in ids {
-        let path = lock_file::path(database, id);
-        let lock = match LockFile::look(path.clone()) {
+        let lock = match LockFile::look(database, id) {
             Ok(Look::Held) => continue,
             Ok(Look::Free(lock)) => Ok(lock),
             Ok(Look::Missing) => {
@@ -175,7 +175,7 @@ pub(super) fn find_dead(
                 if !missing.note(id) {
                     continue;
                 }
-                LockFile::make_missing(path)
+                LockFile::make_missing(database, id)
             }
             Err(error) => Err(error),
         };
@@ -208,10 +208,11 @@ pub(super) fn find_dead_for_sure(connection: &Connection, database: &Path) -> ru
 /// Whether the process of an instance lives: its lock is held, or cannot be tried. Changes nothing; the lock is shared
 /// for a moment, so that those who ask at the same time do not take each other for the process.
 pub(super) fn lives(database: &Path, instance: i64) -> bool {
-    match File::open(lock_file::path(database, instance)).map(|lock| lock.try_lock_shared()) {
+    let path = lock_file::path(database, instance);
+    match files::open_regular(&path, File::options().read(true), Links::Refuse).map(|lock| lock.try_lock_shared()) {
         Ok(Ok(())) => false,
-        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => true,
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) | Err(FileError::Kind(_)) => true,
+        Err(FileError::Io(error)) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

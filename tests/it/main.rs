@@ -18,6 +18,8 @@ mod draining;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod harness;
@@ -47,6 +49,8 @@ mod recovery;
 mod retries;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
+mod starts;
 #[cfg(test)]
 mod two_gateways;
 #[cfg(test)]
