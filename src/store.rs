@@ -40,6 +40,7 @@ mod routes;
 #[cfg(test)]
 mod sample;
 mod schema;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -145,7 +146,7 @@ impl Store {
         let path = open::prepare_file(&database.path, database.create.then_some(database.file_mode))?;
         open::share_access(&path);
         let connection = open::writer(&path)?;
-        let (instance, opening) = start(&connection, &path, role)?;
+        let (instance, opening) = start(&connection, &path, role, limits.instance_timeout)?;
         open::share_group(&path);
         let error = |error| open::open_error(&path, error);
         connection.busy_timeout(Duration::ZERO).map_err(error)?;
@@ -181,6 +182,7 @@ impl Store {
             cached_wallets: limits.cached_wallets,
             wal_bytes: limits.wal_bytes,
             requests: RequestLimits::from(limits),
+            instance_timeout: limits.instance_timeout,
         };
         let writer = Writer::new(parts)?;
         let thread = spawn_writer(writer, Arc::clone(&queue), Arc::clone(&health));
@@ -321,6 +323,7 @@ fn start(
     connection: &Connection,
     path: &std::path::Path,
     role: Role,
+    instance_timeout: Duration,
 ) -> Result<(Option<Instance>, Opening), OpenError> {
     let error = |error| open::open_error(path, error);
     let now_unix_ms = now_unix_ms();
@@ -345,10 +348,10 @@ fn start(
     if role == Role::Gateway {
         instance::forget_old(connection, now_unix_ms).map_err(error)?;
         let mut wallets = Wallets::new(usize::MAX);
-        dead = instance::find_dead(connection, path, None, &mut Missing::default()).map_err(error)?;
+        dead = instance::find_dead(connection, path, None, &mut Missing::default(), None).map_err(error)?.dead;
         opening.recovered = instance::release_dead(connection, &mut wallets, &dead, now_unix_ms).map_err(error)?;
         wallets.flush(connection).map_err(error)?;
-        let registered = Instance::register(connection, path, now_unix_ms);
+        let registered = Instance::register(connection, path, instance_timeout, now_unix_ms);
         instance = Some(registered.map_err(|found| match found {
             RegisterError::Sqlite(found) => error(found),
             RegisterError::Lock(found) => OpenError::Io(lock_hint(path), found),

@@ -223,6 +223,9 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     }),
     Key::new("limits.open_charges", |to, given| set(&mut to.limits.open_charges, given.count(1..=10_000_000))),
     Key::new("limits.open_charge_ms", |to, given| set(&mut to.limits.open_charge, given.millis(1..=DAY_MS))),
+    Key::new("limits.instance_timeout_ms", |to, given| {
+        set(&mut to.limits.instance_timeout, given.millis(1_000..=HOUR_MS));
+    }),
     Key::new("limits.batch", |to, given| set(&mut to.limits.batch, given.count(1..=10_000))),
     Key::new("limits.cached_wallets", |to, given| set(&mut to.limits.cached_wallets, given.count(1..=100_000_000))),
     Key::new("limits.wal_bytes", |to, given| set(&mut to.limits.wal_bytes, given.large(MIB..=64 << 30))),

@@ -334,6 +334,7 @@ fn has_no_body(status: StatusCode) -> bool {
 fn problem_of(error: &SendError) -> Problem {
     match error {
         SendError::Unreachable { .. } => Problem::UpstreamUnreachable,
+        SendError::PassageExpired => Problem::BillingUnavailable,
         SendError::HeadTimeout => Problem::UpstreamTimeout,
         SendError::Broken { .. } => Problem::UpstreamBroken,
         SendError::RequestBody { .. } => match error.request_body_cause::<BodyFault>() {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::identity::{Inode, inode, inode_of};
 use crate::files::{self, Access, FileError, Links};
@@ -16,9 +17,13 @@ use crate::files::{self, Access, FileError, Links};
 /// How often a lock file is created again when another process interferes.
 const ATTEMPTS: u32 = 5;
 
-/// How often in a row, a second or more apart, a lock file must be missing before its process counts as gone. One that
+/// How often in a row, each time [`LOOK`] or more apart, a lock file must be missing before its process counts as gone. One that
 /// lives has put it back by then.
 pub(super) const LOOKS: u32 = 4;
+
+/// How far apart these looks are at least: less than a gateway looks for the dead, and far more than it takes one that
+/// lives to put its lock file back.
+pub(super) const LOOK: Duration = Duration::from_millis(900);
 
 /// A lock file whose lock this process holds.
 #[derive(Debug)]
@@ -214,14 +219,18 @@ impl Drop for RollUpLocked<'_> {
 /// How often in a row the lock files of instances were missing.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
-    looks: HashMap<i64, u32>,
+    /// How many looks count, and when the last of them was.
+    looks: HashMap<i64, (u32, Instant)>,
 }
 
 impl Missing {
-    /// Notes a look that found nothing. Whether that was one too many.
-    pub(super) fn note(&mut self, instance: i64) -> bool {
-        let looks = self.looks.entry(instance).or_default();
-        *looks += 1;
+    /// Notes a look that found nothing; it counts when it is far enough from the one before. Whether that was one too many.
+    pub(super) fn note(&mut self, instance: i64, now: Instant) -> bool {
+        let (looks, counted_at) = self.looks.entry(instance).or_insert((0, now));
+        if *looks == 0 || now.saturating_duration_since(*counted_at) >= LOOK {
+            *looks += 1;
+            *counted_at = now;
+        }
         *looks >= LOOKS
     }
 
@@ -232,7 +241,7 @@ impl Missing {
 
     /// Whether some lock file was missing at the last look, and has to be looked for again.
     pub(super) fn any_undecided(&self) -> bool {
-        self.looks.values().any(|looks| *looks < LOOKS)
+        self.looks.values().any(|(looks, _)| *looks < LOOKS)
     }
 }
 
@@ -315,14 +324,16 @@ mod tests {
 
     #[test]
     fn a_lock_file_counts_as_gone_only_after_several_looks_in_a_row() {
-        let mut missing = Missing::default();
-        for _ in 0..3 {
-            assert!(!missing.note(1));
+        let (mut missing, start) = (Missing::default(), Instant::now());
+        let look = |missing: &mut Missing, seconds: u32| missing.note(1, start + seconds * LOOK);
+        for second in 0..3 {
+            assert!(!look(&mut missing, second));
         }
         missing.keep_only(&[]);
-        for _ in 1..LOOKS {
-            assert!(!missing.note(1));
+        for second in 3..=5 {
+            // Looks that follow each other too closely are one.
+            assert!(!look(&mut missing, second) && !look(&mut missing, second));
         }
-        assert!(missing.note(1));
+        assert!(look(&mut missing, 6));
     }
 }

@@ -111,7 +111,7 @@ pub enum Fatal {
     SyncFailed,
     /// A commit failed, and whether it took place cannot be read.
     FateUnknown,
-    /// Another gateway found this one's lock file missing for too long and released its holds.
+    /// Another gateway found this one's lock file missing, or no sign of life, for too long and released its holds.
     TakenForDead,
     /// The writer ended unexpectedly.
     WriterDied,
