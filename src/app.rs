@@ -6,6 +6,7 @@
 
 pub mod demo;
 mod error;
+mod open_files;
 mod operators;
 mod startup;
 
@@ -28,7 +29,7 @@ use startup::StoreThread;
 
 use crate::auth::Auth;
 use crate::billing::Billing;
-use crate::config::{Config, Environment, KeyStorage, Limits, Loaded, Overrides};
+use crate::config::{Config, Environment, KeyStorage, Loaded, Overrides};
 use crate::failpoint;
 use crate::gateway::{self, Code, Gateway, Parts, Readiness, RouteTable, Shared};
 use crate::model::RouteId;
@@ -41,8 +42,6 @@ use crate::telemetry::metrics::Metrics;
 const CUT: Duration = Duration::from_millis(100);
 /// How long the last settlements may take when the workers are about to end.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Files that are open beside the sockets of requests: the database, listeners, pipes.
-const OTHER_FILES: usize = 128;
 /// How often the sizes of the caches are measured.
 const MEASURE: Duration = Duration::from_secs(5);
 
@@ -126,7 +125,7 @@ async fn assemble(
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
     let metrics = Arc::new(Metrics::new(&names, &Code::NAMES, dropped_lines));
-    allow_files(&config.limits);
+    open_files::allow(&config.limits, config.server.workers);
     // The ports first: a second gateway that is started by mistake never touches the database.
     let data = server::bind(config.server.listen)?;
     let admin = server::bind(config.admin.listen)?;
@@ -138,6 +137,7 @@ async fn assemble(
     let readiness = Readiness::new(store.clone(), Arc::clone(&draining));
     let auth = Auth::new(store.clone(), &config.keys, &config.limits, &names, Arc::clone(&metrics.auth));
     tokio::spawn(measure(auth.clone()));
+    tokio::spawn(warn_of_unknown_apis(store.clone(), names));
     let shared = Arc::new(Shared::new(Parts {
         routes,
         route_ids,
@@ -165,20 +165,6 @@ async fn assemble(
         drain_delay: config.server.drain_delay,
         drain_timeout: config.server.drain_timeout,
     })
-}
-
-/// A connection of each client, one to an upstream for each request, and what is open besides.
-fn allow_files(limits: &Limits) {
-    let wanted = (limits.connections + limits.requests + limits.admin_connections + OTHER_FILES) as u64;
-    let allowed = server::allow_open_files(wanted);
-    if allowed < wanted {
-        tracing::warn!(
-            allowed,
-            wanted,
-            "the operating system allows fewer open files than limits.connections and limits.requests may need: raise its \
-             hard limit (ulimit -Hn, LimitNOFILE= of systemd) or lower them"
-        );
-    }
 }
 
 /// One gateway a worker, each with connections of its own, behind the layers that are not about money.
@@ -239,6 +225,15 @@ fn tell(opening: &Opening, config: &Config) {
             "this file holds plain keys, and new ones will be stored as SHA-256: an application that shows or compares \
              keys from that column will not find them; set keys.storage to \"plain\", or to \"sha256\" to say that this is meant"
         );
+    }
+}
+
+/// Reads every key, so that the start does not wait for it.
+async fn warn_of_unknown_apis(store: Store, names: Vec<Arc<str>>) {
+    match store.unknown_apis(names).await {
+        Ok(Some(found)) => tracing::warn!("{found}"),
+        Ok(None) => {}
+        Err(reason) => tracing::debug!(%reason, "the APIs of keys could not be compared with the configuration"),
     }
 }
 

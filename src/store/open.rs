@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -158,6 +159,36 @@ pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
     connection.execute_batch(&settings).map_err(error)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// A connection that reads, and neither creates nor changes any file: SQLite's usual ones create the `-wal` and `-shm` files
+/// of a database in WAL mode (<https://www.sqlite.org/wal.html>, §5). `None`: it cannot be read so, because a program left a
+/// log without its index.
+pub(super) fn observer(path: &Path) -> Result<Option<Connection>, OpenError> {
+    let length = |suffix: &str| fs::metadata(companion(path, suffix)).map(|found| found.len()).ok();
+    let parameter = match (length("-wal"), length("-shm")) {
+        // All there is is in the database itself.
+        (None | Some(0), _) => "immutable=1",
+        (Some(_), Some(_)) => "readonly_shm=1",
+        (Some(_), None) => return Ok(None),
+    };
+    let error = |error| open_error(path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OPEN_FLAGS;
+    let connection = Connection::open_with_flags(uri(path, parameter), flags).map_err(error)?;
+    connection.busy_timeout(PATIENCE).map_err(error)?;
+    Ok(Some(connection))
+}
+
+/// A path as SQLite reads it in a URI, with a parameter (<https://www.sqlite.org/uri.html>).
+fn uri(path: &Path, parameter: &str) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?" + parameter
 }
 
 /// A connection that only checkpoints; it never waits.

@@ -54,4 +54,6 @@ mod starts;
 #[cfg(test)]
 mod two_gateways;
 #[cfg(test)]
+mod unknown_apis;
+#[cfg(test)]
 mod upgrades;

@@ -1,5 +1,7 @@
 //! A start that is ended: whatever it waits for, SIGTERM ends it, with status 0 and nothing half done.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::process::{Starting, program};
@@ -45,6 +47,19 @@ fn a_start_that_waits_for_the_disk_is_ended_and_the_next_one_finds_all_in_order(
     process.get("/").key(&ground.key).send().assert_receipt(10, 990);
     process.stop();
     ground.database().assert_doctor();
+}
+
+#[test]
+fn the_demo_starts_without_a_warning_and_ends_in_order() {
+    let mut demo = program();
+    let mut demo = demo.arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.trim_start().starts_with("curl ")), "it shows no request");
+    let id = demo.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    lines.for_each(drop);
+    let output = demo.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]
