@@ -38,7 +38,7 @@ use crate::model::{Cents, KeyPrefix};
 
 pub use charge_on::{ChargeOn, ChargeOnError};
 pub use environment::{Environment, Overrides};
-pub use fault::{Expected, Fault, PathFault, SourceFault, UrlFault};
+pub use fault::{Expected, Fault, FileFault, PathFault, SourceFault, UrlFault};
 pub use load::{DatabaseSettings, Listeners, Loaded, load, load_database, load_listeners};
 pub use mistake::{ConfigErrors, Mistake, Place};
 

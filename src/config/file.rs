@@ -8,7 +8,7 @@ use std::path::Path;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::api::{API_KEYS, ApiParts};
-use super::fault::{Expected, Fault};
+use super::fault::{Expected, Fault, FileFault};
 use super::given::{Raw, Source};
 use super::keys::{Draft, KEYS, Key, SECTIONS, Settings};
 use super::mistake::{Mistakes, Place};
@@ -52,7 +52,7 @@ fn read(path: &Path, file: &File) -> Result<Source, Fault> {
 /// Why a file could not be opened.
 pub(super) fn unopened(error: FileError) -> Fault {
     match error {
-        FileError::Kind(kind) => Fault::WrongKind(kind),
+        FileError::Kind(kind) => Fault::File(FileFault::WrongKind(kind)),
         FileError::Io(error) => Fault::Unreadable(error.kind()),
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::fault::Fault;
+use super::fault::{Fault, FileFault};
 use super::file::{read_text, unopened};
 use super::keys::{Draft, Settings};
 use super::mistake::{Mistakes, Place};
@@ -53,7 +53,7 @@ fn of_file(path: &Path) -> Result<(String, Option<String>), Fault> {
     // Of the file that was opened, wherever a link led.
     let mode = file.metadata().map_err(|error| Fault::Unreadable(error.kind()))?.mode() & 0o777;
     if mode & 0o022 != 0 {
-        return Err(Fault::WritableByOthers { path: path.to_owned(), mode });
+        return Err(Fault::File(FileFault::WritableByOthers { path: path.to_owned(), mode }));
     }
     refuse_open_directories(path)?;
     let warning = (mode & 0o044 != 0).then(|| {
@@ -73,7 +73,7 @@ fn refuse_open_directories(path: &Path) -> Result<(), Fault> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mode = fs::metadata(directory).map_err(|error| Fault::Unreadable(error.kind()))?.mode();
         if mode & 0o1002 == 0o002 {
-            return Err(Fault::ReplaceableByOthers { directory: PathBuf::from(directory) });
+            return Err(Fault::File(FileFault::ReplaceableByOthers { directory: PathBuf::from(directory) }));
         }
     }
     Ok(())

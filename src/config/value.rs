@@ -6,7 +6,7 @@ use http::uri::Authority;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::fault::{Fault, SourceFault, UrlFault};
+use super::fault::{Fault, FileFault, SourceFault, UrlFault};
 use super::{ChargeOn, CredentialSource, UpstreamConfig, path};
 use crate::model::KeyPrefix;
 
@@ -42,11 +42,11 @@ pub(super) fn file_mode(text: &str) -> Result<u32, Fault> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let is_octal = (3..=4).contains(&digits.len()) && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
-    let mode = mode.ok_or_else(|| Fault::BadMode { found: text.to_owned() })?;
+    let mode = mode.ok_or_else(|| Fault::File(FileFault::BadMode { found: text.to_owned() }))?;
     match mode {
-        mode if mode & 0o7111 != 0 => Err(Fault::BadMode { found: text.to_owned() }),
-        mode if mode & 0o600 != 0o600 => Err(Fault::OwnerLockedOut { found: text.to_owned() }),
-        mode if mode & 0o002 != 0 => Err(Fault::WritableByAll { found: text.to_owned() }),
+        mode if mode & 0o7111 != 0 => Err(Fault::File(FileFault::BadMode { found: text.to_owned() })),
+        mode if mode & 0o600 != 0o600 => Err(Fault::File(FileFault::OwnerLockedOut { found: text.to_owned() })),
+        mode if mode & 0o002 != 0 => Err(Fault::File(FileFault::WritableByAll { found: text.to_owned() })),
         mode => Ok(mode),
     }
 }
