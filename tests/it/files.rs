@@ -111,7 +111,7 @@ fn files_beside_a_database_take_its_group_when_an_ordinary_user_runs_the_gateway
     for path in [directory.path(), &binary, ground.data().parent().unwrap()] {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
-    // The files that commands left have the group that they were created with.
+    ground.database().leave_alone();
     for entry in fs::read_dir(ground.data()).unwrap() {
         chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
     }

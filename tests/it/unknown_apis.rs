@@ -83,6 +83,10 @@ fn check_warns_of_them_and_changes_nothing_whatever_state_the_file_is_in() {
     // A log without its index can be read only by creating one.
     fs::remove_file(ground.file("-shm")).unwrap();
     assert_eq!(checked(&ground.file("")), Vec::<String>::new());
+    // The last program that used the database has ended in order.
+    ground.database().leave_alone();
+    assert!(!ground.file("-wal").exists() && !ground.file("-shm").exists());
+    assert_eq!(checked(&ground.file("")), [more]);
 }
 
 #[test]
