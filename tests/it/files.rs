@@ -57,7 +57,7 @@ fn a_new_database_and_the_files_beside_it_have_the_mode_of_the_settings() {
     }
     let desk = tempfile::tempdir().unwrap();
     let add = ["user", "add", "a@example.com", "--name", "A", "--create", "--database", "auth.db"];
-    assert!(program().args(add).current_dir(desk.path()).status().unwrap().success());
+    assert!(program().args(add).current_dir(desk.path()).output().unwrap().status.success());
     assert_eq!(fs::metadata(desk.path().join("auth.db")).unwrap().mode() & 0o7777, 0o600);
 }
 
