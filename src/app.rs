@@ -7,6 +7,8 @@
 pub mod demo;
 mod error;
 mod listeners;
+mod open_files;
+mod startup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,15 +19,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 pub use error::AppError;
+use startup::StoreThread;
 
 use crate::auth::Auth;
 use crate::billing::SettlementReason;
-use crate::config::{Config, KeyStorage, Limits, Loaded};
+use crate::config::{Config, Environment, KeyStorage, Loaded, Overrides};
 use crate::failpoint;
 use crate::gateway::{Parts, Readiness, RouteTable, Shared};
 use crate::http::{self, Lifecycle, ProblemKind, RefusalReason, Server, Workers};
 use crate::model::RouteId;
-use crate::store::{Fatal, Opening, Role, Store, Unavailable};
+use crate::store::{Fatal, Opening, Store, Unavailable};
 use crate::telemetry::logs::{self, DroppedLines};
 use crate::telemetry::metrics::{MetricNames, Metrics};
 
@@ -34,9 +37,6 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// How long after the deadline connections that were cut off may take to end.
 const CUT: Duration = Duration::from_millis(100);
-
-/// Files that are open beside the sockets of requests: the database, listeners, pipes.
-const OTHER_FILES: usize = 128;
 
 /// How often the sizes of the caches are measured.
 const MEASURE: Duration = Duration::from_secs(5);
@@ -53,21 +53,39 @@ pub struct Running {
     drain_timeout: Duration,
 }
 
-/// Runs a gateway until a signal ends it. Blocks.
+/// Reads the configuration and runs a gateway until a signal ends it. A signal ends the start as well. Blocks.
 ///
 /// # Errors
 /// What kept it from starting, or made going on unsafe.
-pub fn serve(loaded: Loaded) -> Result<(), AppError> {
-    let Loaded { config, file } = loaded;
-    let guard = logs::init(&config.log)?;
-    match &file {
-        Some(file) => tracing::info!(file = %file.display(), "configuration read"),
-        None => tracing::info!("no configuration file: flags and environment alone"),
-    }
+pub fn serve(flags: Overrides, environment: Environment) -> Result<(), AppError> {
+    let mut guard = None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let result = runtime.block_on(async {
+        // Before anything that can block: a process that is the first of its container ignores signals without handlers.
         let mut signals = Signals::new().map_err(AppError::Runtime)?;
-        let running = start(config, Some(guard.dropped_lines())).await?;
+        let loaded = startup::read_configuration(flags, environment, &mut signals).await?;
+        let Some(Loaded { config, file }) = loaded else { return Ok(()) };
+        let dropped_lines = guard.insert(logs::init(&config.log)?).dropped_lines();
+        match &file {
+            Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+            None => tracing::info!("no configuration file: flags and environment alone"),
+        }
+        let mut store_thread = StoreThread::default();
+        let started = tokio::select! {
+            started = assemble(config, Some(dropped_lines), &mut store_thread) => Ok(started),
+            name = signals.next() => Err(name),
+        };
+        let running = match started {
+            Ok(Ok(running)) => running,
+            Ok(Err(error)) => {
+                store_thread.abandoned_until(&mut signals).await;
+                return Err(error);
+            }
+            Err(name) => {
+                store_thread.abandoned_for(name, &mut signals).await;
+                return Ok(());
+            }
+        };
         let fatal = running.run_until(&mut signals).await;
         running.stop(&mut signals).await;
         match fatal {
@@ -85,6 +103,20 @@ pub fn serve(loaded: Loaded) -> Result<(), AppError> {
 /// # Errors
 /// What keeps it from starting; nothing is left running then.
 pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Result<Running, AppError> {
+    let mut store_thread = StoreThread::default();
+    let started = assemble(config, dropped_lines, &mut store_thread).await;
+    if started.is_err() {
+        store_thread.abandoned().await;
+    }
+    started
+}
+
+/// Starts every part, in order. Dropping the future leaves the store to its thread.
+async fn assemble(
+    config: Config,
+    dropped_lines: Option<DroppedLines>,
+    store_thread: &mut StoreThread,
+) -> Result<Running, AppError> {
     failpoint::arm(config.fail_point.as_ref());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
@@ -95,11 +127,11 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
         settlements: &SettlementReason::NAMES,
     };
     let metrics = Arc::new(Metrics::new(&names_of_labels, dropped_lines));
-    allow_files(&config.limits);
+    open_files::allow(&config.limits, config.server.workers);
     // The ports first: a second gateway that is started by mistake never touches the database.
     let data = http::bind(config.server.listen)?;
     let admin = http::bind(config.admin.listen)?;
-    let (store, opening) = Store::open(&config.database, &config.limits, Role::Gateway, Arc::clone(&metrics.store))?;
+    let (store, opening) = store_thread.open(&config, &metrics.store).await?;
     tell(&opening, &config);
     let routes = Arc::new(RouteTable::new(&config.apis));
     let route_ids = number_routes(&store, &routes).await?;
@@ -107,6 +139,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     let readiness = Readiness::new(store.clone(), Arc::clone(&lifecycle));
     let auth = Auth::new(store.clone(), &config.keys, &config.limits, &names, Arc::clone(&metrics.auth));
     tokio::spawn(measure(auth.clone()));
+    tokio::spawn(warn_of_unknown_apis(store.clone(), names));
     let shared = Arc::new(Shared::new(Parts {
         routes,
         route_ids,
@@ -120,6 +153,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     let admin_workers = listeners::start_admin(&config, &store, &metrics, &lifecycle).await?;
     let admin_server = admin_workers.serve(admin).map_err(AppError::Runtime)?;
     let server = workers.serve(data).map_err(AppError::Runtime)?;
+    store_thread.keep();
     tracing::info!(clients = %server.local_addr(), operators = %admin_server.local_addr(), "keytoll serves");
     Ok(Running {
         store,
@@ -131,20 +165,6 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
         drain_delay: config.server.drain_delay,
         drain_timeout: config.server.drain_timeout,
     })
-}
-
-/// A connection of each client, one to an upstream for each request, and what is open besides.
-fn allow_files(limits: &Limits) {
-    let wanted = (limits.connections + limits.requests + limits.admin_connections + OTHER_FILES) as u64;
-    let allowed = http::allow_open_files(wanted);
-    if allowed < wanted {
-        tracing::warn!(
-            allowed,
-            wanted,
-            "the operating system allows fewer open files than limits.connections and limits.requests may need: raise its \
-             hard limit (ulimit -Hn, LimitNOFILE= of systemd) or lower them"
-        );
-    }
 }
 
 /// Every route has its number in the books before the first request.
@@ -177,6 +197,15 @@ fn tell(opening: &Opening, config: &Config) {
             "this file holds plain keys, and new ones will be stored as SHA-256: an application that shows or compares \
              keys from that column will not find them; set keys.storage to \"plain\", or to \"sha256\" to say that this is meant"
         );
+    }
+}
+
+/// Reads every key, so that the start does not wait for it.
+async fn warn_of_unknown_apis(store: Store, names: Vec<Arc<str>>) {
+    match store.unknown_apis(names).await {
+        Ok(Some(found)) => tracing::warn!("{found}"),
+        Ok(None) => {}
+        Err(reason) => tracing::debug!(%reason, "the APIs of keys could not be compared with the configuration"),
     }
 }
 

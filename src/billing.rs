@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::time::{Sleep, sleep};
@@ -36,6 +36,8 @@ pub struct Billing {
     ledger: Ledger,
     hold_timeout: Duration,
     settle_timeout: Duration,
+    /// After which others may have taken this process for dead, and released the hold.
+    forward_within: Duration,
 }
 
 /// What a request asks to be held.
@@ -78,7 +80,8 @@ impl Outcome {
 impl Billing {
     /// On a worker's ledger.
     pub fn new(ledger: Ledger, limits: &Limits) -> Billing {
-        Billing { ledger, hold_timeout: limits.hold_timeout, settle_timeout: limits.settle_timeout }
+        let (hold_timeout, settle_timeout) = (limits.hold_timeout, limits.settle_timeout);
+        Billing { ledger, hold_timeout, settle_timeout, forward_within: limits.instance_timeout / 2 }
     }
 
     /// Takes the price out of the principal's wallet. To drop the future before its end costs nothing.
@@ -88,6 +91,7 @@ impl Billing {
     /// cannot be written now.
     pub async fn hold(&self, principal: Principal, generation: Generation, price: &Price) -> Result<Hold, HoldRefused> {
         failpoint::reach("before-hold");
+        let asked = Instant::now();
         let wish = HoldWish { principal, generation, route: price.route, price: price.cents };
         let held =
             tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold_once(wish, price.retryable.clone())).await;
@@ -98,6 +102,7 @@ impl Billing {
             balance: held.balance,
             generation: held.generation,
             settle_timeout: self.settle_timeout,
+            forward_until: asked + self.forward_within,
         })
     }
 }
@@ -110,6 +115,8 @@ pub struct Hold {
     balance: Cents,
     generation: Generation,
     settle_timeout: Duration,
+    /// From when on it pays for no forward: this process may have been suspended, and another one may have released it.
+    forward_until: Instant,
 }
 
 impl Hold {
@@ -215,6 +222,14 @@ impl Passage {
     /// Free, when the price is nothing; `None` otherwise.
     pub fn free(price: Cents) -> Option<Passage> {
         price.is_zero().then_some(Passage(Kind::Free))
+    }
+
+    /// Whether a request may be forwarded with it now. A hold that is too old may have been released by another process.
+    pub fn is_valid(&self) -> bool {
+        match &self.0 {
+            Kind::Paid(hold) => Instant::now() < hold.forward_until,
+            Kind::Free => true,
+        }
     }
 
     /// The hold that paid, if it was paid.

@@ -19,6 +19,7 @@ mod mistake;
 mod path;
 mod route;
 mod suggest;
+mod token;
 mod value;
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ use crate::model::{Cents, KeyPrefix};
 
 pub use charge_on::{ChargeOn, ChargeOnError};
 pub use environment::{Environment, Overrides};
-pub use fault::{Expected, Fault, PathFault, SourceFault, UrlFault};
+pub use fault::{Expected, Fault, FileFault, PathFault, SourceFault, UrlFault};
 pub use limits::Limits;
 pub use load::{DatabaseSettings, Listeners, Loaded, load, load_database, load_listeners};
 pub use mistake::{ConfigErrors, Mistake, Place};
@@ -124,6 +125,8 @@ pub struct DatabaseConfig {
     pub path: PathBuf,
     /// Whether a missing file is made; refused otherwise.
     pub create: bool,
+    /// The permission bits of a file that is made; an existing one keeps its own.
+    pub file_mode: u32,
     /// What an acknowledged capture survives.
     pub durability: Durability,
     /// How long a settled charge keeps its row, before it becomes usage by hour; for ever when `None`.

@@ -5,8 +5,8 @@
 //!
 //! # The map
 //!
-//! Uses go downward only; neighbours on a floor do not use each other; [`telemetry`] and [`failpoint`] may be
-//! used by all.
+//! Uses go downward only; neighbours on a floor do not use each other; [`telemetry`], [`failpoint`] and [`files`] (how
+//! files are opened and created) may be used by all.
 //!
 //! ```text
 //! cli                  one file a command
@@ -54,6 +54,7 @@ pub mod billing;
 pub mod cli;
 pub mod config;
 pub mod failpoint;
+pub mod files;
 pub mod gateway;
 pub mod http;
 pub mod model;

@@ -40,10 +40,12 @@ mod routes;
 #[cfg(test)]
 mod sample;
 mod schema;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod triggers;
 mod uninstall;
+mod unknown_apis;
 mod users;
 mod view;
 mod wallet_log;
@@ -70,6 +72,7 @@ pub use page::{Page, PageWish};
 pub use refusal::{Fatal, HoldRefused, OpenError, Unavailable};
 pub use reply_head::ReplyHead;
 pub use uninstall::uninstall;
+pub use unknown_apis::{UnknownApis, unknown_apis};
 pub use users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use view::Generation;
 pub use write::WriteError;
@@ -142,9 +145,11 @@ impl Store {
         role: Role,
         metrics: Arc<StoreMetrics>,
     ) -> Result<(Store, Opening), OpenError> {
-        let path = open::prepare_file(&database.path, database.create)?;
+        let path = open::prepare_file(&database.path, database.create.then_some(database.file_mode))?;
+        open::share_access(&path);
         let connection = open::writer(&path)?;
-        let (instance, opening) = start(&connection, &path, role)?;
+        let (instance, opening) = start(&connection, &path, role, limits.instance_timeout)?;
+        open::share_group(&path);
         let error = |error| open::open_error(&path, error);
         connection.busy_timeout(Duration::ZERO).map_err(error)?;
         let health = Arc::new(Health::new());
@@ -179,6 +184,7 @@ impl Store {
             cached_wallets: limits.cached_wallets,
             wal_bytes: limits.wal_bytes,
             requests: RequestLimits::from(limits),
+            instance_timeout: limits.instance_timeout,
         };
         let writer = Writer::new(parts)?;
         let thread = spawn_writer(writer, Arc::clone(&queue), Arc::clone(&health));
@@ -319,6 +325,7 @@ fn start(
     connection: &Connection,
     path: &std::path::Path,
     role: Role,
+    instance_timeout: Duration,
 ) -> Result<(Option<Instance>, Opening), OpenError> {
     let error = |error| open::open_error(path, error);
     let now_unix_ms = now_unix_ms();
@@ -343,10 +350,10 @@ fn start(
     if role == Role::Gateway {
         instance::forget_old(connection, now_unix_ms).map_err(error)?;
         let mut wallets = Wallets::new(usize::MAX);
-        dead = instance::find_dead(connection, path, None, &mut Missing::default()).map_err(error)?;
+        dead = instance::find_dead(connection, path, None, &mut Missing::default(), None).map_err(error)?.dead;
         opening.recovered = instance::release_dead(connection, &mut wallets, &dead, now_unix_ms).map_err(error)?;
         wallets.flush(connection).map_err(error)?;
-        let registered = Instance::register(connection, path, now_unix_ms);
+        let registered = Instance::register(connection, path, instance_timeout, now_unix_ms);
         instance = Some(registered.map_err(|found| match found {
             RegisterError::Sqlite(found) => error(found),
             RegisterError::Lock(found) => OpenError::Io(lock_hint(path), found),

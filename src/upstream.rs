@@ -134,7 +134,7 @@ impl<B: RequestBody> Upstream<B> {
     ///
     /// # Errors
     /// Each [`SendError`] says how far the request came.
-    pub async fn send(&self, _passage: &Passage, request: Request<B>) -> Result<Response<UpstreamBody<B>>, SendError> {
+    pub async fn send(&self, passage: &Passage, request: Request<B>) -> Result<Response<UpstreamBody<B>>, SendError> {
         let (mut head, body) = request.into_parts();
         head.version = Version::HTTP_11;
         let path = head.uri.path_and_query().cloned();
@@ -152,6 +152,9 @@ impl<B: RequestBody> Upstream<B> {
             }
             target.address_to(&mut request, path.as_ref());
 
+            if !passage.is_valid() {
+                return Err(SendError::PassageExpired);
+            }
             if let Some(mut kept) = target.pool.take() {
                 match kept.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
                     Ok(reply) => return Ok(self.reply(reply, kept, progress, target)),
@@ -161,6 +164,7 @@ impl<B: RequestBody> Upstream<B> {
             }
             // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
             match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
+                Ok(_) if !passage.is_valid() => return Err(SendError::PassageExpired),
                 Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, end)).await,
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");

@@ -37,7 +37,8 @@ pub(crate) fn principal(index: usize, key: &ApiKey) -> Principal {
 
 /// A gateway's store on a new file with the owners of these keys, each with a wallet of `balance` if there is one.
 pub(crate) fn store(path: &Path, keys: &[ApiKey], balance: Option<Cents>, durability: Durability) -> Store {
-    let database = DatabaseConfig { path: path.to_owned(), create: true, durability, keep_charges: None };
+    let database =
+        DatabaseConfig { path: path.to_owned(), create: true, file_mode: 0o600, durability, keep_charges: None };
     let open = |role| {
         let metrics = Metrics::new(&MetricNames::default(), None);
         Store::open(&database, &Limits::default(), role, Arc::clone(&metrics.store)).expect("a database").0

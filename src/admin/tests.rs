@@ -52,7 +52,8 @@ impl Plane {
         change(&mut settings, &mut limits);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth.db");
-        let database = DatabaseConfig { path, create: true, durability: Durability::Normal, keep_charges: None };
+        let database =
+            DatabaseConfig { path, create: true, file_mode: 0o600, durability: Durability::Normal, keep_charges: None };
         let metrics = Arc::new(Metrics::new(&MetricNames::default(), None));
         let (store, _) = Store::open(&database, &limits, Role::Gateway, Arc::clone(&metrics.store)).unwrap();
         let lifecycle = Arc::new(Lifecycle::default());

@@ -28,7 +28,11 @@ pub fn run() -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new().map_err(AppError::Runtime)?;
-        let scene = Scene::set(directory.path(), scene::usual_or_free).await?;
+        let scene = tokio::select! {
+            scene = Scene::set(directory.path(), scene::usual_or_free) => scene?,
+            // Its files are in a directory of its own, which is removed.
+            _ = signals.next() => return Ok(()),
+        };
         show::welcome(&mut io::stdout(), &scene.facts);
         tokio::spawn(show::requests(requests, scene.running.store().clone(), scene.facts.user));
         let fatal = scene.running.run_until(&mut signals).await;

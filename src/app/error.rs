@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::demo::DemoError;
+use crate::config::ConfigErrors;
 use crate::http::{BindError, StartError};
 use crate::store::{Fatal, OpenError, Unavailable};
 use crate::telemetry::logs::LogsError;
@@ -11,6 +12,8 @@ use crate::telemetry::logs::LogsError;
 /// What ended a gateway.
 #[derive(Debug)]
 pub enum AppError {
+    /// The configuration has mistakes.
+    Config(ConfigErrors),
     /// The log cannot begin.
     Logs(LogsError),
     /// A port cannot be listened on.
@@ -32,6 +35,7 @@ pub enum AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            AppError::Config(errors) => errors.fmt(f),
             AppError::Logs(error) => error.fmt(f),
             AppError::Bind(error) => error.fmt(f),
             AppError::Open(error) => error.fmt(f),
@@ -55,4 +59,12 @@ macro_rules! from {
         }
     )*};
 }
-from!(Logs(LogsError), Bind(BindError), Open(OpenError), Database(Unavailable), Worker(StartError), Demo(DemoError));
+from!(
+    Config(ConfigErrors),
+    Logs(LogsError),
+    Bind(BindError),
+    Open(OpenError),
+    Database(Unavailable),
+    Worker(StartError),
+    Demo(DemoError)
+);

@@ -25,7 +25,13 @@ fn keys() -> KeysConfig {
 }
 
 fn database(path: &Path) -> DatabaseConfig {
-    DatabaseConfig { path: path.to_owned(), create: true, durability: Durability::Normal, keep_charges: None }
+    DatabaseConfig {
+        path: path.to_owned(),
+        create: true,
+        file_mode: 0o600,
+        durability: Durability::Normal,
+        keep_charges: None,
+    }
 }
 
 async fn scene(limits: Limits) -> Scene {

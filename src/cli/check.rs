@@ -1,11 +1,14 @@
 //! `keytoll check`: what the configuration means, or every mistake in it with its place.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::args::{Common, Format};
 use super::exit::{Exit, Failure};
 use super::{output, serve};
-use crate::config::{self, ConfigErrors, Environment, Loaded};
+use crate::config::{self, Config, ConfigErrors, Environment, Loaded};
+use crate::store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,7 +16,8 @@ Examples:
   keytoll check --config new.toml && mv new.toml keytoll.toml
   keytoll check --upstream http://127.0.0.1:3000 --price 2
 
-The flags are those of `serve`. Nothing is opened, made or listened on. Status 78 when there are mistakes.";
+The flags are those of `serve`. Nothing is made, changed or listened on. If there is a database, its keys are compared with the
+configured APIs. Status 78 when there are mistakes; warnings do not count.";
 
 /// Arguments of `check`: the flags of `serve`, and how to answer.
 #[derive(Debug, clap::Args)]
@@ -49,8 +53,12 @@ struct Line {
 pub(super) fn run(args: Args, common: Common, environment: &Environment) -> Result<(), Failure> {
     let Args { flags, format } = args;
     match (config::load(&flags.overrides(common), environment), format.json) {
-        (Ok(loaded), false) => explain(&loaded),
-        (Ok(Loaded { config, file }), true) => {
+        (Ok(mut loaded), false) => {
+            warn_of_unknown_apis(&mut loaded.config);
+            explain(&loaded)
+        }
+        (Ok(Loaded { mut config, file }), true) => {
+            warn_of_unknown_apis(&mut config);
             let file = file.map(|path| path.display().to_string());
             output::json(&Good { ok: true, file, warnings: &config.warnings, summary: config.explain() })
         }
@@ -58,6 +66,18 @@ pub(super) fn run(args: Args, common: Common, environment: &Environment) -> Resu
         (Err(errors), true) => {
             output::json(&bad(&errors))?;
             Err(Failure::No(Exit::Config))
+        }
+    }
+}
+
+/// Adds what is to be said of the keys in the database, if there is one.
+fn warn_of_unknown_apis(config: &mut Config) {
+    let names: Vec<_> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
+    match store::unknown_apis(&config.database, &names) {
+        Ok(Some(found)) => config.warnings.push(found.to_string()),
+        Ok(None) => {}
+        Err(error) => {
+            config.warnings.push(format!("The keys in the database cannot be compared with the APIs: {error}."));
         }
     }
 }

@@ -111,7 +111,7 @@ fn of_app(error: &AppError) -> Exit {
     match error {
         AppError::Open(_) | AppError::Database(_) | AppError::Fatal(_) => Exit::Database,
         AppError::Bind(_) => Exit::Port,
-        AppError::Logs(_) => Exit::Config,
+        AppError::Config(_) | AppError::Logs(_) => Exit::Config,
         AppError::Worker(_) | AppError::Runtime(_) | AppError::Demo(_) => Exit::No,
     }
 }

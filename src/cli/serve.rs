@@ -3,7 +3,7 @@
 use super::args::Common;
 use super::exit::Failure;
 use crate::app;
-use crate::config::{self, Environment, Overrides};
+use crate::config::{Environment, Overrides};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +60,5 @@ impl Flags {
 }
 
 pub(super) fn run(args: Args, common: Common, environment: &Environment) -> Result<(), Failure> {
-    let loaded = config::load(&args.flags.overrides(common), environment)?;
-    Ok(app::serve(loaded)?)
+    Ok(app::serve(args.flags.overrides(common), environment.clone())?)
 }

@@ -24,7 +24,10 @@ impl Config {
         let token = if admin.token.is_some() { "with a token" } else { "without a token: /v1/* is closed" };
         let hosts: String = admin.hosts.iter().map(|host| format!(", {host}")).collect();
         writeln!(out, "admin     {}{hosts}, {token}", admin.listen)?;
-        let missing = if database.create { "made when missing" } else { "refused when missing" };
+        let missing = match database.create {
+            true => format!("made when missing (mode {:04o})", database.file_mode),
+            false => "refused when missing".to_owned(),
+        };
         let survives = match database.durability {
             Durability::Full => "captures survive a power cut (durability full)",
             Durability::Normal => "captures survive the process, not a power cut (durability normal)",

@@ -3,6 +3,9 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
+
+use crate::files::FileKind;
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,7 @@ pub enum Fault {
     PathTaken { first: String },
     RouteTie { first: String },
     PublicWithPrice,
+    File(FileFault),
     Path(PathFault),
     Url(UrlFault),
     Source(SourceFault),
@@ -55,6 +59,18 @@ pub enum Expected {
     List,
     Section,
     Sections,
+}
+
+/// What is wrong with a file, or with the permissions of one that is to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of each stand in `Display`")]
+pub enum FileFault {
+    WrongKind(FileKind),
+    WritableByOthers { path: PathBuf, mode: u32 },
+    ReplaceableByOthers { directory: PathBuf },
+    BadMode { found: String },
+    OwnerLockedOut { found: String },
+    WritableByAll { found: String },
 }
 
 /// Why a path is none that requests can be matched with.
@@ -171,6 +187,7 @@ impl fmt::Display for Fault {
             Fault::PublicWithPrice => {
                 f.write_str("a public route is free; take out price_cents, or take out public = true")
             }
+            Fault::File(fault) => fault.fmt(f),
             Fault::Path(fault) => fault.fmt(f),
             Fault::Url(fault) => fault.fmt(f),
             Fault::Source(fault) => fault.fmt(f),
@@ -201,6 +218,39 @@ impl fmt::Display for Expected {
             Expected::Section => "a section: the name in brackets, its keys below",
             Expected::Sections => "the name in double brackets, [[api]] or [[api.route]], its keys below",
         })
+    }
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileFault::WrongKind(kind) => write!(f, "is {kind}; name a regular file"),
+            FileFault::WritableByOthers { path, mode } => write!(
+                f,
+                "the file can be written by others (mode {mode:04o}), who could replace the token; run chmod 600 {}",
+                path.display()
+            ),
+            FileFault::ReplaceableByOthers { directory } => write!(
+                f,
+                "anyone can replace files in the directory {}; run chmod o-w on it, or keep the file elsewhere",
+                directory.display()
+            ),
+            FileFault::BadMode { found } => {
+                write!(
+                    f,
+                    "{found:?} is not a file mode; write permissions to read and write in octal, such as \"0600\" or \"0660\""
+                )
+            }
+            FileFault::OwnerLockedOut { found } => {
+                write!(
+                    f,
+                    "{found:?} keeps the owner from reading or writing the file; write \"0600\", \"0640\" or \"0660\""
+                )
+            }
+            FileFault::WritableByAll { found } => {
+                write!(f, "{found:?} lets every user write the file; write \"0600\", or \"0660\" for a group")
+            }
+        }
     }
 }
 

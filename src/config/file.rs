@@ -1,5 +1,6 @@
 //! The configuration file: which one, its text, and the way from its tables to the table of keys.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
@@ -7,13 +8,14 @@ use std::path::Path;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::api::{API_KEYS, ApiParts};
-use super::fault::{Expected, Fault};
+use super::fault::{Expected, Fault, FileFault};
 use super::given::{Raw, Source};
 use super::keys::{Draft, KEYS, Key, SECTIONS, Settings};
 use super::mistake::{Mistakes, Place};
 use super::route::{ROUTE_KEYS, RouteParts};
 use super::suggest::nearest;
 use super::{Environment, Overrides};
+use crate::files::{self, FileError, Links};
 
 /// Far more than any configuration needs.
 const FILE_BYTES: u64 = 1 << 20;
@@ -23,10 +25,14 @@ const FILE_BYTES: u64 = 1 << 20;
 pub(super) fn find(flags: &Overrides, environment: &Environment, mistakes: &mut Mistakes) -> Option<Source> {
     let named = flags.config.as_deref().or_else(|| environment.get("KEYTOLL_CONFIG").map(Path::new));
     if let Some(path) = named {
-        return read(path).map_err(|fault| mistakes.add(Place::File(path.into()), "", fault)).ok();
+        // Which may be what a shell puts in the place of `<(...)`.
+        let opened = files::open_stream(path).map_err(unopened);
+        let read = opened.and_then(|file| read(path, &file));
+        return read.map_err(|fault| mistakes.add(Place::File(path.into()), "", fault)).ok();
     }
     for path in &environment.default_files {
-        match read(path) {
+        let opened = files::open_regular(path, File::options().read(true), Links::Follow).map_err(unopened);
+        match opened.and_then(|file| read(path, &file)) {
             Err(Fault::Unreadable(io::ErrorKind::NotFound)) => {}
             Err(fault) => {
                 mistakes.add(Place::File(path.as_path().into()), "", fault);
@@ -38,16 +44,24 @@ pub(super) fn find(flags: &Overrides, environment: &Environment, mistakes: &mut 
     None
 }
 
-fn read(path: &Path) -> Result<Source, Fault> {
-    let text = read_text(path, FILE_BYTES)?;
+fn read(path: &Path, file: &File) -> Result<Source, Fault> {
+    let text = read_text(file, FILE_BYTES)?;
     Ok(Source { path: path.into(), text })
 }
 
+/// Why a file could not be opened.
+pub(super) fn unopened(error: FileError) -> Fault {
+    match error {
+        FileError::Kind(kind) => Fault::File(FileFault::WrongKind(kind)),
+        FileError::Io(error) => Fault::Unreadable(error.kind()),
+    }
+}
+
 /// The text of a file that is not larger than `most` bytes.
-pub(super) fn read_text(path: &Path, most: u64) -> Result<String, Fault> {
+pub(super) fn read_text(file: &File, most: u64) -> Result<String, Fault> {
     let unreadable = |error: io::Error| Fault::Unreadable(error.kind());
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(unreadable)?.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > most {
         return Err(Fault::TooLarge { most });
     }

@@ -121,6 +121,7 @@ impl Default for Settings {
             database: DatabaseConfig {
                 path: "auth.db".into(),
                 create: false,
+                file_mode: 0o600,
                 durability: Durability::Full,
                 keep_charges: Some(90 * DAY),
             },
@@ -162,6 +163,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
         .also("--database", "KEYTOLL_DATABASE"),
     Key::<Settings>::new("database.create", |to, given| set(&mut to.database.create, given.boolean()))
         .also("--create", "KEYTOLL_CREATE"),
+    Key::new("database.file_mode", |to, given| set(&mut to.database.file_mode, given.read(value::file_mode))),
     Key::new("database.durability", |to, given| {
         set(&mut to.database.durability, given.one_of(&["full", "normal"], &[Durability::Full, Durability::Normal]));
     }),
@@ -262,6 +264,9 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     }),
     Key::new("limits.open_charges", |to, given| set(&mut to.limits.open_charges, given.count(1..=10_000_000))),
     Key::new("limits.open_charge_ms", |to, given| set(&mut to.limits.open_charge, given.millis(1..=DAY_MS))),
+    Key::new("limits.instance_timeout_ms", |to, given| {
+        set(&mut to.limits.instance_timeout, given.millis(1_000..=HOUR_MS));
+    }),
     Key::new("limits.batch", |to, given| set(&mut to.limits.batch, given.count(1..=10_000))),
     Key::new("limits.cached_wallets", |to, given| set(&mut to.limits.cached_wallets, given.count(1..=100_000_000))),
     Key::new("limits.wal_bytes", |to, given| set(&mut to.limits.wal_bytes, given.large(MIB..=64 << 30))),

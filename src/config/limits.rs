@@ -79,6 +79,9 @@ pub struct Limits {
     /// How long a charge may stay held: then a reply that is on its way is captured and flows on, and a request whose reply
     /// has not begun is given up.
     pub open_charge: Duration,
+    /// How long this gateway may show no sign of life before another one on the same file takes it for dead and releases
+    /// its holds, although its lock file is held. A request is not forwarded with a hold that is older than half of this.
+    pub instance_timeout: Duration,
     /// Holds and settlements in one transaction.
     pub batch: usize,
     /// Wallets that the writer remembers.
@@ -143,6 +146,7 @@ impl Default for Limits {
             idempotency_keys_per_user: 100_000,
             open_charges: 20_000,
             open_charge: Duration::from_secs(3_600),
+            instance_timeout: Duration::from_secs(60),
             batch: 256,
             cached_wallets: 100_000,
             wal_bytes: 64 << 20,

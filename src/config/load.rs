@@ -2,7 +2,7 @@
 //! file, which beats the defaults. Every layer is read whole, so that every mistake is told at once.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::api::{self, API_KEYS, ApiParts};
 use super::environment::FAIL_POINT;
@@ -12,7 +12,8 @@ use super::given::Raw;
 use super::keys::{Draft, KEYS, SECTIONS, Settings};
 use super::mistake::{ConfigErrors, Mistake, Mistakes, Place};
 use super::suggest::nearest;
-use super::{AdminConfig, AdminToken, Config, DatabaseConfig, Environment, KeysConfig, Limits, LogConfig, Overrides};
+use super::token;
+use super::{AdminConfig, Config, DatabaseConfig, Environment, KeysConfig, Limits, LogConfig, Overrides};
 use crate::failpoint;
 
 /// A checked configuration and the file that it came from.
@@ -62,7 +63,7 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
     api::refuse_loops(&read.apis, listeners, &mut read.mistakes);
     let apis = api::finish(&read.apis, &mut read.mistakes);
     refuse_one_address_twice(&read.settings, &mut read.mistakes);
-    let token = admin_token(&read.settings, environment, &mut read.mistakes);
+    let (token, token_warning) = token::read(&read.settings, environment, &mut read.mistakes);
     read.mistakes.into_result(|_| true)?;
 
     let Settings { mut server, admin_listen, admin_hosts, database, keys, limits, log, token_file: _ } =
@@ -71,6 +72,7 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
         server.workers = environment.processors.max(1);
     }
     let mut warnings = read.warnings;
+    warnings.extend(token_warning);
     warnings.extend(admin_warning(admin_listen, token.is_some()));
     let admin = AdminConfig { listen: admin_listen, hosts: admin_hosts, token };
     let fail_point = environment.fail_point();
@@ -140,31 +142,6 @@ impl Reading {
         let file = source.map(|source| source.path.to_path_buf());
         Reading { settings, apis, mistakes, warnings, file, hides_apis }
     }
-}
-
-/// The token of `KEYTOLL_ADMIN_TOKEN`, else of the token file; a relative path in a configuration file is relative
-/// to that file. A bad one is a mistake that does not show it.
-fn admin_token(settings: &Draft<Settings>, environment: &Environment, mistakes: &mut Mistakes) -> Option<AdminToken> {
-    /// A token is far shorter.
-    const TOKEN_FILE_BYTES: u64 = 4_096;
-    let (place, text) = if let Some(token) = environment.get("KEYTOLL_ADMIN_TOKEN") {
-        let text = token.to_str().map(str::to_owned).ok_or(Fault::NotUtf8);
-        (Place::Variable("KEYTOLL_ADMIN_TOKEN".to_owned()), text)
-    } else {
-        let path = settings.parts.token_file.as_deref()?;
-        let place = settings.place("admin.token_file");
-        let path = match &place {
-            Place::Line { file, .. } => file.parent().unwrap_or(Path::new("")).join(path),
-            Place::File(_) | Place::Variable(_) | Place::Flag(_) | Place::Nowhere => path.to_owned(),
-        };
-        (place, file::read_text(&path, TOKEN_FILE_BYTES))
-    };
-    let token = text.and_then(|text| {
-        let text = text.trim_end_matches(['\r', '\n']);
-        let fault = if text.len() < 16 { Fault::TokenTooShort } else { Fault::TokenCharacters };
-        AdminToken::new(text).ok_or(fault)
-    });
-    token.map_err(|fault| mistakes.add(place, "admin.token_file", fault)).ok()
 }
 
 /// Two listeners cannot share an address, and one on every address leaves none of its port to the other.

@@ -1,6 +1,7 @@
 //! The loader as a whole, on real files: what it refuses, which source wins, the sample file.
 
 mod apis;
+mod files;
 mod mistakes;
 mod sample;
 mod sources;

@@ -6,7 +6,7 @@ use http::uri::Authority;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::fault::{Fault, SourceFault, UrlFault};
+use super::fault::{Fault, FileFault, SourceFault, UrlFault};
 use super::{ChargeOn, CredentialSource, UpstreamConfig, path};
 use crate::model::{KeyPrefix, input};
 
@@ -34,6 +34,21 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Fault> {
 pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map(|network| network.trunc()).map_err(|_| Fault::BadNetwork { found: text.to_owned() })
+}
+
+/// The permission bits of a file, in octal: `0600`, `600` or `0o600`. The owner must be able to read and write it, others
+/// must not be able to write it, and nobody executes it.
+pub(super) fn file_mode(text: &str) -> Result<u32, Fault> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = (3..=4).contains(&digits.len()) && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
+    let mode = mode.ok_or_else(|| Fault::File(FileFault::BadMode { found: text.to_owned() }))?;
+    match mode {
+        mode if mode & 0o7111 != 0 => Err(Fault::File(FileFault::BadMode { found: text.to_owned() })),
+        mode if mode & 0o600 != 0o600 => Err(Fault::File(FileFault::OwnerLockedOut { found: text.to_owned() })),
+        mode if mode & 0o002 != 0 => Err(Fault::File(FileFault::WritableByAll { found: text.to_owned() })),
+        mode => Ok(mode),
+    }
 }
 
 pub(super) fn prefix(text: &str) -> Result<KeyPrefix, Fault> {

@@ -65,6 +65,7 @@ impl From<&SendError> for Problem {
     fn from(error: &SendError) -> Problem {
         match error {
             SendError::Unreachable { .. } => ProblemKind::UpstreamUnreachable.into(),
+            SendError::PassageExpired => ProblemKind::BillingUnavailable.into(),
             SendError::HeadTimeout => ProblemKind::UpstreamTimeout.into(),
             SendError::Broken { .. } => ProblemKind::UpstreamBroken.into(),
             SendError::RequestBody { .. } => match error.request_body_cause::<BodyError>() {

@@ -188,7 +188,7 @@ impl Report {
 /// # Errors
 /// The file is missing, no SQLite database, newer than this program, or cannot be read.
 pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
-    let path = open::prepare_file(&database.path, false)?;
+    let path = open::prepare_file(&database.path, None)?;
     let mut report = Report::default();
     // Before the file is opened: closing the descriptor later would drop SQLite's locks.
     file::written_by(&path, &mut report).map_err(|found| OpenError::Io(path.clone(), found))?;

@@ -2,24 +2,27 @@
 //!
 //! Whoever gets the lock of an instance knows that its process is gone, and releases what it held. A lock crosses
 //! container boundaries and ends with its process; a process id does neither.
+//!
+//! Any process that may open a lock file can hold its lock, and so keep a dead instance looking alive. Therefore an instance
+//! that does not beat for the time that its row states is dead too ([`super::silence`]). One that was only suspended finds
+//! that out in its next transaction, before that transaction changes anything, and stops.
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::accounts;
 use super::lock_file::{self, LockFile, Look, Missing};
 use super::requests;
+use super::silence::Silence;
 use super::wallets::{Balance, Wallets};
 use crate::failpoint;
+use crate::files::{self, FileError, Links};
 use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, UserId};
-
-/// Between two looks at a lock file that is missing.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a process that has ended keeps its row, for whoever wants to know when gateways ran: thirty days.
 const REMEMBERED_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
@@ -60,22 +63,23 @@ impl Instance {
     pub(super) fn register(
         connection: &Connection,
         database: &Path,
+        timeout: Duration,
         now_unix_ms: i64,
     ) -> Result<Instance, RegisterError> {
         connection.execute(
-            "INSERT INTO keytoll_instances (started_at, low_water)
-             SELECT ?1, value FROM keytoll_meta WHERE name = 'next_charge_id'",
-            [now_unix_ms],
+            "INSERT INTO keytoll_instances (started_at, low_water, timeout_ms)
+             SELECT ?1, value, ?2 FROM keytoll_meta WHERE name = 'next_charge_id'",
+            [now_unix_ms, i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)],
         )?;
         let id = connection.last_insert_rowid();
-        let lock = LockFile::make(lock_file::path(database, id))?;
+        let lock = LockFile::make(database, id)?;
         failpoint::reach("instance-registered");
         Ok(Instance { id, lock })
     }
 
     /// Puts the lock file back if somebody removed it. Needs no transaction.
     pub(super) fn keep_lock(&mut self) {
-        match self.lock.keep() {
+        match self.lock.keep(self.id) {
             Ok(false) => {}
             Ok(true) => {
                 tracing::warn!(instance = self.id, "this gateway's lock file was removed by others; it is put back");
@@ -91,6 +95,14 @@ impl Instance {
         connection
             .prepare_cached("SELECT 1 FROM keytoll_instances WHERE id = ?1 AND ended_at IS NULL")?
             .exists([self.id])
+    }
+
+    /// Shows the others that this process lives, inside of a transaction.
+    pub(super) fn beat(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("UPDATE keytoll_instances SET beats = beats + 1 WHERE id = ?1 AND ended_at IS NULL")?
+            .execute([self.id])?;
+        Ok(())
     }
 
     /// Notes the id below which none of this process's charges is open and none will come.
@@ -140,54 +152,97 @@ impl From<io::Error> for RegisterError {
     }
 }
 
-/// Locks of processes that are gone, taken; they are held until their holds are released.
+/// A process that is gone, or counts as gone.
 pub(super) struct Dead {
     id: i64,
-    lock: LockFile,
+    lock: DeadLock,
+}
+
+enum DeadLock {
+    /// Taken, and held until the releases are committed.
+    Taken(LockFile),
+    /// Another process holds it, or it cannot be opened; its instance has been silent for so long.
+    Silent(PathBuf, Duration),
 }
 
 impl Dead {
     /// Takes the lock file away, after the releases were committed.
     pub(super) fn remove_lock(self) {
-        self.lock.remove();
+        match self.lock {
+            DeadLock::Taken(lock) => lock.remove(),
+            DeadLock::Silent(path, silent) => {
+                tracing::warn!(
+                    instance = self.id,
+                    silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+                    lock_file = %path.display(),
+                    "a gateway was silent for too long and counts as dead, although its lock could not be taken"
+                );
+                lock_file::remove(&path);
+            }
+        }
     }
 }
 
-/// Finds processes that are gone without having settled everything. Needs no transaction. Those whose lock file is
-/// missing are noted in `missing`, and count as gone when they were there often enough.
+/// What a look at the other instances found.
+pub(super) struct Others {
+    /// Those that are gone without having settled everything.
+    pub(super) dead: Vec<Dead>,
+    /// Whether there are any that have not ended, dead or alive.
+    pub(super) any: bool,
+}
+
+/// Finds processes that are gone without having settled everything. Needs no transaction, unless `silence` is given: an
+/// instance must not beat between the look and the release of its holds. Those whose lock file is missing are noted in
+/// `missing`, and count as gone when they were there often enough; those whose lock cannot be taken are noted in `silence`.
 pub(super) fn find_dead(
     connection: &Connection,
     database: &Path,
     own: Option<i64>,
     missing: &mut Missing,
-) -> rusqlite::Result<Vec<Dead>> {
-    let mut select =
-        connection.prepare_cached("SELECT id FROM keytoll_instances WHERE ended_at IS NULL AND id IS NOT ?1")?;
-    let ids = select.query_map([own], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    let (mut dead, mut absent) = (Vec::new(), Vec::new());
-    for id in ids {
-        let path = lock_file::path(database, id);
-        let lock = match LockFile::look(path.clone()) {
-            Ok(Look::Held) => continue,
-            Ok(Look::Free(lock)) => Ok(lock),
+    mut silence: Option<&mut Silence>,
+) -> rusqlite::Result<Others> {
+    let mut select = connection.prepare_cached(
+        "SELECT id, beats, timeout_ms FROM keytoll_instances WHERE ended_at IS NULL AND id IS NOT ?1",
+    )?;
+    let rows = select.query_map([own], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = rows.collect::<rusqlite::Result<Vec<(i64, i64, Option<i64>)>>>()?;
+    let (mut dead, mut absent, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for &(id, beats, timeout_ms) in &rows {
+        let lock = match LockFile::look(database, id) {
+            Ok(Look::Held) => Ok(None),
+            Ok(Look::Free(lock)) => Ok(Some(lock)),
             Ok(Look::Missing) => {
                 absent.push(id);
-                if !missing.note(id) {
+                if !missing.note(id, Instant::now()) {
                     continue;
                 }
-                LockFile::make_missing(path)
+                LockFile::make_missing(database, id).map(Some)
             }
             Err(error) => Err(error),
         };
-        match lock {
-            Ok(lock) => dead.push(Dead { id, lock }),
-            Err(error) => {
-                tracing::warn!(instance = id, %error, "the lock of another gateway could not be tried; its holds stay");
-            }
+        if let Ok(Some(lock)) = lock {
+            dead.push(Dead { id, lock: DeadLock::Taken(lock) });
+            continue;
+        }
+        held.push(id);
+        let silent = silence.as_mut().map(|silence| silence.note(id, beats, Instant::now()));
+        let timeout = timeout_ms.and_then(|timeout| u64::try_from(timeout).ok()).map(Duration::from_millis);
+        if let (Some(silent), Some(timeout)) = (silent, timeout)
+            && silent >= timeout
+        {
+            dead.push(Dead { id, lock: DeadLock::Silent(lock_file::path(database, id), silent) });
+        } else if let Err(error) = lock {
+            tracing::warn!(
+                instance = id, %error,
+                "the lock of another gateway could not be tried; its holds stay until it is silent for too long"
+            );
         }
     }
     missing.keep_only(&absent);
-    Ok(dead)
+    if let Some(silence) = silence {
+        silence.keep_only(&held);
+    }
+    Ok(Others { dead, any: !rows.is_empty() })
 }
 
 /// The same for a command, which has no later turn: waits until a gateway whose lock file is missing had the time to put
@@ -195,23 +250,24 @@ pub(super) fn find_dead(
 pub(super) fn find_dead_for_sure(connection: &Connection, database: &Path) -> rusqlite::Result<Vec<Dead>> {
     let mut missing = Missing::default();
     loop {
-        let dead = find_dead(connection, database, None, &mut missing)?;
+        let dead = find_dead(connection, database, None, &mut missing, None)?.dead;
         if !missing.any_undecided() {
             return Ok(dead);
         }
         // Their locks are free again meanwhile, and taken anew.
         drop(dead);
-        thread::sleep(LOOK);
+        thread::sleep(lock_file::LOOK);
     }
 }
 
 /// Whether the process of an instance lives: its lock is held, or cannot be tried. Changes nothing; the lock is shared
 /// for a moment, so that those who ask at the same time do not take each other for the process.
 pub(super) fn lives(database: &Path, instance: i64) -> bool {
-    match File::open(lock_file::path(database, instance)).map(|lock| lock.try_lock_shared()) {
+    let path = lock_file::path(database, instance);
+    match files::open_regular(&path, File::options().read(true), Links::Refuse).map(|lock| lock.try_lock_shared()) {
         Ok(Ok(())) => false,
-        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => true,
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) | Err(FileError::Kind(_)) => true,
+        Err(FileError::Io(error)) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

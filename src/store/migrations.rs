@@ -7,7 +7,7 @@
 //! none; what `is_spent`, `again_by` and `is_given_back` mean stands in requests.rs.
 
 /// All of them, the oldest first.
-pub(super) const ALL: [&str; 3] = [BOOKS, SUMS, RETRIES];
+pub(super) const ALL: [&str; 4] = [BOOKS, SUMS, RETRIES, BEATS];
 
 /// Charges, entries, and what makes them safe.
 const BOOKS: &str = "
@@ -118,4 +118,11 @@ CREATE INDEX keytoll_requests_again ON keytoll_requests (again_by) WHERE again_b
 ALTER TABLE keytoll_entries ADD COLUMN actor TEXT;
 ALTER TABLE keytoll_entries ADD COLUMN key_digest BLOB;
 CREATE UNIQUE INDEX keytoll_entries_key ON keytoll_entries (account_id, key_digest) WHERE key_digest IS NOT NULL;
+";
+
+/// How an instance shows that it lives, while others share the file: it counts `beats` up, and says within how many
+/// milliseconds it will. NULL: it is of a version that did not.
+const BEATS: &str = "
+ALTER TABLE keytoll_instances ADD COLUMN beats INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keytoll_instances ADD COLUMN timeout_ms INTEGER;
 ";

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::refusal::OpenError;
+use crate::files::{self, Access, FileError, FileKind, Links};
 
 /// How long a start, a reader or a tool waits for another program's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,34 +20,111 @@ const WRITER_CACHE_KIB: u32 = 4_096;
 /// Pages that each connection keeps which only reads: the inner ones of its indexes. The rest comes from the operating system's memory.
 const READER_CACHE_KIB: u32 = 1_024;
 
-/// Finds or makes the file and refuses what is no SQLite database. The path comes back without links, so that the
-/// file can be told from one that is put in its place.
-pub(super) fn prepare_file(path: &Path, create: bool) -> Result<PathBuf, OpenError> {
-    let io = |error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly(path.to_owned()),
-        // Every other kind is told in the operating system's words.
-        _ => OpenError::Io(path.to_owned(), error),
+/// Of every connection, each of which one thread uses at a time. The path has no links any more.
+const OPEN_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
+
+/// What SQLite appends to the name of a database for the files that belong to it.
+const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Finds the database, or creates it with these permission bits, and refuses what is not an SQLite database. The path
+/// comes back without links, so that it is resolved once, and so that the file can be told from one that is put in its
+/// place.
+pub(super) fn prepare_file(path: &Path, create: Option<u32>) -> Result<PathBuf, OpenError> {
+    let path = match (fs::canonicalize(path), create) {
+        (Ok(path), _) => path,
+        (Err(error), _) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(path, error)),
+        (Err(_), _) if fs::symlink_metadata(path).is_ok() => return Err(OpenError::LeadsNowhere(path.to_owned())),
+        (Err(_), None) => return Err(OpenError::Missing(path.to_owned())),
+        (Err(_), Some(mode)) => create_file(path, mode)?,
     };
-    if !path.exists() {
-        if !create {
-            return Err(OpenError::Missing(path.to_owned()));
-        }
-        File::options().write(true).create_new(true).open(path).map_err(io)?;
-    }
-    let path = fs::canonicalize(path).map_err(io)?;
+    refuse_other_kinds(&path)?;
     let mut head = Vec::with_capacity(16);
-    // Reading before SQLite opens the file: closing this descriptor later would drop SQLite's locks.
-    File::open(&path).and_then(|file| file.take(16).read_to_end(&mut head)).map_err(io)?;
+    // Read before SQLite opens the file: closing this descriptor later would drop SQLite's locks.
+    let read = files::open_regular(&path, File::options().read(true), Links::Refuse)
+        .and_then(|file| Ok(file.take(16).read_to_end(&mut head)?));
+    read.map_err(|error| match error {
+        FileError::Kind(kind) => OpenError::NotAFile { path: path.clone(), kind },
+        FileError::Io(error) => io_error(&path, error),
+    })?;
     if !head.is_empty() && head != b"SQLite format 3\0" {
         return Err(OpenError::NotSqlite(path));
     }
     Ok(path)
 }
 
+/// Creates an empty file, unless another process was faster. Its path without links.
+fn create_file(path: &Path, mode: u32) -> Result<PathBuf, OpenError> {
+    let name = path.file_name().ok_or_else(|| OpenError::Missing(path.to_owned()))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let resolved = fs::canonicalize(parent).map_err(|error| io_error(path, error))?.join(name);
+    match files::create_new(&resolved, Access::new(mode)) {
+        Ok(_) => Ok(resolved),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(resolved),
+        Err(error) => Err(io_error(path, error)),
+    }
+}
+
+/// Refuses a database, or a file that belongs to it, that SQLite could block on.
+fn refuse_other_kinds(database: &Path) -> Result<(), OpenError> {
+    let companions = COMPANIONS.into_iter().map(|suffix| companion(database, suffix));
+    for path in std::iter::once(database.to_owned()).chain(companions) {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        match FileKind::from(found.file_type()) {
+            FileKind::Regular => {}
+            kind => return Err(OpenError::NotAFile { path, kind }),
+        }
+    }
+    Ok(())
+}
+
+/// Gives the files that were left beside the database its access rights, which may have been changed since. Only before
+/// this process opens the database: SQLite's locks on an open file would be dropped.
+pub(super) fn share_access(database: &Path) {
+    let Ok(metadata) = fs::metadata(database) else { return };
+    for path in COMPANIONS.into_iter().map(|suffix| companion(database, suffix)) {
+        if let Err(error) = files::set_access(&path, Access::of(&metadata)) {
+            not_shared(&path, &error.into());
+        }
+    }
+}
+
+/// Gives the files that SQLite created the group of the database. Their mode SQLite copies itself, but the group only when
+/// it runs as the superuser.
+pub(super) fn share_group(database: &Path) {
+    let Ok(metadata) = fs::metadata(database) else { return };
+    for path in COMPANIONS.into_iter().map(|suffix| companion(database, suffix)) {
+        if let Err(error) = files::share_group(&path, &metadata) {
+            not_shared(&path, &error);
+        }
+    }
+}
+
+fn not_shared(path: &Path, error: &io::Error) {
+    tracing::warn!(
+        path = %path.display(), %error,
+        "this file cannot be given the permissions and the group of the database: others who may use the database may not be \
+         able to use this file"
+    );
+}
+
+fn companion(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+fn io_error(path: &Path, error: io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly(path.to_owned()),
+        // Every other kind is reported in the operating system's words.
+        _ => OpenError::Io(path.to_owned(), error),
+    }
+}
+
 /// The writing connection: WAL, no waiting inside of SQLite, no triggers, no checkpoints of its own.
 pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
     let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OPEN_FLAGS;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     connection.busy_timeout(PATIENCE).map_err(error)?;
     let mode: String =
@@ -73,7 +152,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, OpenError> {
 /// A connection that only reads.
 pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
     let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OPEN_FLAGS;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     connection.busy_timeout(PATIENCE).map_err(error)?;
     let settings = format!("PRAGMA query_only = ON; PRAGMA cache_size = -{READER_CACHE_KIB};");
@@ -82,10 +161,40 @@ pub(super) fn reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// A connection that reads, and neither creates nor changes any file: SQLite's usual ones create the `-wal` and `-shm` files
+/// of a database in WAL mode (<https://www.sqlite.org/wal.html>, §5). `None`: it cannot be read so, because a program left a
+/// log without its index.
+pub(super) fn observer(path: &Path) -> Result<Option<Connection>, OpenError> {
+    let length = |suffix: &str| fs::metadata(companion(path, suffix)).map(|found| found.len()).ok();
+    let parameter = match (length("-wal"), length("-shm")) {
+        // All there is is in the database itself.
+        (None | Some(0), _) => "immutable=1",
+        (Some(_), Some(_)) => "readonly_shm=1",
+        (Some(_), None) => return Ok(None),
+    };
+    let error = |error| open_error(path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OPEN_FLAGS;
+    let connection = Connection::open_with_flags(uri(path, parameter), flags).map_err(error)?;
+    connection.busy_timeout(PATIENCE).map_err(error)?;
+    Ok(Some(connection))
+}
+
+/// A path as SQLite reads it in a URI, with a parameter (<https://www.sqlite.org/uri.html>).
+fn uri(path: &Path, parameter: &str) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?" + parameter
+}
+
 /// A connection that only checkpoints; it never waits.
 pub(super) fn checkpointer(path: &Path) -> Result<Connection, OpenError> {
     let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OPEN_FLAGS;
     let connection = Connection::open_with_flags(path, flags).map_err(error)?;
     connection.busy_timeout(Duration::ZERO).map_err(error)?;
     connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(error)?;

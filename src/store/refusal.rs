@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
+use crate::files::FileKind;
 use crate::model::{Cents, ChargeId};
 
 /// The database cannot be used now. Nothing was changed.
@@ -110,7 +111,7 @@ pub enum Fatal {
     SyncFailed,
     /// A commit failed, and whether it took place cannot be read.
     FateUnknown,
-    /// Another gateway found this one's lock file missing for too long and released its holds.
+    /// Another gateway found this one's lock file missing, or no sign of life, for too long and released its holds.
     TakenForDead,
     /// The writer ended unexpectedly.
     WriterDied,
@@ -136,6 +137,15 @@ impl std::error::Error for Fatal {}
 pub enum OpenError {
     /// No file there, and none is to be made.
     Missing(PathBuf),
+    /// The path is a link to a file that does not exist.
+    LeadsNowhere(PathBuf),
+    /// The database, or a file that belongs to it, is not a regular file.
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
+    },
     /// The file is not an SQLite database.
     NotSqlite(PathBuf),
     /// The file or its directory may not be written.
@@ -178,6 +188,14 @@ impl fmt::Display for OpenError {
                     "{}: there is no such file; correct the path, or say --create to make a new database",
                     path.display()
                 )
+            }
+            OpenError::LeadsNowhere(path) => write!(
+                f,
+                "{}: this is a link to a file that does not exist; create that file, or remove the link",
+                path.display()
+            ),
+            OpenError::NotAFile { path, kind } => {
+                write!(f, "{}: this is {kind}, and not a regular file; correct the path, or remove it", path.display())
             }
             OpenError::NotSqlite(path) => write!(f, "{}: this is not an SQLite database", path.display()),
             OpenError::ReadOnly(path) => {

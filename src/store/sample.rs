@@ -20,7 +20,13 @@ pub(super) struct Sample {
 }
 
 fn open(path: &Path, create: bool, role: Role, limits: &Limits) -> Result<(Store, Opening), OpenError> {
-    let database = DatabaseConfig { path: path.to_owned(), create, durability: Durability::Normal, keep_charges: None };
+    let database = DatabaseConfig {
+        path: path.to_owned(),
+        create,
+        file_mode: 0o600,
+        durability: Durability::Normal,
+        keep_charges: None,
+    };
     open_as(&database, role, limits)
 }
 
@@ -83,7 +89,7 @@ impl Sample {
     pub(super) fn reopen_keeping(&mut self, keep_charges: Option<Duration>) {
         self.store.close();
         let (path, durability) = (self.path(), Durability::Normal);
-        let database = DatabaseConfig { path, create: false, durability, keep_charges };
+        let database = DatabaseConfig { path, create: false, file_mode: 0o600, durability, keep_charges };
         self.store = open_as(&database, Role::Gateway, &Limits::default()).unwrap().0;
     }
 

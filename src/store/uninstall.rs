@@ -14,7 +14,7 @@ use crate::config::DatabaseConfig;
 /// # Errors
 /// A gateway runs, or the file cannot be opened or written.
 pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
-    let path = open::prepare_file(&database.path, false)?;
+    let path = open::prepare_file(&database.path, None)?;
     let connection = open::writer(&path)?;
     let error = |error| open::open_error(&path, error);
     let installed: Option<i64> = connection

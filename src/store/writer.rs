@@ -31,6 +31,7 @@ use super::pace::Pace;
 use super::queue::{Command, Queue};
 use super::refusal::{Fatal, HoldRefused, OpenError, Unavailable};
 use super::requests::{self, RequestLimits};
+use super::silence::Silence;
 use super::view::{Generation, View};
 use super::wallets::Wallets;
 use crate::config::Durability;
@@ -54,6 +55,8 @@ const OWN_LOCK: Duration = Duration::from_millis(250);
 /// How often the slow chores are done: the mark of settled charges, processes that are gone, and requests that need not be
 /// remembered.
 const CHORES: Duration = Duration::from_secs(1);
+/// How many heartbeats an instance shows in the time after which it counts as dead, or as many as there are chores.
+const BEATS: u32 = 6;
 
 /// What a writer is made of.
 pub(super) struct Parts {
@@ -71,6 +74,8 @@ pub(super) struct Parts {
     pub(super) cached_wallets: usize,
     pub(super) wal_bytes: u64,
     pub(super) requests: RequestLimits,
+    /// After which others take this instance for dead when it does not beat.
+    pub(super) instance_timeout: Duration,
 }
 
 pub(super) struct Writer {
@@ -98,9 +103,13 @@ pub(super) struct Writer {
     heads: Vec<ChargeId>,
     kept_for: Option<Unavailable>,
     chores_at: Instant,
+    /// When this instance shows others on the file that it lives.
+    beat_at: Instant,
     lock_at: Instant,
     /// Other instances whose lock files are not where they belong.
     missing: Missing,
+    /// Other instances whose locks are held, and how long they have been silent.
+    silence: Silence,
     /// Processes that were found gone in this transaction, with their locks, until its commit.
     recovered: Option<(Recovered, Vec<Dead>)>,
     checkpoint_at: Instant,
@@ -168,9 +177,11 @@ impl Writer {
             kept: Vec::new(),
             heads: Vec::new(),
             kept_for: None,
-            chores_at: now + CHORES,
+            chores_at: now + chores_interval(parts.instance_timeout),
+            beat_at: now,
             lock_at: now + OWN_LOCK,
             missing: Missing::default(),
+            silence: Silence::new(chores_interval(parts.instance_timeout)),
             recovered: None,
             checkpoint_at: now,
             disk,
@@ -299,6 +310,7 @@ impl Writer {
             self.low_water = 0;
             // So are its releases: the locks of the dead are let go, for the next look.
             self.recovered = None;
+            self.beat_at = Instant::now();
             self.parts.metrics.commits_failed.inc();
         }
         done?;
@@ -350,6 +362,11 @@ fn items(batch: &mut Vec<Command>) -> Vec<Item> {
             Command::Write(job) => Item::Write(job),
         })
         .collect()
+}
+
+/// How often the chores are done: several times in the time after which this instance counts as dead.
+fn chores_interval(instance_timeout: Duration) -> Duration {
+    CHORES.min(instance_timeout / (2 * BEATS))
 }
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -13,6 +13,8 @@ pub enum SendError {
         /// Of the last one tried.
         cause: io::Error,
     },
+    /// It took too long until the request could be sent: what paid for it may not be there any more. Nothing was sent.
+    PassageExpired,
     /// The upstream did not answer in time; it may have done what was asked.
     HeadTimeout,
     /// The connection ended, or what came was not HTTP or too large, before a whole head came.
@@ -39,6 +41,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             SendError::Unreachable { .. } => "no upstream takes a connection",
+            SendError::PassageExpired => "the hold is too old to be forwarded with",
             SendError::HeadTimeout => "the upstream did not answer in time",
             SendError::Broken { .. } => "the upstream broke off before its answer",
             SendError::RequestBody { .. } => "the request's body broke off",
@@ -50,7 +53,7 @@ impl Error for SendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             SendError::Unreachable { cause } => Some(cause),
-            SendError::HeadTimeout => None,
+            SendError::HeadTimeout | SendError::PassageExpired => None,
             SendError::Broken { cause } => Some(cause),
             SendError::RequestBody { cause } => Some(cause),
         }

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 10] = [
     &["auth", "billing"],
     &["store"],
     &["config"],
-    &["model"],
+    &["model", "files"],
 ];
 /// May be used by all; uses only these.
 const TELEMETRY_USES: [&str; 2] = ["config", "model"];

@@ -20,6 +20,8 @@ mod draining;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod framing;
 #[cfg(test)]
 mod harness;
@@ -50,6 +52,10 @@ mod retries;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
+mod starts;
+#[cfg(test)]
 mod two_gateways;
+#[cfg(test)]
+mod unknown_apis;
 #[cfg(test)]
 mod upgrades;

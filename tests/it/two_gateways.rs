@@ -1,6 +1,7 @@
 //! Two gateways on one file: each keeps its own holds, a dead one's are given back, and nothing is lost from one to the
 //! next.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -8,7 +9,7 @@ use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Api, Client, Customer, Database, Gateway, OK, Process, Request, Upstream, until};
+use crate::harness::{Api, Client, Customer, Database, Gateway, GatewayBuilder, OK, Process, Request, Upstream, until};
 
 /// How long a dead gateway's holds may stay.
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
@@ -25,9 +26,18 @@ impl Upstreams {
     }
 
     fn gateway(&self, directory: &Path) -> Process {
+        self.builder(directory).spawn()
+    }
+
+    /// One that counts as dead after this time without a heartbeat.
+    fn gateway_with_timeout(&self, directory: &Path, timeout: Duration) -> Process {
+        self.builder(directory).limit("instance_timeout_ms", u64::try_from(timeout.as_millis()).unwrap()).spawn()
+    }
+
+    fn builder(&self, directory: &Path) -> GatewayBuilder {
         let quick = Api::new("quick", self.quick.address()).path("/quick").price(1);
         let scripted = Api::new("scripted", self.scripted.address()).path("/scripted");
-        Gateway::builder().api(quick).api(scripted).at(directory).workers(2).durability("full").spawn()
+        Gateway::builder().api(quick).api(scripted).at(directory).workers(2).durability("full")
     }
 }
 
@@ -281,4 +291,103 @@ fn a_file_that_comes_without_lock_files_has_its_holds_given_back() {
     assert!(started.elapsed() < RELEASED_WITHIN + Duration::from_secs(1), "after {:?}", started.elapsed());
     assert_eq!(database.balance(slow.id), 1_000);
     next.stop();
+}
+
+/// Enough for a heartbeat on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+fn beats(database: &Database, instance: i64) -> i64 {
+    database.number(&format!("SELECT beats FROM keytoll_instances WHERE id = {instance}"))
+}
+
+#[test]
+fn a_stranger_who_holds_the_lock_of_a_dead_gateway_freezes_its_holds_for_a_limited_time() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let dying = upstreams.gateway_with_timeout(directory.path(), TIMEOUT);
+    let database = dying.database().clone();
+    let slow = database.customer("scripted", 1_000);
+    let _client = dying.get("/scripted").key(&slow.key).open();
+    let _call = upstreams.scripted.call();
+    dying.kill();
+    let lock = directory.path().join("auth.db-keytoll-1.lock");
+    let stranger = File::options().write(true).open(&lock).unwrap();
+    stranger.try_lock().unwrap();
+    let started = Instant::now();
+    // What this one says of itself does not count for the other.
+    let next = upstreams.gateway(directory.path());
+    assert_eq!((held_by(&database, 1), database.balance(slow.id)), (1, 990));
+    until("its hold is given back", || database.charges(0) == 0);
+    let frozen = started.elapsed();
+    assert!(TIMEOUT <= frozen && frozen < TIMEOUT + RELEASED_WITHIN, "after {frozen:?}");
+    assert_eq!(database.balance(slow.id), 1_000);
+    until("it says so", || next.has_said("a gateway was silent for too long and counts as dead"));
+    until("the lock file is removed", || !lock.exists());
+    next.stop();
+    database.assert_doctor();
+}
+
+#[test]
+fn a_suspended_gateway_whose_holds_were_released_stops_when_it_wakes_and_spends_nothing() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let mut suspended = upstreams.gateway_with_timeout(directory.path(), TIMEOUT);
+    let database = suspended.database().clone();
+    let slow = database.customer("scripted", 1_000);
+    let mut client = suspended.get("/scripted").key(&slow.key).open();
+    let call = upstreams.scripted.call();
+    let next = upstreams.gateway(directory.path());
+    suspended.signal("STOP");
+    until("its hold is given back", || database.charges(0) == 0);
+    assert_eq!(database.balance(slow.id), 1_000);
+    // Its upstream has answered, and another request waits, by the time that it wakes.
+    call.reply(OK);
+    let _waiting = suspended.get("/scripted").key(&slow.key).open();
+    suspended.signal("CONT");
+    assert_eq!(suspended.wait().code(), Some(66));
+    assert!(suspended.has_said("took this one for dead"));
+    assert!(client.try_reply().is_none_or(|reply| reply.status() != 200 || !reply.whole), "an unpaid reply was sent");
+    assert_eq!((database.charges(0), database.charges(1), database.balance(slow.id)), (0, 0, 1_000));
+    assert_eq!(upstreams.scripted.seen(), 1, "a request was forwarded by a gateway that counts as dead");
+    assert!(!directory.path().join("auth.db-keytoll-1.lock").exists());
+    next.stop();
+    database.assert_doctor();
+}
+
+#[test]
+fn a_living_gateways_holds_stay_for_much_longer_than_its_timeout() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let first = upstreams.gateway_with_timeout(directory.path(), TIMEOUT);
+    let database = first.database().clone();
+    let slow = database.customer("scripted", 1_000);
+    let mut client = first.get("/scripted").key(&slow.key).open();
+    let call = upstreams.scripted.call();
+    assert_eq!(beats(&database, 1), 0, "it is alone, and writes nothing");
+    let second = upstreams.gateway_with_timeout(directory.path(), TIMEOUT);
+    for instance in [1, 2] {
+        until("heartbeats for three times its timeout", || beats(&database, instance) >= 3 * 6);
+        assert_eq!(held_by(&database, 1), 1);
+    }
+    call.reply(OK);
+    client.reply().assert_receipt(10, 990);
+    first.stop();
+    second.stop();
+    database.assert_doctor();
+}
+
+#[test]
+fn a_request_is_not_forwarded_with_a_hold_that_others_may_have_released() {
+    let (directory, upstreams) = (tempfile::tempdir().unwrap(), Upstreams::new());
+    let timeout = Duration::from_secs(1);
+    let gateway = upstreams.gateway_with_timeout(directory.path(), timeout);
+    let database = gateway.database().clone();
+    let slow = database.customer("scripted", 1_000);
+    let lock = database.lock();
+    let mut client = gateway.get("/scripted").key(&slow.key).open();
+    let sent = Instant::now();
+    until("half of the timeout", || sent.elapsed() > timeout / 2);
+    lock.release();
+    client.reply().assert_problem(503, "billing-unavailable");
+    until("its hold is given back", || database.charges(2) == 1);
+    assert_eq!((upstreams.scripted.seen(), database.balance(slow.id)), (0, 1_000));
+    gateway.stop();
+    database.assert_doctor();
 }

@@ -94,8 +94,13 @@ fn retire(connection: &Connection, sample: &Sample, now_unix_ms: i64) -> u64 {
 
 /// The books as they are proved, from the rows; the sum of what is kept of them.
 fn assert_proved(sample: &Sample) -> doctor::Summary {
-    let database =
-        DatabaseConfig { path: sample.path(), create: false, durability: Durability::Full, keep_charges: None };
+    let database = DatabaseConfig {
+        path: sample.path(),
+        create: false,
+        file_mode: 0o600,
+        durability: Durability::Full,
+        keep_charges: None,
+    };
     let report = doctor::examine(&database).unwrap();
     assert!(report.holds(), "{report:#?}");
     report.summary.unwrap()

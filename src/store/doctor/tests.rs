@@ -36,6 +36,7 @@ impl File {
         DatabaseConfig {
             path: self.directory.path().join("auth.db"),
             create: true,
+            file_mode: 0o600,
             durability: Durability::Full,
             keep_charges: None,
         }
@@ -79,7 +80,8 @@ impl File {
 /// Examines the file of a store that is open.
 fn examined(sample: &Sample) -> Report {
     let path = sample.application().path().unwrap().into();
-    examine(&DatabaseConfig { path, create: false, durability: Durability::Full, keep_charges: None }).unwrap()
+    examine(&DatabaseConfig { path, create: false, file_mode: 0o600, durability: Durability::Full, keep_charges: None })
+        .unwrap()
 }
 
 fn wrong(report: &Report) -> Vec<Finding> {

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::model::Cents;
+use crate::store::instance;
+use crate::store::lock_file::{self, LockFile, Missing};
 use crate::store::sample::Sample;
+use crate::store::silence::Silence;
 use crate::store::write::WriteFault;
-use crate::store::{Fatal, OpenError, Recovered, Role, Settled, lock_file};
+use crate::store::{Fatal, OpenError, Recovered, Role, Settled};
 
 #[tokio::test]
 async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
@@ -253,4 +256,25 @@ async fn no_hold_lies_below_the_mark_after_ids_could_not_be_reserved() {
     drop(late);
     assert_eq!(sample.reopen(Role::Gateway).recovered.charges, 1);
     assert_eq!((sample.books(user), sample.number("SELECT balance FROM wallets")), (500, 500));
+}
+
+#[test]
+fn a_held_lock_is_trusted_for_ever_only_when_its_instance_says_nothing_else() {
+    let sample = Sample::open(Role::Gateway);
+    let application = sample.application();
+    application
+        .execute_batch(
+            "INSERT INTO keytoll_instances (id, started_at, low_water, timeout_ms) VALUES (8, 1, 1, NULL), (9, 1, 1, 0)",
+        )
+        .unwrap();
+    let _locks = [8, 9].map(|instance| LockFile::make(&sample.path(), instance).unwrap());
+    let (mut missing, mut silence) = (Missing::default(), Silence::new(Duration::from_secs(1)));
+    let mut dead = |silence| {
+        let found = instance::find_dead(&application, &sample.path(), Some(1), &mut missing, silence).unwrap();
+        assert!(found.any);
+        found.dead.len()
+    };
+    assert_eq!(dead(None), 0);
+    // As an instance of an older version does, 8 states no time; 9 must beat all the time.
+    assert_eq!(dead(Some(&mut silence)), 1);
 }

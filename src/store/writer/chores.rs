@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::answers::tell_left;
-use super::{CHECKPOINT, CHORES, Failure, OWN_LOCK, Writer, now_unix_ms, schema_version};
+use super::{BEATS, CHECKPOINT, Failure, OWN_LOCK, Writer, chores_interval, now_unix_ms, schema_version};
 use crate::failpoint;
 use crate::store::checkpoint;
 use crate::store::instance;
@@ -64,7 +64,8 @@ impl Writer {
     /// Once a second: the mark below which everything is settled, the holds of processes that are gone, and requests that
     /// need not be remembered any more.
     pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
-        self.chores_at = Instant::now() + CHORES;
+        let now = Instant::now();
+        self.chores_at = now + chores_interval(self.parts.instance_timeout);
         let Some(instance) = &self.parts.instance else { return Ok(()) };
         let connection = &self.parts.connection;
         if self.parts.health.trouble().is_some() {
@@ -84,7 +85,14 @@ impl Writer {
             failpoint::reach("mark-moved");
         }
         Requests::new(self.parts.requests, now_unix_ms).sweep(connection)?;
-        let dead = instance::find_dead(connection, &self.parts.path, Some(instance.id), &mut self.missing)?;
+        let (missing, silence) = (&mut self.missing, Some(&mut self.silence));
+        let others = instance::find_dead(connection, &self.parts.path, Some(instance.id), missing, silence)?;
+        // Where nobody looks, nothing is written.
+        if others.any && now >= self.beat_at {
+            instance.beat(connection)?;
+            self.beat_at = now + self.parts.instance_timeout / BEATS;
+        }
+        let dead = others.dead;
         if !dead.is_empty() {
             let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
             self.wallets.flush(connection)?;
@@ -138,7 +146,14 @@ impl Writer {
         tell_left(&self.kept);
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {
-            return self.rescue();
+            self.rescue();
+            if *self.parts.health.fatal().borrow() == Some(Fatal::TakenForDead)
+                && let Some(instance) = self.parts.instance.take()
+            {
+                // It may have been put back since others removed it; nobody looks for it any more.
+                instance.remove_lock();
+            }
+            return;
         }
         let Some(instance) = self.parts.instance.take() else { return };
         let connection = &self.parts.connection;

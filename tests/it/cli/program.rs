@@ -32,7 +32,7 @@ fn help_and_version_are_answers() {
     }
     assert_eq!(help.err, "");
     assert_eq!(desk.run(&["--version"]).done().out, concat!("keytoll ", env!("CARGO_PKG_VERSION"), "\n"));
-    assert!(desk.run(&["check", "--help"]).done().out.contains("Nothing is opened"));
+    assert!(desk.run(&["check", "--help"]).done().out.contains("Nothing is made, changed or listened on"));
     assert!(desk.run(&["serve", "--help"]).done().out.contains("KEYTOLL_ADMIN_TOKEN"));
 }
 

@@ -31,6 +31,12 @@ impl Database {
         connection
     }
 
+    /// Copies the log into the database, and removes it: what the last program does that closes the database.
+    #[track_caller]
+    pub(crate) fn leave_alone(&self) {
+        self.number("SELECT count(*) FROM users");
+    }
+
     /// One statement of another program.
     #[track_caller]
     pub(crate) fn execute(&self, sql: &str, values: impl Params) -> usize {

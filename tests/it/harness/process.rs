@@ -115,6 +115,18 @@ impl GatewayBuilder {
         Started::Serving(Process { child, address, admin, database, log, reader, _directory: own })
     }
 
+    /// With a variable in its environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: &str) -> GatewayBuilder {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// Begins to run it in a process of its own, which may never come to serve.
+    pub(crate) fn begin(self) -> Starting {
+        let (own, command, _) = self.command();
+        Starting::of(command, own)
+    }
+
     /// Runs it to its end, which comes by itself: it refuses to start.
     pub(crate) fn refused(self) -> Output {
         let (_own, mut command, _) = self.command();
@@ -158,6 +170,61 @@ impl Log {
 
     fn text(&self) -> String {
         self.0.lock().unwrap().make_contiguous().join("\n")
+    }
+}
+
+/// A process that need not come to serve. Killed when dropped.
+pub(crate) struct Starting {
+    child: Child,
+    log: Log,
+    reader: Option<JoinHandle<()>>,
+    _directory: TempDir,
+}
+
+impl Starting {
+    /// The directory is removed after its end.
+    pub(crate) fn of(mut command: Command, directory: TempDir) -> Starting {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Log::default();
+        let keep = log.clone();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let reader = Some(thread::spawn(move || lines.for_each(|line| keep.add(&line))));
+        Starting { child, log, reader, _directory: directory }
+    }
+
+    /// Waits until it has a handler of its own for SIGTERM.
+    #[track_caller]
+    pub(crate) fn handles_signals(&self) {
+        let path = format!("/proc/{}/status", self.child.id());
+        until("a handler of SIGTERM", || {
+            let status = fs::read_to_string(&path).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (15 - 1)) != 0
+        });
+    }
+
+    /// Sends SIGTERM, and waits for its end. The status, and what it said.
+    #[track_caller]
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        until("the end of the start", || self.child.try_wait().unwrap().is_some());
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        (self.child.wait().unwrap(), self.log.text())
+    }
+
+    /// Whether some line of its log says this.
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        self.log.has(words)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
