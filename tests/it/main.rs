@@ -16,6 +16,8 @@ mod credentials;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod framing;
@@ -38,6 +40,8 @@ mod outages;
 #[cfg(test)]
 mod outcomes;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod power;
@@ -51,3 +55,5 @@ mod revocation;
 mod two_gateways;
 #[cfg(test)]
 mod upgrades;
+#[cfg(test)]
+mod uploads;

@@ -159,6 +159,23 @@ impl Client {
         }
     }
 
+    /// Reads until the connection ends, in order or not; what came.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> String {
+        loop {
+            match self.reader.fill() {
+                Err(error) if is_late(&error) => panic!("the connection stays open"),
+                Ok(0) | Err(_) => return String::from_utf8_lossy(self.reader.waiting()).into_owned(),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The same connection, for a thread that sends while this one reads.
+    pub(crate) fn sender(&self) -> TcpStream {
+        self.reader.stream().try_clone().unwrap()
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&mut self) {
         self.reader.stream().shutdown(Shutdown::Write).unwrap();
