@@ -105,6 +105,16 @@ fn both_framings_are_refused_from_an_http_10_client() {
 }
 
 #[test]
+fn the_preface_of_http_2_is_refused() {
+    refused_and_counted("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "bad-request");
+}
+
+#[test]
+fn a_handshake_of_tls_is_refused() {
+    refused_and_counted("\u{16}\u{3}\u{1}\u{2}\0\u{1}\0", 400, "bad-request");
+}
+
+#[test]
 fn the_admin_listener_answers_and_logs_the_same() {
     let (_upstream, process) = scene();
     let line = refused(&process, process.admin(), "no HTTP at all\r\n\r\n", 400, "bad-request");

@@ -78,6 +78,25 @@ fn a_request_past_the_limit_leaves_a_line_and_a_count() {
 }
 
 #[test]
+fn a_request_on_a_connection_past_the_limit_leaves_a_line_and_a_count() {
+    let upstream = Upstream::scripted();
+    let api = Api::new("weather", upstream.address());
+    let process = Gateway::builder().api(api).limit("connections", 1).access_log().spawn();
+    let customer = process.customer("weather", 500);
+    let mut first = process.get("/").key(&customer.key).open();
+    let call = upstream.call();
+    let reply = process.get("/today?secret=1").key(&customer.key).send();
+    reply.assert_problem(503, "overloaded");
+    let line = process.access_line(reply.field("x-request-id").expect("a request id"));
+    assert_eq!((&line["method"], &line["path"]), (&Value::from("GET"), &Value::from("/today")), "{line}");
+    assert_eq!((&line["status"], &line["problem"]), (&Value::from(503), &Value::from("overloaded")), "{line}");
+    until("the refusal is counted", || process.metric("keytoll_refusals_total", &[("problem", "overloaded")]) == 1);
+    call.reply("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    assert_eq!(first.reply().status(), 200);
+    process.stop();
+}
+
+#[test]
 fn every_refusal_of_the_admin_listener_has_a_message_and_a_line() {
     let upstream = Upstream::fine();
     let process = process(&upstream);
