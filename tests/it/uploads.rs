@@ -99,7 +99,7 @@ impl Refusal {
     }
 }
 
-/// Sends one small piece after the other, until it is told to stop or cannot.
+/// Sends one small piece after the other, until it is stopped or the connection ends.
 struct Trickle {
     enough: Arc<AtomicBool>,
     thread: JoinHandle<()>,

@@ -57,7 +57,7 @@ fn sized(body: &str) -> String {
 }
 
 fn chunk(data: &str) -> String {
-    format!("{:x}\r\n{data}\r\n", data.len())
+    format!("{:X}\r\n{data}\r\n", data.len())
 }
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -1,4 +1,4 @@
-//! What every refusal says and leaves behind, whoever refuses.
+//! What every refusal says and leaves behind, on either listener.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn process(upstream: &Upstream) -> Process {
 
 /// The problem has a message for software that shows nothing else, a line in the access log and a count.
 #[track_caller]
-fn assert_traced(process: &Process, listener: &str, request: Request, status: u16, code: &str) {
+fn assert_traced(process: &Process, listener: &str, request: &Request, status: u16, code: &str) {
     let labels = [("problem", code)];
     let before = process.metric("keytoll_refusals_total", &labels);
     let reply = request.send();
@@ -49,7 +49,7 @@ fn every_refusal_of_the_data_listener_has_a_message_a_line_and_a_count() {
         (long, 413, "body-too-large"),
         (get("/gone/"), 502, "upstream-unreachable"),
     ] {
-        assert_traced(&process, "data", request, status, code);
+        assert_traced(&process, "data", &request, status, code);
     }
     assert_eq!(upstream.seen(), 0);
     process.stop();
