@@ -84,20 +84,20 @@ class Caller:
 
 
 def run_callers(port, head, count, pace, spread, result, orders):
-    """`count` callers that begin within `spread` seconds. Sends "ready" when the first of them, or all when `spread` is
-    0, were served or refused; measures from the order "measure" on for so many seconds."""
+    """`count` callers that begin within `spread` seconds. Sends "ready" at once, or when all were served if `spread` is
+    0; from the order on, which is a number of seconds, it measures latencies. Statuses are counted always."""
 
     async def main():
         tally = Tally()
         callers = [Caller(port, head, pace, tally) for _ in range(count)]
-        tasks = [asyncio.create_task(caller.run(spread * turn / count)) for turn, caller in enumerate(callers)]
+        # Not all at the same time, whatever their number.
+        begin = spread or pace
+        tasks = [asyncio.create_task(caller.run(begin * turn / count)) for turn, caller in enumerate(callers)]
         if not spread:
             await asyncio.wait_for(asyncio.gather(*(caller.served.wait() for caller in callers)), REPLY_SECONDS)
         result.send("ready")
         seconds = await asyncio.get_running_loop().run_in_executor(None, orders.recv)
         tally.times.clear()
-        if not spread:
-            tally.statuses.clear()
         for caller in callers:
             caller.ends = time.monotonic() + seconds
         await asyncio.gather(*tasks)
