@@ -6,52 +6,49 @@
 
 pub mod demo;
 mod error;
-mod operators;
+mod listeners;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::service::service_fn;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
-use tower::limit::GlobalConcurrencyLimitLayer;
-use tower::{ServiceBuilder, ServiceExt};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 pub use error::AppError;
-use operators::Operators;
 
 use crate::auth::Auth;
-use crate::billing::Billing;
+use crate::billing::SettlementReason;
 use crate::config::{Config, KeyStorage, Limits, Loaded};
 use crate::failpoint;
-use crate::gateway::{self, Code, Gateway, Parts, Readiness, RouteTable, Shared};
+use crate::gateway::{Parts, Readiness, RouteTable, Shared};
+use crate::http::{self, Lifecycle, ProblemKind, RefusalReason, Server, Workers};
 use crate::model::RouteId;
-use crate::server::{self, ConnInfo, Server, ServerLimits, WorkerIndex, Workers};
 use crate::store::{Fatal, Opening, Role, Store, Unavailable};
 use crate::telemetry::logs::{self, DroppedLines};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{MetricNames, Metrics};
 
-/// How long after the deadline connections that were cut may take to let go.
+/// The end of the time for a drain: for the last settlements and for closing the books.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// How long after the deadline connections that were cut off may take to end.
 const CUT: Duration = Duration::from_millis(100);
-/// How long the last settlements may take when the workers are about to end.
-const SETTLE: Duration = Duration::from_secs(5);
+
 /// Files that are open beside the sockets of requests: the database, listeners, pipes.
 const OTHER_FILES: usize = 128;
+
 /// How often the sizes of the caches are measured.
 const MEASURE: Duration = Duration::from_secs(5);
 
-/// A gateway that runs.
+/// A running gateway.
 pub struct Running {
     store: Store,
-    shared: Arc<Shared>,
     workers: Workers,
     server: Server,
-    operators: Operators,
-    draining: Arc<AtomicBool>,
+    admin_workers: Workers,
+    admin_server: Server,
+    lifecycle: Arc<Lifecycle>,
     drain_delay: Duration,
     drain_timeout: Duration,
 }
@@ -91,17 +88,23 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     failpoint::arm(config.fail_point.as_ref());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
-    let metrics = Arc::new(Metrics::new(&names, &Code::NAMES, dropped_lines));
+    let names_of_labels = MetricNames {
+        apis: &names,
+        problems: ProblemKind::CODES,
+        refusal_reasons: &RefusalReason::NAMES,
+        settlements: &SettlementReason::NAMES,
+    };
+    let metrics = Arc::new(Metrics::new(&names_of_labels, dropped_lines));
     allow_files(&config.limits);
     // The ports first: a second gateway that is started by mistake never touches the database.
-    let data = server::bind(config.server.listen)?;
-    let admin = server::bind(config.admin.listen)?;
+    let data = http::bind(config.server.listen)?;
+    let admin = http::bind(config.admin.listen)?;
     let (store, opening) = Store::open(&config.database, &config.limits, Role::Gateway, Arc::clone(&metrics.store))?;
     tell(&opening, &config);
     let routes = Arc::new(RouteTable::new(&config.apis));
     let route_ids = number_routes(&store, &routes).await?;
-    let draining = Arc::new(AtomicBool::new(false));
-    let readiness = Readiness::new(store.clone(), Arc::clone(&draining));
+    let lifecycle = Arc::new(Lifecycle::default());
+    let readiness = Readiness::new(store.clone(), Arc::clone(&lifecycle));
     let auth = Auth::new(store.clone(), &config.keys, &config.limits, &names, Arc::clone(&metrics.auth));
     tokio::spawn(measure(auth.clone()));
     let shared = Arc::new(Shared::new(Parts {
@@ -109,24 +112,22 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
         route_ids,
         sources: config.keys.sources.clone(),
         prefix: config.keys.prefix.clone(),
-        trusted_proxies: config.server.trusted_proxies.clone(),
         auth,
         limits: config.limits.clone(),
-        metrics: Arc::clone(&metrics.gateway),
         readiness,
     }));
-    let workers = start_workers(&config, &store, &shared).await?;
-    let operators =
-        Operators::serve(admin, &config, store.clone(), metrics, Arc::clone(&draining)).map_err(AppError::Runtime)?;
+    let workers = listeners::start_data(&config, &store, &shared, &metrics, &lifecycle).await?;
+    let admin_workers = listeners::start_admin(&config, &store, &metrics, &lifecycle).await?;
+    let admin_server = admin_workers.serve(admin).map_err(AppError::Runtime)?;
     let server = workers.serve(data).map_err(AppError::Runtime)?;
-    tracing::info!(clients = %server.local_addr(), operators = %operators.address, "keytoll serves");
+    tracing::info!(clients = %server.local_addr(), operators = %admin_server.local_addr(), "keytoll serves");
     Ok(Running {
         store,
-        shared,
         workers,
         server,
-        operators,
-        draining,
+        admin_workers,
+        admin_server,
+        lifecycle,
         drain_delay: config.server.drain_delay,
         drain_timeout: config.server.drain_timeout,
     })
@@ -135,7 +136,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
 /// A connection of each client, one to an upstream for each request, and what is open besides.
 fn allow_files(limits: &Limits) {
     let wanted = (limits.connections + limits.requests + limits.admin_connections + OTHER_FILES) as u64;
-    let allowed = server::allow_open_files(wanted);
+    let allowed = http::allow_open_files(wanted);
     if allowed < wanted {
         tracing::warn!(
             allowed,
@@ -144,34 +145,6 @@ fn allow_files(limits: &Limits) {
              hard limit (ulimit -Hn, LimitNOFILE= of systemd) or lower them"
         );
     }
-}
-
-/// One gateway a worker, each with connections of its own, behind the layers that are not about money.
-async fn start_workers(config: &Config, store: &Store, shared: &Arc<Shared>) -> Result<Workers, AppError> {
-    let limits = ServerLimits::from(&config.limits);
-    let under_way = GlobalConcurrencyLimitLayer::new(config.limits.requests);
-    let (store, shared, apis, bounds) = (store.clone(), Arc::clone(shared), config.apis.clone(), config.limits.clone());
-    let hook = move |_: WorkerIndex| {
-        let (store, shared, apis, bounds) = (store.clone(), Arc::clone(&shared), apis.clone(), bounds.clone());
-        let under_way = under_way.clone();
-        async move {
-            let (ledger, answers) = store.ledger();
-            tokio::spawn(answers);
-            let gateway = Arc::new(Gateway::new(shared, Billing::new(ledger, &bounds), &apis));
-            move |info: ConnInfo| {
-                let layers = ServiceBuilder::new().load_shed().layer(under_way.clone());
-                let ConnInfo { peer, outlet, .. } = info;
-                let socket = Arc::new(move |then| outlet.at_next_write(then));
-                let service = layers.service(gateway.service(peer, socket));
-                service_fn(move |request| {
-                    let answered = service.clone().oneshot(request);
-                    // The gateway itself never fails: only the limit does, when too much is under way.
-                    async { Ok::<_, Infallible>(answered.await.unwrap_or_else(|_| gateway::overloaded())) }
-                })
-            }
-        }
-    };
-    Ok(Workers::start(config.server.workers, limits, hook).await?)
 }
 
 /// Every route has its number in the books before the first request.
@@ -223,7 +196,7 @@ impl Running {
 
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
-        self.operators.address
+        self.admin_server.local_addr()
     }
 
     /// The open database.
@@ -235,7 +208,7 @@ impl Running {
     async fn run_until(&self, signals: &mut Signals) -> Option<Fatal> {
         tokio::select! {
             name = signals.next() => {
-                tracing::info!(signal = name, "stopping; once more to stop at once");
+                tracing::info!(signal = name, "shutting down; send the signal again to stop immediately");
                 None
             }
             fatal = unsafe_to_go_on(self.store.fatal()) => Some(fatal),
@@ -246,7 +219,7 @@ impl Running {
     async fn stop(self, signals: &mut Signals) {
         let at_once = async {
             let name = signals.next().await;
-            tracing::warn!(signal = name, "stopping at once");
+            tracing::warn!(signal = name, "stopping immediately");
         };
         self.shut_down(at_once).await;
     }
@@ -256,52 +229,63 @@ impl Running {
         self.shut_down(std::future::pending()).await;
     }
 
+    /// One deadline for everything: both listeners, the last settlements, and closing the books.
     async fn shut_down(self, at_once: impl Future<Output = ()>) {
-        let Running { store, shared, workers, server, operators, draining, drain_delay, drain_timeout } = self;
-        draining.store(true, Ordering::Release);
+        let Running { store, workers, server, admin_workers, admin_server, lifecycle, drain_delay, drain_timeout } =
+            self;
+        lifecycle.begin_drain();
         let is_unsafe = store.fatal().borrow().is_some();
+        let deadline = Instant::now() + if is_unsafe { Duration::ZERO } else { drain_timeout };
+        let cut_at = deadline - CLOSING.min(drain_timeout / 5).min(deadline - Instant::now());
         let in_order = async {
             if !is_unsafe {
-                tokio::time::sleep(drain_delay).await;
+                sleep_until(cut_at.min(Instant::now() + drain_delay)).await;
             }
-            let limit = if is_unsafe { Duration::ZERO } else { drain_timeout };
-            let deadline = async {
-                tokio::time::sleep(limit).await;
-                shared.cut();
-                std::future::pending::<()>().await;
-            };
-            tokio::select! {
-                drained = server.drain(limit + CUT) => {
-                    if drained.cut > 0 {
-                        tracing::warn!(connections = drained.cut, "cut at the deadline; their holds are released");
-                    }
-                }
-                () = deadline => {}
-            }
+            drain(server, cut_at, &lifecycle).await;
             // Requests whose clients have left are settled by tasks of their own.
-            if timeout(limit.min(SETTLE), store.settled()).await.is_err() {
+            if timeout_at(cut_at, store.settled()).await.is_err() {
                 tracing::warn!(
                     charges = store.open_charges(),
-                    "requests without a client are cut; their holds are released"
+                    "requests whose clients have left are cut off; their holds are released"
                 );
             }
+            // Probes and metrics are served until here.
+            drain(admin_server, deadline, &lifecycle).await;
         };
         tokio::select! {
             () = in_order => {}
             () = at_once => {}
         }
-        shared.cut();
+        lifecycle.begin_cut();
         workers.stop().await;
-        operators.stop().await;
-        if timeout(SETTLE, store.settled()).await.is_err() {
+        admin_workers.stop().await;
+        if timeout(CLOSING, store.settled()).await.is_err() {
             tracing::error!(
                 charges = store.open_charges(),
                 "not everything could be settled; the next start releases the rest"
             );
         }
-        // Joins threads: nothing else runs on this runtime any more.
+        // Joins threads: nothing else runs on this runtime now.
         store.close();
         tracing::info!("stopped");
+    }
+}
+
+/// Drains a listener; what is left at the deadline is cut off.
+async fn drain(server: Server, deadline: Instant, lifecycle: &Lifecycle) {
+    let cut = async {
+        sleep_until(deadline).await;
+        lifecycle.begin_cut();
+        std::future::pending::<()>().await;
+    };
+    let limit = deadline.saturating_duration_since(Instant::now()) + CUT;
+    tokio::select! {
+        drained = server.drain(limit) => {
+            if drained.cut > 0 {
+                tracing::warn!(connections = drained.cut, "cut off at the deadline; their holds are released");
+            }
+        }
+        () = cut => {}
     }
 }
 
@@ -315,23 +299,33 @@ async fn unsafe_to_go_on(mut fatal: watch::Receiver<Option<Fatal>>) -> Fatal {
 /// Sent when a file meets its limit (`ulimit -f`), with the same number on all machines that this is built for.
 const SIGXFSZ: i32 = 25;
 
-/// SIGTERM and SIGINT, and SIGXFSZ without effect.
+/// SIGTERM and SIGINT; SIGHUP, which is logged and ignored; and SIGXFSZ, which has no effect.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
         // The write that met the limit fails, which is enough to know; the process must not end of it.
         drop(signal(SignalKind::from_raw(SIGXFSZ))?);
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP is ignored: a new configuration takes effect after a restart");
+                }
+            }
         }
     }
 }

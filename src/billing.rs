@@ -13,6 +13,10 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::{Sleep, sleep};
 
+mod reason;
+
+pub use reason::SettlementReason;
+
 use crate::config::{ChargeOn, Limits};
 use crate::failpoint;
 use crate::model::{Cents, ChargeId, Principal, Retryable, RouteId};

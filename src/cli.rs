@@ -74,7 +74,7 @@ enum Command {
     /// Add, list, show, enable and disable users
     #[command(subcommand)]
     User(user::Command),
-    /// Issue, list, show, enable and disable API keys
+    /// Issue, list, show, rotate, enable and disable API keys
     #[command(subcommand)]
     Key(key::Command),
     /// Show a wallet, put money in, take money out

@@ -13,6 +13,7 @@ mod fault;
 mod file;
 mod given;
 mod keys;
+mod limits;
 mod load;
 mod mistake;
 mod path;
@@ -38,6 +39,7 @@ use crate::model::{Cents, KeyPrefix};
 pub use charge_on::{ChargeOn, ChargeOnError};
 pub use environment::{Environment, Overrides};
 pub use fault::{Expected, Fault, PathFault, SourceFault, UrlFault};
+pub use limits::Limits;
 pub use load::{DatabaseSettings, Listeners, Loaded, load, load_database, load_listeners};
 pub use mistake::{ConfigErrors, Mistake, Place};
 
@@ -75,7 +77,7 @@ pub struct ServerConfig {
     pub workers: usize,
     /// How long `/readyz` says 503 before the listener closes.
     pub drain_delay: Duration,
-    /// How long requests may take to finish after the listener has closed.
+    /// From the signal to stop to the end of the process, `drain_delay` included.
     pub drain_timeout: Duration,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed and continued; those of others are replaced.
     pub trusted_proxies: Vec<IpNet>,
@@ -86,6 +88,8 @@ pub struct ServerConfig {
 pub struct AdminConfig {
     /// Where operators connect.
     pub listen: SocketAddr,
+    /// Names (lower case, without a port) that are served in `Host`, besides addresses and `localhost`.
+    pub hosts: Vec<Box<str>>,
     /// The bearer token of `/v1/*`; without one that part is closed.
     pub token: Option<AdminToken>,
 }
@@ -188,121 +192,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[limits]`: the bound of every queue, cache, buffer, count and wait.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Connections of clients open at once; past it 503 and close.
-    pub connections: usize,
-    /// Requests under way at once; past it 503.
-    pub requests: usize,
-    /// Bytes of a request's head; past it 431.
-    pub header_bytes: usize,
-    /// Header fields of a request; past it 431.
-    pub headers: usize,
-    /// From the start of a connection, or the end of its last reply, to the end of a request's head; then it is closed.
-    pub header_timeout: Duration,
-    /// Bytes of a request's body, which is streamed, never gathered; past it 413.
-    pub request_body_bytes: u64,
-    /// Between two pieces of a request's body; then 408.
-    pub request_body_idle: Duration,
-    /// While a client takes nothing of its reply; then it is cut off.
-    pub reply_write_idle: Duration,
-    /// For a connection to an upstream; then the next one is tried, or 502.
-    pub connect_timeout: Duration,
-    /// From the request sent to the upstream's reply head; then 504.
-    pub upstream_head_timeout: Duration,
-    /// Between two pieces of an upstream's body; then the reply is broken off.
-    pub upstream_body_idle: Duration,
-    /// How long an unused connection to an upstream is kept.
-    pub upstream_keep_idle: Duration,
-    /// How many unused connections to one upstream a worker keeps.
-    pub upstream_keep_connections: usize,
-    /// While neither side of an upgraded connection (WebSocket) says anything; then it is closed.
-    pub tunnel_idle: Duration,
-    /// From a request's wish for a hold to its commit; then 503.
-    pub hold_timeout: Duration,
-    /// From an outcome to its commit; then the reply is broken off and the hold released.
-    pub settle_timeout: Duration,
-    /// How long a sync of the write-ahead log may take before holds wait for it.
-    pub sync_late: Duration,
-    /// How long a request with an `Idempotency-Key` is remembered.
-    pub idempotency_ttl: Duration,
-    /// How many are remembered at most; past it a new key gets 503.
-    pub idempotency_keys: usize,
-    /// How many of one user; past it a new key of that user's gets 503.
-    pub idempotency_keys_per_user: usize,
-    /// Charges held and not settled yet; past it 503.
-    pub open_charges: usize,
-    /// How long a charge may stay held: then a reply that is on its way is captured and flows on, and a request whose reply
-    /// has not begun is given up.
-    pub open_charge: Duration,
-    /// Holds and settlements in one transaction.
-    pub batch: usize,
-    /// Wallets that the writer remembers.
-    pub cached_wallets: usize,
-    /// Bytes of the write-ahead log past which the writer stops to let it start over.
-    pub wal_bytes: u64,
-    /// Bytes of a presented key; a longer one is no key.
-    pub key_bytes: usize,
-    /// Keys that are remembered.
-    pub cached_keys: u64,
-    /// How long at most.
-    pub key_ttl: Duration,
-    /// Unknown and inactive keys that are remembered.
-    pub cached_refusals: u64,
-    /// How long at most.
-    pub refusal_ttl: Duration,
-    /// Reads of the database waiting for a connection; past it 503.
-    pub queued_reads: usize,
-    /// Admin writes waiting for the writer; past it 503.
-    pub queued_writes: usize,
-    /// Connections of operators open at once.
-    pub admin_connections: usize,
-    /// Bytes of an admin request's body; past it 413.
-    pub admin_body_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            connections: 10_000,
-            requests: 10_000,
-            header_bytes: 32 * 1024,
-            headers: 100,
-            header_timeout: Duration::from_secs(60),
-            request_body_bytes: 16 << 30,
-            request_body_idle: Duration::from_secs(30),
-            reply_write_idle: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(3),
-            upstream_head_timeout: Duration::from_secs(60),
-            upstream_body_idle: Duration::from_secs(60),
-            upstream_keep_idle: Duration::from_secs(4),
-            upstream_keep_connections: 10_000,
-            tunnel_idle: Duration::from_secs(300),
-            hold_timeout: Duration::from_secs(5),
-            settle_timeout: Duration::from_secs(5),
-            sync_late: Duration::from_millis(100),
-            idempotency_ttl: DAY,
-            idempotency_keys: 1_000_000,
-            idempotency_keys_per_user: 100_000,
-            open_charges: 20_000,
-            open_charge: Duration::from_secs(3_600),
-            batch: 256,
-            cached_wallets: 100_000,
-            wal_bytes: 64 << 20,
-            key_bytes: 512,
-            cached_keys: 100_000,
-            key_ttl: Duration::from_secs(60),
-            cached_refusals: 10_000,
-            refusal_ttl: Duration::from_secs(5),
-            queued_reads: 1_000,
-            queued_writes: 256,
-            admin_connections: 64,
-            admin_body_bytes: 64 * 1024,
-        }
-    }
-}
-
 /// `[[api]]`: a named service behind the gateway.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
@@ -318,6 +207,8 @@ pub struct ApiConfig {
     pub preserve_host: bool,
     /// Whether `%2F` may stand in a path.
     pub encoded_slash: EncodedSlash,
+    /// Whether `//` may stand in a path.
+    pub repeated_slash: RepeatedSlash,
     /// Where it is served; at least one.
     pub upstreams: Vec<UpstreamConfig>,
     /// The price where no route says another.
@@ -335,7 +226,16 @@ pub struct ApiConfig {
 pub enum EncodedSlash {
     /// 400.
     Refuse,
-    /// It goes upstream as it is, and is no segment's end.
+    /// It goes upstream as it is, and is no segment's end; 400 where another reading of the path has another route.
+    Pass,
+}
+
+/// What is done with `//` in a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepeatedSlash {
+    /// 400.
+    Refuse,
+    /// It goes upstream as it is, with an empty segment; 400 where another reading of the path has another route.
     Pass,
 }
 

@@ -13,51 +13,42 @@ mod open_hold;
 mod path;
 mod percent;
 pub mod pieces;
+mod probes;
 mod problem;
-mod record;
 mod reply;
 mod request_body;
 mod route;
-mod status;
 mod target;
 mod tunnel;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
+use http::request::Parts as Head;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use ipnet::IpNet;
 
-pub use problem::Code;
+pub use probes::{Readiness, is_probe};
 pub use reply::ReplyBody;
 pub use request_body::RequestBody;
 pub use route::RouteTable;
-pub use status::Readiness;
 
-use crate::auth::{Auth, AuthRefused, Known};
+use crate::auth::{Auth, Known};
 use crate::billing::{Billing, Hold, Passage, Price};
 use crate::config::{ApiConfig, CredentialSource, Limits};
-use crate::model::{ApiKey, KeyPrefix, Retryable, RouteId};
+use crate::http::{ClientConnection, EdgeRequest, KeyedLimit, Problem, ProblemKind, Record};
+use crate::model::{ApiKey, KeyPrefix, Retryable, RouteId, UserId};
 use crate::store::HoldRefused;
-use crate::telemetry::metrics::GatewayMetrics;
 use crate::upstream::{HostHeader, Upstream, UpstreamLimits};
-use credential::{Refusal, Taken};
+use credential::Taken;
 use exchange::Exchange;
-use headers::{Peer, RequestId};
-use problem::Problem;
-use record::Record;
+use headers::{CredentialHeaders, Peer, Via};
+use problem::{no_credential, no_hold, wrong_api};
 use route::Match;
 use target::Target;
-
-/// Does something when a client's socket takes bytes next: the head of a reply that was just handed over, with them.
-pub type AtNextWrite = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 /// How often a request whose key changed under it is tried with what the database says now.
 const KEY_RELOADS: usize = 2;
@@ -65,10 +56,13 @@ const KEY_RELOADS: usize = 2;
 /// What every worker shares.
 pub struct Shared {
     parts: Parts,
-    /// Set when what is left of the requests is cut: their replies are broken off by Keytoll, not by their clients.
-    cutting: AtomicBool,
     /// Where a key is looked for, in words.
-    where_to: Arc<str>,
+    credential_hint: Box<str>,
+    /// The headers that a key is looked for in.
+    credential_headers: Arc<CredentialHeaders>,
+    /// This process's name in `Via`.
+    via: Via,
+    requests_of_user: Option<Arc<KeyedLimit<UserId>>>,
 }
 
 /// What [`Shared`] is made of.
@@ -81,32 +75,21 @@ pub struct Parts {
     pub sources: Vec<CredentialSource>,
     /// What issued keys begin with.
     pub prefix: KeyPrefix,
-    /// Peers whose forwarding headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
     /// The view of keys.
     pub auth: Auth,
-    /// Bounds of bodies, keys and waits.
+    /// Limits of bodies, keys and waits.
     pub limits: Limits,
-    /// Counts.
-    pub metrics: Arc<GatewayMetrics>,
-    /// What probes are told.
+    /// What probes are answered.
     pub readiness: Readiness,
 }
 
 impl Shared {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Shared {
-        let where_to = credential::describe(&parts.sources).into();
-        Shared { parts, cutting: AtomicBool::new(false), where_to }
-    }
-
-    /// From now on a reply that is dropped is one that Keytoll broke off.
-    pub fn cut(&self) {
-        self.cutting.store(true, Ordering::Release);
-    }
-
-    fn is_cutting(&self) -> bool {
-        self.cutting.load(Ordering::Acquire)
+        let credential_hint = credential::describe(&parts.sources).into();
+        let credential_headers = Arc::new(CredentialHeaders::of(&parts.sources));
+        let requests_of_user = KeyedLimit::new(parts.limits.requests_per_user);
+        Shared { parts, credential_hint, credential_headers, via: Via::new(), requests_of_user }
     }
 }
 
@@ -133,55 +116,55 @@ impl Gateway {
     }
 
     /// The service of one connection.
-    pub fn service(self: &Arc<Self>, client: SocketAddr, socket: AtNextWrite) -> Connection {
-        let address = client.ip().to_canonical();
-        let is_trusted = self.shared.parts.trusted_proxies.iter().any(|net| net.contains(&address));
-        let caller = Caller { peer: Peer::new(address, is_trusted), client, socket };
-        Connection { gateway: Arc::clone(self), caller: Arc::new(caller) }
+    pub fn service(self: &Arc<Self>, client: &Arc<ClientConnection>) -> Connection {
+        let peer = Peer::new(client.address(), client.is_trusted_proxy());
+        Connection { gateway: Arc::clone(self), peer: Arc::new(peer) }
     }
 
     /// Answers a request, whatever comes.
-    async fn answer(self: Arc<Self>, caller: Arc<Caller>, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn answer(self: Arc<Self>, peer: Arc<Peer>, request: EdgeRequest) -> Response<ReplyBody> {
+        let EdgeRequest { request, record, .. } = request;
         if let Some(probe) = self.shared.parts.readiness.probe(&request) {
             return probe;
         }
-        let request_id = RequestId::of(request.headers());
-        let record = Record::new(&request_id, caller.client, &request, Arc::clone(&self.shared));
-        let served = AssertUnwindSafe(self.serve(&caller, &request_id, record.clone(), request)).catch_unwind().await;
-        let problem = match served {
-            Ok(Ok(reply)) => return reply,
-            Ok(Err(problem)) => problem,
-            Err(_) => {
-                tracing::error!(request_id = request_id.as_str(), "a request ended with a panic");
-                Problem::Internal
-            }
-        };
-        reply::problem(problem, &request_id, None, record)
+        let (head, body) = request.into_parts();
+        let mut body = Some(body);
+        match self.serve(&peer, &record, head, &mut body).await {
+            Ok(reply) => reply,
+            Err(problem) => record.refuse(problem, body),
+        }
     }
 
-    /// The request path.
+    /// The request path. The body is taken when the request is forwarded; what is refused before leaves it unread.
     async fn serve(
         self: &Arc<Self>,
-        caller: &Arc<Caller>,
-        request_id: &RequestId,
-        record: Record,
-        mut request: Request<Incoming>,
+        peer: &Arc<Peer>,
+        record: &Record,
+        head: Head,
+        body: &mut Option<Incoming>,
     ) -> Result<Response<ReplyBody>, Problem> {
         let shared = &self.shared;
+        let mut request = Request::from_parts(head, ());
         let mut target = Target::of(&mut request)?;
         let found = target.route(&shared.parts.routes, request.method())?;
-        record.routed(found.api);
+        record.routed(found.api.index, &found.api.name);
+        if shared.via.is_loop(request.headers()) {
+            return Err(ProblemKind::LoopDetected.into());
+        }
         let key = self.credential(&found, &mut target, &mut request)?;
         let known = match &key {
-            Some(taken) => Some(self.authenticate(taken, &found, &record).await?),
+            Some(taken) => Some(self.authenticate(taken, &found, record).await?),
             None => None,
         };
-        RequestBody::admit(request.body(), &shared.parts.limits)?;
+        if let Some(body) = &*body {
+            RequestBody::admit(body, &shared.parts.limits)?;
+        }
         let retryable = idempotency::read(&found, &target, &request)?;
-        let passage = self.pay(&found, retryable, key.as_ref(), known, &record).await?;
-        let (gateway, caller) = (Arc::clone(self), Arc::clone(caller));
-        let exchange = Exchange { gateway, caller, passage, request_id: request_id.clone(), record };
-        let outgoing = exchange.outgoing(&found, target, request)?;
+        let passage = self.pay(&found, retryable, key.as_ref(), known, record).await?;
+        let (gateway, peer, record) = (Arc::clone(self), Arc::clone(peer), record.clone());
+        let exchange = Exchange { gateway, peer, passage, record };
+        let body = body.take().ok_or(ProblemKind::Internal)?;
+        let outgoing = exchange.outgoing(&found, target, request.map(|()| body))?;
         let is_owed = exchange.passage.hold().is_some();
         detach::survive(is_owed, exchange.run(found.api.index, outgoing)).await
     }
@@ -191,9 +174,9 @@ impl Gateway {
         &self,
         found: &Match<'_>,
         target: &mut Target,
-        request: &mut Request<Incoming>,
+        request: &mut Request<()>,
     ) -> Result<Option<Key>, Problem> {
-        let Shared { parts: Parts { sources, prefix, limits, .. }, where_to, .. } = &*self.shared;
+        let Shared { parts: Parts { sources, prefix, limits, .. }, credential_hint, .. } = &*self.shared;
         let original = target.original();
         let query = original.query();
         if found.route.public {
@@ -202,29 +185,28 @@ impl Gateway {
             return Ok(None);
         }
         let taken = credential::take(request.headers_mut(), query, sources, limits.key_bytes);
-        let Taken { key, others, query } = taken.map_err(|refusal| match refusal {
-            Refusal::Missing => Problem::MissingKey { where_to: Arc::clone(where_to) },
-            Refusal::Malformed(malformed) => Problem::MalformedKey(malformed),
-            Refusal::Ambiguous => Problem::AmbiguousKey,
-        })?;
+        let Taken { key, others, query } = taken.map_err(|refusal| no_credential(refusal, credential_hint))?;
         target.set_query(query.as_deref());
         Ok(Some(Key { key, others }))
     }
 
-    /// Who the key stands for, and whether it is good for this API.
+    /// Whom the key belongs to, and whether it is valid for this API.
     async fn authenticate(&self, key: &Key, found: &Match<'_>, record: &Record) -> Result<Arc<Known>, Problem> {
         let auth = &self.shared.parts.auth;
         for other in &key.others {
-            if Box::pin(auth.is_key(other)).await.map_err(|_| Problem::BillingUnavailable)? {
-                return Err(Problem::AmbiguousKey);
+            if Box::pin(auth.is_key(other)).await.map_err(|_| ProblemKind::BillingUnavailable)? {
+                return Err(ProblemKind::AmbiguousKey.into());
             }
         }
-        let mut known = auth.authenticate(&key.key).await.map_err(refused)?;
+        let mut known = auth.authenticate(&key.key).await?;
         if found.route.price.is_zero() || known.api() != Some(found.api.index) {
-            known = auth.confirm(&key.key, known).await.map_err(refused)?;
+            known = auth.confirm(&key.key, known).await?;
         }
-        record.authenticated(&known);
+        record.authenticated(known.user_id(), known.key_id());
         check_api(&known, found)?;
+        if let Some(limit) = &self.shared.requests_of_user {
+            record.hold_of_user(limit.acquire(known.user_id()).ok_or(ProblemKind::RateLimited)?);
+        }
         Ok(known)
     }
 
@@ -240,32 +222,25 @@ impl Gateway {
         if let Some(passage) = Passage::free(found.route.price) {
             return Ok(passage);
         }
-        let (Some(key), Some(mut known)) = (key, known) else { return Err(Problem::Internal) };
-        let route = *self.shared.parts.route_ids.get(found.route.index).ok_or(Problem::Internal)?;
+        let (Some(key), Some(mut known)) = (key, known) else { return Err(ProblemKind::Internal.into()) };
+        let route = *self.shared.parts.route_ids.get(found.route.index).ok_or(ProblemKind::Internal)?;
         let price = Price { cents: found.route.price, route, retryable };
         for _ in 0..=KEY_RELOADS {
             match self.billing.hold(known.principal(&key.key), known.generation(), &price).await {
                 Ok(hold) => {
                     known.stamp(hold.generation());
-                    record.held(&hold);
+                    record.held(hold.charge_id());
                     return Ok(Passage::paid(hold));
                 }
-                Err(HoldRefused::Insufficient { balance }) => {
-                    return Err(Problem::InsufficientFunds { price: price.cents, balance });
-                }
-                Err(HoldRefused::InFlight) => return Err(Problem::RequestInFlight),
-                Err(HoldRefused::AlreadyCharged { charge }) => return Err(Problem::AlreadyCharged { charge }),
-                Err(HoldRefused::IdempotencyKeyReused) => return Err(Problem::IdempotencyKeyReused),
-                Err(HoldRefused::IdempotencyFull) => return Err(Problem::IdempotencyFull),
-                Err(HoldRefused::Unavailable(_)) => return Err(Problem::BillingUnavailable),
                 Err(HoldRefused::KeyChanged) => {
-                    known = Box::pin(self.shared.parts.auth.reload(&key.key, &known)).await.map_err(refused)?;
+                    known = Box::pin(self.shared.parts.auth.reload(&key.key, &known)).await?;
                     check_api(&known, found)?;
                 }
+                Err(refused) => return Err(no_hold(&refused, price.cents)),
             }
         }
         // A key that changes with every look at it.
-        Err(Problem::BillingUnavailable)
+        Err(ProblemKind::BillingUnavailable.into())
     }
 }
 
@@ -279,15 +254,7 @@ fn check_api(known: &Known, found: &Match<'_>) -> Result<(), Problem> {
     if known.api() == Some(found.api.index) {
         return Ok(());
     }
-    Err(Problem::WrongApi { api: Arc::clone(&found.api.name) })
-}
-
-fn refused(refused: AuthRefused) -> Problem {
-    match refused {
-        AuthRefused::Unknown => Problem::InvalidKey,
-        AuthRefused::Inactive => Problem::InactiveKey,
-        AuthRefused::Unavailable(_) => Problem::BillingUnavailable,
-    }
+    Err(wrong_api(&found.api.name))
 }
 
 /// The receipt that goes with every reply after a hold.
@@ -295,21 +262,14 @@ fn receipt(hold: &Hold) -> headers::Receipt {
     headers::Receipt { charge_id: hold.charge_id(), cost: hold.cents(), balance: hold.balance() }
 }
 
-/// Who is at the other end of a connection, and the socket to it; made once a connection.
-struct Caller {
-    peer: Peer,
-    client: SocketAddr,
-    socket: AtNextWrite,
-}
-
-/// The gateway as one connection sees it.
+/// The gateway as one connection uses it.
 #[derive(Clone)]
 pub struct Connection {
     gateway: Arc<Gateway>,
-    caller: Arc<Caller>,
+    peer: Arc<Peer>,
 }
 
-impl tower::Service<Request<Incoming>> for Connection {
+impl tower::Service<EdgeRequest> for Connection {
     type Response = Response<ReplyBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Infallible>> + Send>>;
@@ -318,14 +278,8 @@ impl tower::Service<Request<Incoming>> for Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let answer = Arc::clone(&self.gateway).answer(Arc::clone(&self.caller), request);
+    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        let answer = Arc::clone(&self.gateway).answer(Arc::clone(&self.peer), request);
         Box::pin(answer.map(Ok))
     }
-}
-
-/// The answer to a request that came when too many were under way.
-pub fn overloaded() -> Response<ReplyBody> {
-    let request_id = RequestId::of(&http::HeaderMap::new());
-    Problem::Overloaded.into_response(&request_id).map(ReplyBody::whole)
 }

@@ -11,9 +11,9 @@
 //! ```text
 //! cli                  one file a command
 //! app                  Config -> running parts: the only wiring; start and stop order
-//! server               listeners, workers (a single-threaded runtime each), limits, drain
-//! gateway    admin     the request path; the operators' router. The only makers of statuses and problems
+//! gateway    admin     the request path; the operators' router
 //! upstream             connections to upstreams: pool, choice among several, timeouts
+//! http                 the edge that both listeners share: accept, limits, layers, problems, access log, drain
 //! auth       billing   credential -> principal, from memory; holds, and the passage that they pay for
 //! store                all SQL; the writer thread: one transaction a batch, answers after COMMIT
 //! config               TOML, environment and flags -> checked Config
@@ -23,7 +23,7 @@
 //! # The life of one request
 //!
 //! ```text
-//! client ── server ── gateway ──────────────────────────────────────────────── upstream
+//! client ─── http ─── gateway ──────────────────────────────────────────────── upstream
 //!                       │ route        the path in its normal form, and its price
 //!                       │ credential   taken out of headers and query
 //!                       │ authenticate auth: from memory, or one look-up shared by all who ask
@@ -55,8 +55,9 @@ pub mod cli;
 pub mod config;
 pub mod failpoint;
 pub mod gateway;
+pub mod http;
 pub mod model;
-pub mod server;
+
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

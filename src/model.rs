@@ -4,6 +4,7 @@
 
 mod api_key;
 mod charge;
+pub mod input;
 mod money;
 mod retry;
 mod timestamp;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keytoll::config::{DatabaseConfig, Durability, Limits};
 use keytoll::model::{ApiKey, Cents, KeyId, Principal, UserId};
 use keytoll::store::{self, Role, Store};
-use keytoll::telemetry::metrics::Metrics;
+use keytoll::telemetry::metrics::{MetricNames, Metrics};
 use rusqlite::{Connection, params};
 
 /// The API that all keys are good for.
@@ -39,7 +39,7 @@ pub(crate) fn principal(index: usize, key: &ApiKey) -> Principal {
 pub(crate) fn store(path: &Path, keys: &[ApiKey], balance: Option<Cents>, durability: Durability) -> Store {
     let database = DatabaseConfig { path: path.to_owned(), create: true, durability, keep_charges: None };
     let open = |role| {
-        let metrics = Metrics::new(&[], &[], None);
+        let metrics = Metrics::new(&MetricNames::default(), None);
         Store::open(&database, &Limits::default(), role, Arc::clone(&metrics.store)).expect("a database").0
     };
     // The application's tables alone, as if Keytoll had never been there; it adopts what it finds when it comes.

@@ -9,7 +9,7 @@ use keytoll::auth::{Auth, AuthRefused};
 use keytoll::config::{Durability, Limits};
 use keytoll::model::ApiKey;
 use keytoll::store::{Found, Store};
-use keytoll::telemetry::metrics::Metrics;
+use keytoll::telemetry::metrics::{MetricNames, Metrics};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -48,7 +48,13 @@ impl Keys {
     /// A view that remembers nothing yet.
     fn auth(&self) -> Auth {
         let apis = [common::API.into()];
-        Auth::new(self.store.clone(), &keys_config(), &Limits::default(), &apis, Metrics::new(&[], &[], None).auth)
+        Auth::new(
+            self.store.clone(),
+            &keys_config(),
+            &Limits::default(),
+            &apis,
+            Metrics::new(&MetricNames::default(), None).auth,
+        )
     }
 }
 

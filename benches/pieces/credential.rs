@@ -9,7 +9,7 @@ use keytoll::config::{CredentialSource, Durability, KeyStorage, KeysConfig, Limi
 use keytoll::gateway::pieces::take_key;
 use keytoll::model::{ApiKey, Cents, IssuedKey, KeyPrefix};
 use keytoll::store::Store;
-use keytoll::telemetry::metrics::Metrics;
+use keytoll::telemetry::metrics::{MetricNames, Metrics};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 
@@ -44,7 +44,7 @@ impl Warm {
         let store = common::store(&directory.path().join("auth.db"), &[], None, Durability::Normal);
         let (config, limits) = (keys_config(), Limits::default());
         let apis = [common::API.into()];
-        let auth = Auth::new(store.clone(), &config, &limits, &apis, Metrics::new(&[], &[], None).auth);
+        let auth = Auth::new(store.clone(), &config, &limits, &apis, Metrics::new(&MetricNames::default(), None).auth);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let key = runtime.block_on(async {
             let user = store.add_user("ada@example.com", "Ada", Cents(500)).await.expect("a user");

@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use http::{Method, Request};
-use keytoll::config::{ApiConfig, ChargeOn, EncodedSlash, RouteConfig};
+use keytoll::config::{ApiConfig, ChargeOn, EncodedSlash, RepeatedSlash, RouteConfig};
 use keytoll::gateway::{RouteTable, pieces};
 use keytoll::model::Cents;
 
@@ -71,6 +71,7 @@ fn api(path: &str, routes: Vec<RouteConfig>) -> ApiConfig {
         strip_path: true,
         preserve_host: true,
         encoded_slash: EncodedSlash::Refuse,
+        repeated_slash: RepeatedSlash::Refuse,
         upstreams: Vec::new(),
         price: Cents(2),
         charge_on: ChargeOn::default(),

@@ -1,4 +1,4 @@
-//! What every admin request and answer has around it: a request id, who asks, no caching, and problems written out.
+//! What every admin request and reply has around it: who sent it, no caching, and problems written out.
 
 use std::net::SocketAddr;
 
@@ -10,36 +10,37 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::problem::Problem;
-use super::request_id::{RequestId, X_REQUEST_ID};
+use crate::http::{Problem, ProblemKind, Record, RequestId};
 
-/// Who is connected; put to a request by the listener.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
-
-/// Who asks, for the log line of a change.
+/// Who sent a request, for the log line of a change.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) request_id: RequestId,
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: SocketAddr,
 }
 
-/// The outermost layer. The request is worked on in a task of its own: a change whose client went away is made and
-/// logged to its end, and a panic is one answer.
-pub(super) async fn frame(mut request: Request, next: Next) -> Response {
-    let request_id = RequestId::of(request.headers());
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+/// The outermost layer of the router. The request is worked on in a task of its own: a change whose client went away is
+/// made and logged to its end, and a panic is one reply. `record`: of the request.
+pub(super) async fn frame(record: Record, mut request: Request, next: Next) -> Response {
+    let request_id = record.request_id();
+    let peer = record.client().peer();
     request.extensions_mut().insert(Caller { request_id: request_id.clone(), peer });
-    let mut response = tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
+    let work = next.run(request);
+    let held = record.clone();
+    let task = tokio::spawn(async move {
+        // The request counts as in flight until its change is made.
+        let _held = held;
+        work.await
+    });
+    let mut response = task.await.unwrap_or_else(|error| {
         tracing::error!(%error, %request_id, "an admin request ended with a panic");
-        Problem::Internal.into_response()
+        ProblemKind::Internal.into_response()
     });
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        *response.body_mut() = Body::from(problem.write(&request_id));
+        record.note_problem(problem.kind());
+        *response.body_mut() = Body::from(problem.document(request_id));
     }
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, request_id.header());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -6,7 +6,8 @@ use axum::extract::State;
 use super::AdminState;
 use super::params::Params;
 use super::path::Ids;
-use super::problem::{Problem, Resource};
+use super::problem::not_found;
+use crate::http::Problem;
 use crate::model::{ChargeId, KeyId, UserId};
 use crate::store::{ChargeFilter, ChargeRecord, Page};
 
@@ -30,5 +31,5 @@ pub(super) async fn show(
     State(admin): State<AdminState>,
     Ids([charge]): Ids<1>,
 ) -> Result<Json<ChargeRecord>, Problem> {
-    admin.store.charge(ChargeId(charge)).await?.map(Json).ok_or(Problem::NotFound(Resource::Charge))
+    admin.store.charge(ChargeId(charge)).await?.map(Json).ok_or_else(|| not_found("charge"))
 }

@@ -9,8 +9,9 @@ use super::fields::Fields;
 use super::idempotency::Key;
 use super::params::Params;
 use super::path::Ids;
-use super::problem::{Problem, Resource};
+use super::problem::not_found;
 use super::{AdminState, LOG_TARGET, value};
+use crate::http::Problem;
 use crate::model::{EntryId, UserId};
 use crate::store::{Booking, EntryRecord, Page, WalletRecord};
 
@@ -19,7 +20,7 @@ pub(super) async fn wallet(
     State(admin): State<AdminState>,
     Ids([user]): Ids<1>,
 ) -> Result<Json<WalletRecord>, Problem> {
-    admin.store.wallet(UserId(user)).await?.map(Json).ok_or(Problem::NotFound(Resource::User))
+    admin.store.wallet(UserId(user)).await?.map(Json).ok_or_else(|| not_found("user"))
 }
 
 /// `GET /v1/users/{id}/wallet/entries`
@@ -29,7 +30,7 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<Page<EntryRecord>>, Problem> {
     let entries = admin.store.entries(UserId(user), params.page()?).await?;
-    entries.map(Json).ok_or(Problem::NotFound(Resource::User))
+    entries.map(Json).ok_or_else(|| not_found("user"))
 }
 
 /// `GET /v1/users/{id}/wallet/entries/{id}`
@@ -38,7 +39,7 @@ pub(super) async fn show(
     Ids([user, entry]): Ids<2>,
 ) -> Result<Json<EntryRecord>, Problem> {
     let entry = admin.store.entry(UserId(user), EntryId(entry)).await?;
-    entry.map(Json).ok_or(Problem::NotFound(Resource::Entry))
+    entry.map(Json).ok_or_else(|| not_found("entry"))
 }
 
 /// Who makes an entry when the request does not say.

@@ -5,8 +5,8 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 
 use super::AdminState;
-use super::problem::Problem;
-use crate::model::{IdempotencyKey, NoKey};
+use crate::http::Problem;
+use crate::model::IdempotencyKey;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -18,6 +18,6 @@ impl FromRequestParts<AdminState> for Key {
 
     async fn from_request_parts(parts: &mut Parts, _: &AdminState) -> Result<Key, Problem> {
         let lines = parts.headers.get_all(IDEMPOTENCY_KEY).iter().map(HeaderValue::as_bytes);
-        IdempotencyKey::of_lines(lines).map(Key).map_err(|NoKey| Problem::BadIdempotencyKey)
+        Ok(IdempotencyKey::of_lines(lines).map(Key)?)
     }
 }

@@ -7,15 +7,16 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::answer::{Caller, created};
-use super::fields::Fields;
+use super::fields::{Fields, OptionalFields};
 use super::params::Params;
 use super::path::Ids;
-use super::problem::{Problem, Resource};
+use super::problem::not_found;
 use super::{AdminState, LOG_TARGET, value};
+use crate::http::Problem;
 use crate::model::{KeyId, UserId};
 use crate::store::{KeyFilter, KeyRecord, Page};
 
-/// The only answer that has the key itself.
+/// A key and its secret: the answer to issuing and to rotating it, and to nothing else.
 #[derive(Serialize)]
 struct Issued<'a> {
     #[serde(flatten)]
@@ -41,7 +42,7 @@ pub(super) async fn list_of_user(
     let filter = KeyFilter { user_id: Some(UserId(user)), api_name: params.text("api_name") };
     let wish = params.page()?;
     if admin.store.user(UserId(user)).await?.is_none() {
-        return Err(Problem::NotFound(Resource::User));
+        return Err(not_found("user"));
     }
     Ok(Json(admin.store.keys(filter, wish).await?))
 }
@@ -68,7 +69,7 @@ pub(super) async fn issue(
 
 /// `GET /v1/keys/{id}`
 pub(super) async fn show(State(admin): State<AdminState>, Ids([key]): Ids<1>) -> Result<Json<KeyRecord>, Problem> {
-    admin.store.key(KeyId(key)).await?.map(Json).ok_or(Problem::NotFound(Resource::Key))
+    admin.store.key(KeyId(key)).await?.map(Json).ok_or_else(|| not_found("key"))
 }
 
 /// `PATCH /v1/keys/{id}`
@@ -87,6 +88,26 @@ pub(super) async fn update(
         user_id = record.user_id.0, key_id = key, is_active, "key changed"
     );
     Ok(Json(record))
+}
+
+/// `POST /v1/keys/{id}/rotate`: replaces the secret of a key. The body may be left out.
+pub(super) async fn rotate(
+    State(admin): State<AdminState>,
+    Extension(caller): Extension<Caller>,
+    Ids([key]): Ids<1>,
+    OptionalFields(mut fields): OptionalFields,
+) -> Result<Response, Problem> {
+    fields.read("grace_seconds", value::grace_seconds);
+    fields.done()?;
+    let settings = &admin.settings;
+    let new = admin.store.rotate_key(KeyId(key), settings.storage, &settings.prefix).await?;
+    let KeyRecord { user_id, api_name, is_active, .. } = &new.record;
+    tracing::info!(
+        target: LOG_TARGET, request_id = %caller.request_id, peer = ?caller.peer,
+        user_id = user_id.0, key_id = key, api = api_name, is_active, "key rotated"
+    );
+    let issued = Issued { record: &new.record, key: new.key.expose() };
+    Ok(created(&format!("/v1/keys/{key}"), &issued))
 }
 
 /// `DELETE /v1/keys/{id}`

@@ -6,14 +6,15 @@ use axum::extract::{FromRequestParts, Query};
 use http::request::Parts;
 
 use super::AdminState;
-use super::problem::{Mistake, Problem, invalid};
+use super::problem::{FieldError, invalid, invalid_fields};
+use crate::http::Problem;
 use crate::model::Timestamp;
 use crate::store::PageWish;
 
 /// The parameters of a query, taken out one by one.
 pub(super) struct Params {
     left: Vec<(String, String)>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<FieldError>,
 }
 
 impl Params {
@@ -24,7 +25,7 @@ impl Params {
             [text] => read(text),
             [..] => Err("is given more than once".into()),
         };
-        value.map_err(|message| self.mistakes.push(Mistake { field: name.to_owned(), message })).ok()
+        value.map_err(|message| self.mistakes.push(FieldError { field: name.to_owned(), message })).ok()
     }
 
     /// `user_id`, `key_id`: a positive number.
@@ -59,10 +60,10 @@ impl Params {
         let cursor =
             self.read("cursor", |text| text.parse().map_err(|_| "must be the next_cursor of the page before".into()));
         for (field, _) in self.left {
-            self.mistakes.push(Mistake { field, message: "is not a parameter of this list".into() });
+            self.mistakes.push(FieldError { field, message: "is not a parameter of this list".into() });
         }
         if !self.mistakes.is_empty() {
-            return Err(Problem::Invalid(self.mistakes));
+            return Err(invalid_fields(&self.mistakes));
         }
         Ok(PageWish { limit: limit.unwrap_or(PageWish::USUAL), cursor })
     }

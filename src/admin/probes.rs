@@ -1,17 +1,16 @@
 //! `/healthz`, `/readyz` and `/metrics`: for whoever watches the process; no token.
 
-use std::sync::atomic::Ordering;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, VARY};
 use serde::Serialize;
 
 use super::AdminState;
+use super::accept::preferred_format;
 use crate::store::{BooksState, Unavailable};
-use crate::telemetry::metrics::CONTENT_TYPE as METRICS_TYPE;
 
 #[derive(Serialize)]
 struct Probe {
@@ -33,7 +32,7 @@ pub(super) async fn health() -> Response {
 /// Whether requests should be sent here, and why not.
 pub(super) async fn readiness(State(admin): State<AdminState>) -> Response {
     let mut reasons = Vec::new();
-    if admin.draining.load(Ordering::Acquire) {
+    if admin.lifecycle.is_draining() {
         reasons.push("the gateway is draining");
     }
     reasons.extend(admin.store.trouble().map(Unavailable::reason));
@@ -45,7 +44,9 @@ pub(super) async fn readiness(State(admin): State<AdminState>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
 }
 
-/// Everything that is counted.
-pub(super) async fn metrics(State(admin): State<AdminState>) -> Response {
-    ([(CONTENT_TYPE, METRICS_TYPE)], admin.metrics.encode()).into_response()
+/// Everything that is counted, in the format that the client prefers.
+pub(super) async fn metrics(State(admin): State<AdminState>, headers: HeaderMap) -> Response {
+    let format = preferred_format(&headers);
+    let head = [(CONTENT_TYPE, format.content_type()), (VARY, ACCEPT.as_str())];
+    (head, admin.metrics.encode(format)).into_response()
 }

@@ -5,18 +5,21 @@ mod resources;
 mod rules;
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
+use tower::ServiceBuilder;
 
 use super::*;
 use crate::config::{DatabaseConfig, Durability, Limits};
+use crate::http::{
+    AccessLogLayer, ClientConnection, Edge, EdgeLimits, InFlight, InFlightLayer, Listener, ProbeLayer, RequestIdLayer,
+    Server, Workers, bind,
+};
 use crate::store::Role;
+use crate::telemetry::metrics::MetricNames;
 
 const TOKEN: &str = "a-token-for-the-tests";
 
@@ -24,9 +27,9 @@ const TOKEN: &str = "a-token-for-the-tests";
 struct Plane {
     address: SocketAddr,
     store: Store,
-    draining: Arc<AtomicBool>,
-    stop: oneshot::Sender<()>,
-    served: JoinHandle<()>,
+    lifecycle: Arc<Lifecycle>,
+    server: Server,
+    _workers: Workers,
     directory: TempDir,
 }
 
@@ -44,22 +47,17 @@ impl Plane {
             prefix: KeyPrefix::new("kt").unwrap(),
             body_bytes: 1000,
             body_timeout: Duration::from_secs(30),
+            host_check: HostCheck::new([127, 0, 0, 1].into(), &[]),
         };
         change(&mut settings, &mut limits);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth.db");
         let database = DatabaseConfig { path, create: true, durability: Durability::Normal, keep_charges: None };
-        let metrics = Arc::new(Metrics::new(&[], &[], None));
+        let metrics = Arc::new(Metrics::new(&MetricNames::default(), None));
         let (store, _) = Store::open(&database, &limits, Role::Gateway, Arc::clone(&metrics.store)).unwrap();
-        let draining = Arc::new(AtomicBool::new(false));
-        let router = router(store.clone(), metrics, Arc::clone(&draining), settings);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(async move {
-            serve(listener, router, &limits, async { drop(stopped.await) }).await;
-        });
-        Plane { address, store, draining, stop, served, directory }
+        let lifecycle = Arc::new(Lifecycle::default());
+        let (workers, server) = serve(&store, &metrics, &lifecycle, settings, &limits).await;
+        Plane { address: server.local_addr(), store, lifecycle, server, _workers: workers, directory }
     }
 
     /// Sends bytes as they are and reads until the plane closes.
@@ -71,9 +69,9 @@ impl Plane {
 
     /// A request with these lines of its head.
     async fn send(&self, method: &str, path: &str, head: &str, body: &str) -> Answer {
-        let length = body.len();
+        let (host, length) = (self.address, body.len());
         self.raw(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{head}\r\n{body}"
         ))
         .await
     }
@@ -92,6 +90,40 @@ impl Plane {
         assert_eq!(made.status, 201);
         made.body["id"].as_i64().unwrap()
     }
+}
+
+/// The API behind the layers that count for it.
+async fn serve(
+    store: &Store,
+    metrics: &Arc<Metrics>,
+    lifecycle: &Arc<Lifecycle>,
+    settings: AdminSettings,
+    limits: &Limits,
+) -> (Workers, Server) {
+    let limits = EdgeLimits::admin(limits);
+    let (own, gateway) = (Arc::clone(&metrics.admin), Arc::clone(&metrics.gateway));
+    let edge = Edge::new(Listener::Admin, limits, &[], own, gateway, Arc::clone(lifecycle));
+    let service = AdminService::new(store.clone(), Arc::clone(metrics), Arc::clone(lifecycle), settings);
+    let layers = ServiceBuilder::new()
+        .layer(RequestIdLayer)
+        .layer(AccessLogLayer)
+        .layer(ProbeLayer::new(is_probe))
+        .layer(InFlightLayer::new(InFlight::new(limits.requests)));
+    // The worker logs where the test does.
+    let log = tracing::dispatcher::get_default(Clone::clone);
+    let hook = move |_| {
+        let (layers, service, log) = (layers.clone(), service.clone(), log.clone());
+        async move {
+            let logs_there = tracing::dispatcher::set_default(&log);
+            move |_: &Arc<ClientConnection>| {
+                let _ = &logs_there;
+                layers.clone().service(service.clone())
+            }
+        }
+    };
+    let workers = Workers::start("admin", 1, &edge, hook).await.unwrap();
+    let server = workers.serve(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+    (workers, server)
 }
 
 fn bearer() -> String {

@@ -8,8 +8,9 @@ use super::answer::{Caller, created};
 use super::fields::Fields;
 use super::params::Params;
 use super::path::Ids;
-use super::problem::{Problem, Resource};
+use super::problem::not_found;
 use super::{AdminState, LOG_TARGET, value};
+use crate::http::Problem;
 use crate::model::UserId;
 use crate::store::{Page, USUAL_OPENING_BALANCE, UserChange, UserRecord};
 
@@ -40,7 +41,7 @@ pub(super) async fn add(
 /// `GET /v1/users/{id}`
 pub(super) async fn show(State(admin): State<AdminState>, Ids([user]): Ids<1>) -> Result<Json<UserRecord>, Problem> {
     let user = admin.store.user(UserId(user)).await?;
-    user.map(Json).ok_or(Problem::NotFound(Resource::User))
+    user.map(Json).ok_or_else(|| not_found("user"))
 }
 
 /// `PATCH /v1/users/{id}`

@@ -6,24 +6,17 @@ use serde_json::Value;
 
 use super::fields::Read;
 use crate::model::Cents;
+use crate::model::input::{self, InputError};
 use crate::store::Direction;
 
-/// A credit or debit at most: more is a slip of the finger.
-const MOST_CENTS: i64 = 1_000_000_000_000;
-const EMAIL_CHARS: usize = 320;
-const NAME_CHARS: usize = 200;
-const NOTE_CHARS: usize = 500;
-const ACTOR_CHARS: usize = 128;
-
-/// An e-mail address, as far as it can be told without sending a letter.
+/// A user's e-mail address.
 pub(super) fn email(value: &Value) -> Read<String> {
-    let text = text(value, 1, EMAIL_CHARS)?;
-    if text.contains('@') { Ok(text) } else { Err("must be an e-mail address, with an @".into()) }
+    text(value, input::email)
 }
 
 /// A person's or a company's name.
 pub(super) fn name(value: &Value) -> Read<String> {
-    text(value, 1, NAME_CHARS)
+    text(value, input::name)
 }
 
 /// Why a wallet is credited or debited; `null` is none.
@@ -31,12 +24,12 @@ pub(super) fn note(value: &Value) -> Read<Option<String>> {
     if value.is_null() {
         return Ok(None);
     }
-    text(value, 0, NOTE_CHARS).map(Some)
+    text(value, input::note).map(Some)
 }
 
 /// Who credits or debits a wallet.
 pub(super) fn actor(value: &Value) -> Read<String> {
-    text(value, 1, ACTOR_CHARS)
+    text(value, input::actor)
 }
 
 /// `true` or `false`.
@@ -46,12 +39,12 @@ pub(super) fn boolean(value: &Value) -> Read<bool> {
 
 /// What is put in or taken out.
 pub(super) fn amount(value: &Value) -> Read<Cents> {
-    cents(value, 1)
+    cents(value, input::amount)
 }
 
 /// What a new wallet holds.
 pub(super) fn opening_balance(value: &Value) -> Read<Cents> {
-    cents(value, 0)
+    cents(value, input::opening_balance)
 }
 
 /// `credit` or `debit`.
@@ -60,6 +53,14 @@ pub(super) fn direction(value: &Value) -> Read<Direction> {
         Some("credit") => Ok(Direction::In),
         Some("debit") => Ok(Direction::Out),
         Some(_) | None => Err("must be \"credit\" or \"debit\"".into()),
+    }
+}
+
+/// How long the old secret of a key stays valid after it was replaced, in seconds. There are no such periods yet.
+pub(super) fn grace_seconds(value: &Value) -> Read<()> {
+    match value.as_i64() {
+        Some(0) => Ok(()),
+        Some(_) | None => Err("must be 0: only 0 is supported yet, which ends the old key at once".into()),
     }
 }
 
@@ -72,24 +73,12 @@ pub(super) fn api_name(value: &Value, apis: &[Arc<str>]) -> Read<String> {
     }
 }
 
-fn cents(value: &Value, least: i64) -> Read<Cents> {
-    match value.as_i64() {
-        Some(cents) if (least..=MOST_CENTS).contains(&cents) => Ok(Cents(cents)),
-        Some(_) | None => Err(format!("must be a whole number of cents, from {least} to {MOST_CENTS}").into()),
-    }
+/// A whole number that `check` accepts. What is not a whole number of 64 bits is refused as one out of range is.
+fn cents(value: &Value, check: impl Fn(i64) -> Result<Cents, InputError>) -> Read<Cents> {
+    check(value.as_i64().unwrap_or(i64::MIN)).map_err(|error| error.to_string().into())
 }
 
-fn text(value: &Value, least: usize, most: usize) -> Read<String> {
+fn text(value: &Value, check: impl Fn(&str) -> Result<String, InputError>) -> Read<String> {
     let Some(text) = value.as_str() else { return Err("must be a string".into()) };
-    let chars = text.chars().count();
-    if chars < least || text.trim().len() < least {
-        return Err("must not be empty".into());
-    }
-    if chars > most {
-        return Err(format!("must not be longer than {most} characters").into());
-    }
-    if text.chars().any(char::is_control) {
-        return Err("must not have control characters".into());
-    }
-    Ok(text.to_owned())
+    check(text).map_err(|error| error.to_string().into())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::demo::DemoError;
-use crate::server::{BindError, StartError};
+use crate::http::{BindError, StartError};
 use crate::store::{Fatal, OpenError, Unavailable};
 use crate::telemetry::logs::LogsError;
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{CredentialSource, DatabaseConfig, Durability, KeyStorage};
 use crate::model::Cents;
 use crate::store::Role;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{MetricNames, Metrics};
 
 struct Scene {
     auth: Auth,
@@ -31,7 +31,7 @@ fn database(path: &Path) -> DatabaseConfig {
 async fn scene(limits: Limits) -> Scene {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("auth.db");
-    let metrics = Metrics::new(&[], &[], None);
+    let metrics = Metrics::new(&MetricNames::default(), None);
     let (store, _) = Store::open(&database(&path), &limits, Role::Gateway, Arc::clone(&metrics.store)).unwrap();
     let user = store.add_user("a@example.com", "A", Cents(500)).await.unwrap().id;
     let key = store.issue_key(user, "weather", KeyStorage::Sha256, &keys().prefix).await.unwrap().key;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::config::{Environment, Overrides};
-use crate::model::{IdempotencyKey, UserId};
+use crate::model::input::{self, InputError};
+use crate::model::{Cents, IdempotencyKey, UserId};
 
 /// Where the configuration and the database are; on every command.
 #[derive(Debug, Default, clap::Args)]
@@ -73,74 +74,40 @@ impl fmt::Display for UserRef {
     }
 }
 
-/// A text that is no new e-mail address, name, API name, note, actor or idempotency key.
+/// A text that is not an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadText {
-    Email,
-    Name,
-    Api,
-    Note,
-    Actor,
-    IdempotencyKey,
-}
+pub(super) struct BadIdempotencyKey;
 
-impl fmt::Display for BadText {
+impl fmt::Display for BadIdempotencyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BadText::Email => "write an address such as ada@example.com",
-            BadText::Name => "write a name of 1 to 200 characters, without line breaks",
-            BadText::Api => "write 1 to 128 printable ASCII characters, without spaces at the ends",
-            BadText::Note => "write at most 500 characters, without line breaks",
-            BadText::Actor => "write 1 to 128 characters, without line breaks",
-            BadText::IdempotencyKey => "write 1 to 255 visible ASCII characters",
-        })
+        f.write_str("write 1 to 255 visible ASCII characters")
     }
 }
 
-impl std::error::Error for BadText {}
+impl std::error::Error for BadIdempotencyKey {}
 
-/// A new user's address: something before and after one `@`, no spaces.
-pub(super) fn email(text: &str) -> Result<String, BadText> {
-    let is_whole = text.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    let fits = is_whole && text.matches('@').count() == 1 && text.len() <= 254;
-    if fits && !has_breaks(text) && !text.contains(' ') { Ok(text.to_owned()) } else { Err(BadText::Email) }
+/// A credit or debit, in cents.
+pub(super) fn amount(text: &str) -> Result<Cents, InputError> {
+    input::amount(whole_number(text))
 }
 
-/// A new user's name.
-pub(super) fn name(text: &str) -> Result<String, BadText> {
-    let fits = !text.trim().is_empty() && text.chars().count() <= 200 && !has_breaks(text);
-    if fits { Ok(text.to_owned()) } else { Err(BadText::Name) }
+/// What a new wallet holds, in cents.
+pub(super) fn opening_balance(text: &str) -> Result<Cents, InputError> {
+    input::opening_balance(whole_number(text))
 }
 
-/// The name of an API, as the configuration takes it.
-pub(super) fn api(text: &str) -> Result<String, BadText> {
-    let fits = (1..=128).contains(&text.len()) && text.trim() == text;
-    let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    if fits && printable { Ok(text.to_owned()) } else { Err(BadText::Api) }
-}
-
-/// The note of an entry.
-pub(super) fn note(text: &str) -> Result<String, BadText> {
-    if text.chars().count() <= 500 && !has_breaks(text) { Ok(text.to_owned()) } else { Err(BadText::Note) }
-}
-
-/// Who makes an entry.
-pub(super) fn actor(text: &str) -> Result<String, BadText> {
-    let fits = !text.trim().is_empty() && text.chars().count() <= 128 && !has_breaks(text);
-    if fits { Ok(text.to_owned()) } else { Err(BadText::Actor) }
+/// What is not a whole number of 64 bits is refused as one out of range is.
+fn whole_number(text: &str) -> i64 {
+    text.parse().unwrap_or(i64::MIN)
 }
 
 /// Who gives a command, as far as its environment says.
 pub(super) fn own_actor(environment: &Environment) -> String {
-    let named = environment.login().and_then(|name| actor(&format!("cli:{name}")).ok());
+    let named = environment.login().and_then(|name| input::actor(&format!("cli:{name}")).ok());
     named.unwrap_or_else(|| "cli".to_owned())
 }
 
 /// What makes a command the same as one before.
-pub(super) fn idempotency_key(text: &str) -> Result<IdempotencyKey, BadText> {
-    IdempotencyKey::parse(text.as_bytes()).ok_or(BadText::IdempotencyKey)
-}
-
-fn has_breaks(text: &str) -> bool {
-    text.chars().any(char::is_control)
+pub(super) fn idempotency_key(text: &str) -> Result<IdempotencyKey, BadIdempotencyKey> {
+    IdempotencyKey::parse(text.as_bytes()).ok_or(BadIdempotencyKey)
 }

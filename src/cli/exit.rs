@@ -156,8 +156,10 @@ fn key_refused(f: &mut fmt::Formatter<'_>, refused: KeyRefused) -> fmt::Result {
     f.write_str(match refused {
         KeyRefused::NotFound => "there is no such key",
         KeyRefused::NoUser => "there is no such user",
-        KeyRefused::Duplicate => "the user has a key for this API already; a user has one key for each API",
-        KeyRefused::HasCharges => "charges were made with the key; it can be disabled, not deleted",
+        KeyRefused::Duplicate => {
+            "the user has a key for this API already; a user has one key for each API; `keytoll key rotate` replaces it"
+        }
+        KeyRefused::HasCharges => "charges were made with the key; it can be disabled or rotated, not deleted",
         KeyRefused::NoRandomness => "the operating system gives no randomness for a key",
     })
 }

@@ -1,13 +1,13 @@
-//! `keytoll key`: what clients present. The key itself is shown once, by `issue`.
+//! `keytoll key`: what clients present. The key itself is shown once, by `issue` or `rotate`.
 
 use serde::Serialize;
 
-use super::args::{self, Common, Format, UserRef};
+use super::args::{Common, Format, UserRef};
 use super::exit::Failure;
 use super::output::{self, Table, yes_no};
 use super::session::{self, List, find_user, with_store};
 use crate::config::{self, Environment, Overrides};
-use crate::model::{KeyId, Timestamp};
+use crate::model::{KeyId, Timestamp, input};
 use crate::store::{KeyFilter, KeyRecord, NewKey};
 
 const ISSUE_EXAMPLES: &str = "\
@@ -16,6 +16,14 @@ Examples:
   KEY=$(keytoll key issue --user 7 --api weather)
 
 The key alone goes to standard output. Keytoll keeps its SHA-256 and cannot show it again.";
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  keytoll key rotate 7
+  KEY=$(keytoll key rotate 7)
+
+The new key alone goes to standard output. The old one is refused from then on, by running gateways too. The key keeps \
+its id, user, API, time of creation, and whether it is enabled.";
 
 /// Subcommands of `key`.
 #[derive(Debug, clap::Subcommand)]
@@ -27,7 +35,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "ID|EMAIL")]
         user: UserRef,
         /// The API that the key is good for, by its name in the configuration
-        #[arg(long, value_name = "NAME", value_parser = args::api)]
+        #[arg(long, value_name = "NAME", value_parser = input::api_name)]
         api: String,
         #[command(flatten)]
         format: Format,
@@ -45,6 +53,9 @@ pub(super) enum Command {
     },
     /// Show what is known of a key; never the key itself
     Show(Named),
+    /// Replace a lost or leaked key, and show the new one, once
+    #[command(after_long_help = ROTATE_EXAMPLES)]
+    Rotate(Named),
     /// Let a key be good again
     Enable(Named),
     /// Refuse a key, at once
@@ -61,7 +72,7 @@ pub(super) struct Named {
     format: Format,
 }
 
-/// A key that was just issued, with its secret.
+/// A key that was just issued or rotated, with its secret.
 #[derive(Serialize)]
 struct Issued<'a> {
     key: &'a str,
@@ -78,7 +89,7 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
                 Ok(store.issue_key(user.id, &api, settings.keys.storage, &settings.keys.prefix).await?)
             })?;
             warn_of_unknown(&api, &overrides, environment);
-            tell(&issued, format)
+            tell("key", &issued, format)
         }
         Command::List { user, api, format } => with_store(&overrides, environment, async |store, _| {
             let user_id = match &user {
@@ -93,6 +104,18 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
             let id = KeyId(id);
             show(store.key(id).await?.ok_or(Failure::NoKey(id))?, format)
         }),
+        Command::Rotate(Named { id, format }) => {
+            let rotated = with_store(&overrides, environment, async |store, settings| {
+                let id = KeyId(id);
+                store.key(id).await?.ok_or(Failure::NoKey(id))?;
+                Ok(store.rotate_key(id, settings.keys.storage, &settings.keys.prefix).await?)
+            })?;
+            tell("the new key", &rotated, format)?;
+            if !rotated.record.is_active {
+                output::warn(format_args!("key {id} is disabled; `keytoll key enable {id}` enables it"));
+            }
+            Ok(())
+        }
         Command::Enable(named) => switch(&named, true, &overrides, environment),
         Command::Disable(named) => switch(&named, false, &overrides, environment),
     }
@@ -119,7 +142,8 @@ fn warn_of_unknown(api: &str, overrides: &Overrides, environment: &Environment) 
     }
 }
 
-fn tell(issued: &NewKey, format: Format) -> Result<(), Failure> {
+/// `what`: "this is WHAT 7, of user …".
+fn tell(what: &str, issued: &NewKey, format: Format) -> Result<(), Failure> {
     let NewKey { record, key } = issued;
     if format.json {
         output::json(&Issued { key: key.expose(), record })?;
@@ -127,7 +151,7 @@ fn tell(issued: &NewKey, format: Format) -> Result<(), Failure> {
         output::line(key.expose())?;
     }
     let KeyRecord { id, user_id, api_name, .. } = record;
-    output::note(format_args!("this is key {id}, of user {user_id}, for {api_name:?}; it is not shown again"));
+    output::note(format_args!("this is {what} {id}, of user {user_id}, for {api_name:?}; it is not shown again"));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::config::{self, DatabaseSettings, Environment, LogConfig, LogFormat, Overrides};
 use crate::store::{Page, PageWish, Role, Store, Unavailable, UserRecord};
 use crate::telemetry::logs;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{MetricNames, Metrics};
 
 use super::args::UserRef;
 use super::exit::Failure;
@@ -21,7 +21,7 @@ pub(super) fn with_store<T>(
     let log = LogConfig { format: LogFormat::Text, filter: "error".to_owned() };
     let _log = logs::init(&log).map_err(Failure::Logs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
-    let metrics = Metrics::new(&[], &[], None);
+    let metrics = Metrics::new(&MetricNames::default(), None);
     let (store, opening) = Store::open(&settings.database, &settings.limits, Role::Tool, metrics.store)?;
     if opening.adopted_wallets > 0 {
         let (path, count) = (settings.database.path.display(), opening.adopted_wallets);

@@ -7,7 +7,7 @@ use super::exit::Failure;
 use super::output::{self, Table, yes_no};
 use super::session::{self, List, find_user, with_store};
 use crate::config::{Environment, Overrides};
-use crate::model::Cents;
+use crate::model::{Cents, input};
 use crate::store::{Store, USUAL_OPENING_BALANCE, UserChange, UserRecord};
 
 const ADD_EXAMPLES: &str = "\
@@ -27,14 +27,14 @@ pub(super) enum Command {
     #[command(after_long_help = ADD_EXAMPLES)]
     Add {
         /// The address, unique in the file
-        #[arg(value_name = "EMAIL", value_parser = args::email)]
+        #[arg(value_name = "EMAIL", value_parser = input::email)]
         email: String,
         /// The user's name
-        #[arg(long, value_name = "NAME", value_parser = args::name)]
+        #[arg(long, value_name = "NAME", value_parser = input::name)]
         name: String,
         /// What the wallet holds at first, in cents
         #[arg(long, value_name = "CENTS", default_value_t = USUAL_OPENING_BALANCE.0, allow_negative_numbers = true,
-              value_parser = clap::value_parser!(i64).range(0..))]
+              value_parser = |text: &str| args::opening_balance(text).map(|cents| cents.0))]
         opening_cents: i64,
         /// Make the database file when it is missing
         #[arg(long)]

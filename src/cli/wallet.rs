@@ -7,7 +7,7 @@ use super::exit::Failure;
 use super::output::{self, Table};
 use super::session::{self, List, find_user, with_store};
 use crate::config::{Environment, Overrides};
-use crate::model::{Cents, IdempotencyKey};
+use crate::model::{Cents, IdempotencyKey, input};
 use crate::store::{Booked, Booking, Direction, EntryRecord, Page, WalletRecord};
 
 const EXAMPLES: &str = "\
@@ -50,13 +50,13 @@ pub(super) struct Amount {
     #[command(flatten)]
     named: Named,
     /// How much, in cents
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
-    cents: i64,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = args::amount)]
+    cents: Cents,
     /// Why, for the books
-    #[arg(long, value_name = "TEXT", value_parser = args::note)]
+    #[arg(long, value_name = "TEXT", value_parser = input::note)]
     note: Option<String>,
     /// Who, for the books [default: cli: and the name that you are logged in with]
-    #[arg(long, value_name = "NAME", value_parser = args::actor)]
+    #[arg(long, value_name = "NAME", value_parser = input::actor)]
     actor: Option<String>,
     /// Given again with the same key, user, amount and note, nothing is booked twice
     #[arg(long, value_name = "KEY", value_parser = args::idempotency_key)]
@@ -94,7 +94,7 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
 fn book(amount: Amount, direction: Direction, overrides: &Overrides, environment: &Environment) -> Result<(), Failure> {
     let Amount { named, cents, note, actor, idempotency_key } = amount;
     let actor = actor.unwrap_or_else(|| args::own_actor(environment));
-    let booking = Booking { direction, amount: Cents(cents), note, actor: Some(actor), key: idempotency_key };
+    let booking = Booking { direction, amount: cents, note, actor: Some(actor), key: idempotency_key };
     with_store(overrides, environment, async |store, _| {
         let user = find_user(store, &named.user).await?;
         let Booked { entry, balance, is_new } = store.book(user.id, booking).await?;

@@ -9,7 +9,7 @@ use super::given::{Raw, set};
 use super::keys::{Draft, Key};
 use super::mistake::{Mistakes, Place};
 use super::route::{ROUTE_KEYS, RouteParts, finish as finish_route, refuse_ties};
-use super::{ApiConfig, ChargeOn, EncodedSlash, Environment, Overrides, UpstreamConfig, path, value};
+use super::{ApiConfig, ChargeOn, EncodedSlash, Environment, Overrides, RepeatedSlash, UpstreamConfig, path, value};
 use crate::model::Cents;
 
 /// What has been read of an API.
@@ -21,6 +21,7 @@ pub(super) struct ApiParts {
     strip_path: bool,
     forget_host: bool,
     pass_encoded_slash: bool,
+    pass_repeated_slash: bool,
     upstreams: Vec<UpstreamConfig>,
     price: Option<Cents>,
     charge_on: ChargeOn,
@@ -40,6 +41,9 @@ pub(super) const API_KEYS: &[Key<ApiParts>] = &[
     Key::new("api.preserve_host", |to, given| set(&mut to.forget_host, given.boolean().map(|preserve| !preserve))),
     Key::new("api.encoded_slash", |to, given| {
         set(&mut to.pass_encoded_slash, given.one_of(&["refuse", "pass"], &[false, true]));
+    }),
+    Key::new("api.repeated_slash", |to, given| {
+        set(&mut to.pass_repeated_slash, given.one_of(&["refuse", "pass"], &[false, true]));
     }),
     Key::<ApiParts>::new("api.upstreams", |to, given| {
         set(&mut to.upstreams, given.filled_list("write \"http://HOST:PORT\"", value::upstream));
@@ -165,6 +169,7 @@ fn finish_one(api: &Draft<ApiParts>, mistakes: &mut Mistakes) -> Option<ApiConfi
         strip_path: parts.strip_path,
         preserve_host: !parts.forget_host,
         encoded_slash: if parts.pass_encoded_slash { EncodedSlash::Pass } else { EncodedSlash::Refuse },
+        repeated_slash: if parts.pass_repeated_slash { RepeatedSlash::Pass } else { RepeatedSlash::Refuse },
         upstreams: parts.upstreams.clone(),
         price: parts.price?,
         charge_on: parts.charge_on.clone(),

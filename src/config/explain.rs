@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use http::StatusCode;
 
-use super::{ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, KeyStorage, RouteConfig};
+use super::{
+    ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, KeyStorage, RepeatedSlash,
+    RouteConfig,
+};
 use crate::model::Cents;
 
 impl Config {
@@ -19,7 +22,8 @@ impl Config {
         let (server, admin, database) = (&self.server, &self.admin, &self.database);
         writeln!(out, "clients   {}, {}", server.listen, plural(server.workers, "worker"))?;
         let token = if admin.token.is_some() { "with a token" } else { "without a token: /v1/* is closed" };
-        writeln!(out, "admin     {}, {token}", admin.listen)?;
+        let hosts: String = admin.hosts.iter().map(|host| format!(", {host}")).collect();
+        writeln!(out, "admin     {}{hosts}, {token}", admin.listen)?;
         let missing = if database.create { "made when missing" } else { "refused when missing" };
         let survives = match database.durability {
             Durability::Full => "captures survive a power cut (durability full)",
@@ -53,11 +57,15 @@ fn write_api(out: &mut String, api: &ApiConfig) -> std::fmt::Result {
     writeln!(out, "api       {:?}: {host}{} -> {}", api.name, api.path, upstreams.join(", "))?;
     let path = if api.strip_path && &*api.path != "/" { "taken off" } else { "kept" };
     let host = if api.preserve_host { "the client's" } else { "the upstream's" };
-    let slash = match api.encoded_slash {
+    let encoded = match api.encoded_slash {
         EncodedSlash::Refuse => "refused",
         EncodedSlash::Pass => "passed on",
     };
-    writeln!(out, "          goes upstream with the path {path} and {host} Host; %2F is {slash}")?;
+    let repeated = match api.repeated_slash {
+        RepeatedSlash::Refuse => "refused",
+        RepeatedSlash::Pass => "passed on",
+    };
+    writeln!(out, "          goes upstream with the path {path} and {host} Host; %2F is {encoded}, // is {repeated}")?;
     writeln!(out, "          a request is {}", price(api.price))?;
     if !api.price.is_zero() || api.routes.iter().any(|route| !route.price.is_zero()) {
         writeln!(out, "          charged on {}", statuses(&api.charge_on))?;

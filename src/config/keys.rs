@@ -97,6 +97,7 @@ impl<T> Draft<T> {
 pub(super) struct Settings {
     pub(super) server: ServerConfig,
     pub(super) admin_listen: SocketAddr,
+    pub(super) admin_hosts: Vec<Box<str>>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) database: DatabaseConfig,
     pub(super) keys: KeysConfig,
@@ -115,6 +116,7 @@ impl Default for Settings {
                 trusted_proxies: Vec::new(),
             },
             admin_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081),
+            admin_hosts: Vec::new(),
             token_file: None,
             database: DatabaseConfig {
                 path: "auth.db".into(),
@@ -154,6 +156,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("server.trusted_proxies", |to, given| set(&mut to.server.trusted_proxies, given.list(value::network))),
     Key::<Settings>::new("admin.listen", |to, given| set(&mut to.admin_listen, given.read(value::address)))
         .also("--admin-listen", "KEYTOLL_ADMIN_LISTEN"),
+    Key::new("admin.hosts", |to, given| set(&mut to.admin_hosts, given.list(value::host))),
     Key::new("admin.token_file", |to, given| to.token_file = given.path()),
     Key::<Settings>::new("database.path", |to, given| set(&mut to.database.path, given.path()))
         .also("--database", "KEYTOLL_DATABASE"),
@@ -181,7 +184,30 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::<Settings>::new("log.filter", |to, given| set(&mut to.log.filter, given.read(value::filter)))
         .also_variable("RUST_LOG"),
     Key::new("limits.connections", |to, given| set(&mut to.limits.connections, given.count(1..=1_000_000))),
+    Key::new("limits.probe_connections", |to, given| set(&mut to.limits.probe_connections, given.count(1..=10_000))),
+    Key::new("limits.probe_header_timeout_ms", |to, given| {
+        set(&mut to.limits.probe_header_timeout, given.millis(1..=HOUR_MS));
+    }),
+    Key::new("limits.connections_per_address", |to, given| {
+        set(&mut to.limits.connections_per_address, given.count(0..=1_000_000));
+    }),
+    Key::new("limits.connection_age_ms", |to, given| {
+        set(&mut to.limits.connection_age, given.millis(1..=365 * DAY_MS));
+    }),
+    // The kernel counts in seconds.
+    Key::new("limits.tcp_keepalive_ms", |to, given| {
+        set(&mut to.limits.tcp_keepalive, given.millis(1_000..=DAY_MS));
+    }),
+    Key::new("limits.tcp_user_timeout_ms", |to, given| {
+        set(&mut to.limits.tcp_user_timeout, given.millis(1_000..=DAY_MS));
+    }),
     Key::new("limits.requests", |to, given| set(&mut to.limits.requests, given.count(1..=1_000_000))),
+    Key::new("limits.requests_per_address", |to, given| {
+        set(&mut to.limits.requests_per_address, given.count(0..=1_000_000));
+    }),
+    Key::new("limits.requests_per_user", |to, given| {
+        set(&mut to.limits.requests_per_user, given.count(0..=1_000_000));
+    }),
     // hyper's buffer is never smaller than 8 KiB.
     Key::new("limits.header_bytes", |to, given| set(&mut to.limits.header_bytes, given.count(8_192..=MIB))),
     Key::new("limits.headers", |to, given| set(&mut to.limits.headers, given.count(1..=10_000))),
@@ -191,6 +217,21 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     }),
     Key::new("limits.request_body_idle_ms", |to, given| {
         set(&mut to.limits.request_body_idle, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.request_body_timeout_ms", |to, given| {
+        set(&mut to.limits.request_body_timeout, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.request_body_bytes_per_second", |to, given| {
+        set(&mut to.limits.request_body_bytes_per_second, given.large(1..=1 << 40));
+    }),
+    Key::new("limits.refused_body_bytes", |to, given| {
+        set(&mut to.limits.refused_body_bytes, given.large(0..=1 << 30));
+    }),
+    Key::new("limits.refused_body_idle_ms", |to, given| {
+        set(&mut to.limits.refused_body_idle, given.millis(1..=HOUR_MS));
+    }),
+    Key::new("limits.refused_body_timeout_ms", |to, given| {
+        set(&mut to.limits.refused_body_timeout, given.millis(1..=HOUR_MS));
     }),
     Key::new("limits.reply_write_idle_ms", |to, given| set(&mut to.limits.reply_write_idle, given.millis(1..=DAY_MS))),
     Key::new("limits.connect_timeout_ms", |to, given| set(&mut to.limits.connect_timeout, given.millis(1..=HOUR_MS))),

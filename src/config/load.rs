@@ -65,13 +65,14 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
     let token = admin_token(&read.settings, environment, &mut read.mistakes);
     read.mistakes.into_result(|_| true)?;
 
-    let Settings { mut server, admin_listen, database, keys, limits, log, token_file: _ } = read.settings.parts;
+    let Settings { mut server, admin_listen, admin_hosts, database, keys, limits, log, token_file: _ } =
+        read.settings.parts;
     if server.workers == 0 {
         server.workers = environment.processors.max(1);
     }
     let mut warnings = read.warnings;
     warnings.extend(admin_warning(admin_listen, token.is_some()));
-    let admin = AdminConfig { listen: admin_listen, token };
+    let admin = AdminConfig { listen: admin_listen, hosts: admin_hosts, token };
     let fail_point = environment.fail_point();
     Ok(Loaded {
         config: Config { server, admin, database, keys, limits, log, apis, warnings, fail_point },

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::fault::{Fault, SourceFault, UrlFault};
 use super::{ChargeOn, CredentialSource, UpstreamConfig, path};
-use crate::model::KeyPrefix;
+use crate::model::{KeyPrefix, input};
 
 /// Headers that belong to one connection (RFC 9110 §7.6.1) or that say where and how long a request is.
 const RESERVED_HEADERS: [&str; 12] = [
@@ -79,9 +79,7 @@ fn query_source(name: &str) -> Result<CredentialSource, SourceFault> {
 
 /// An API's name: what an application may have in `api_keys.api_name`, as far as a header can carry it.
 pub(super) fn name(text: &str) -> Result<std::sync::Arc<str>, Fault> {
-    let fits = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    let ends = text.starts_with(' ') || text.ends_with(' ');
-    if fits && !ends && (1..=128).contains(&text.len()) { Ok(text.into()) } else { Err(Fault::BadName) }
+    input::api_name(text).map(Into::into).map_err(|_| Fault::BadName)
 }
 
 /// A host in lower case: a name or an address, without a port.

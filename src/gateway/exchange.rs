@@ -16,17 +16,16 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::headers::{ForUpstream, Identity, Receipt, RequestId, to_client, to_upstream, upgrade_requested};
+use super::headers::{ForUpstream, Identity, Peer, Receipt, to_client, to_upstream, upgrade_requested};
 use super::open_hold::OpenHold;
-use super::problem::{BadRequest, Problem};
-use super::record::Record;
 use super::reply::{self, End, ReplyBody, Upstreamed};
-use super::request_body::{BodyFault, RequestBody};
+use super::request_body::RequestBody;
 use super::route::Match;
 use super::target::Target;
-use super::{Caller, Gateway, receipt, tunnel};
-use crate::billing::{Hold, Outcome, Passage, Settling};
+use super::{Gateway, receipt, tunnel};
+use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
 use crate::failpoint;
+use crate::http::{Problem, ProblemKind, Record};
 use crate::model::Cents;
 use crate::store::{ReplyHead, Settled};
 use crate::upstream::{BodyError, SendError};
@@ -37,9 +36,8 @@ const GIVE_WAY: usize = 2;
 /// A request that may go upstream.
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) caller: Arc<Caller>,
+    pub(super) peer: Arc<Peer>,
     pub(super) passage: Passage,
-    pub(super) request_id: RequestId,
     pub(super) record: Record,
 }
 
@@ -66,11 +64,14 @@ impl Exchange {
             key_id,
             charge_id: self.passage.hold().map(Hold::charge_id),
         });
+        let shared = &self.gateway.shared;
         let about = ForUpstream {
-            request_id: &self.request_id,
+            request_id: self.record.request_id(),
             api: &found.api.name_value,
             identity,
-            peer: &self.caller.peer,
+            peer: &self.peer,
+            credentials: &shared.credential_headers,
+            via: shared.via.entry(request.version()),
             stripped_prefix: found.api.stripped_prefix.as_ref(),
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
         };
@@ -81,7 +82,8 @@ impl Exchange {
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let is_http10 = head.version == Version::HTTP_10;
-        let mut request = Request::new(RequestBody::new(incoming, &self.gateway.shared.parts.limits));
+        let body = RequestBody::new(incoming, &shared.credential_headers, &shared.parts.limits, &self.record);
+        let mut request = Request::new(body);
         *request.uri_mut() = target.into_uri()?;
         let is_head = head.method == Method::HEAD;
         *request.method_mut() = head.method;
@@ -92,9 +94,9 @@ impl Exchange {
     /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made
     /// here.
     pub(super) async fn run(self, api: usize, outgoing: Outgoing) -> Result<Response<ReplyBody>, Problem> {
-        let Exchange { gateway, caller, passage, request_id, record } = self;
+        let Exchange { gateway, passage, record, .. } = self;
         let Outgoing { request, is_head, is_http10, upgrade } = outgoing;
-        let upstream = gateway.upstreams.get(api).ok_or(Problem::Internal)?;
+        let upstream = gateway.upstreams.get(api).ok_or(ProblemKind::Internal)?;
         let started = Instant::now();
         let sent = upstream.send(&passage, request).await;
         failpoint::reach("reply-begun");
@@ -105,17 +107,16 @@ impl Exchange {
             *reply.version_mut() = Version::HTTP_11;
             reply
         });
-        let settle =
-            Settle { gateway: &gateway, caller: &caller, api, is_http10, request_id: &request_id, record: &record };
+        let settle = Settle { gateway: &gateway, api, is_http10, record: &record };
         match sent {
-            // What is seldom is boxed, here and below: a future is as long as the longest way through it.
+            // Rare branches are boxed, here and below, to keep this future small.
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Box::pin(settle.switched(passage, reply, upgrade)).await
             }
             Ok(reply) => settle.replied(passage, reply, is_head).await,
             Err(error) => {
                 let is_clients = matches!(error, SendError::RequestBody { .. });
-                Box::pin(settle.failed(passage, problem_of(&error), is_clients)).await
+                Box::pin(settle.failed(passage, Problem::from(&error), is_clients)).await
             }
         }
     }
@@ -124,10 +125,8 @@ impl Exchange {
 /// What settling needs to know of a request.
 struct Settle<'a> {
     gateway: &'a Gateway,
-    caller: &'a Caller,
     api: usize,
     is_http10: bool,
-    request_id: &'a RequestId,
     record: &'a Record,
 }
 
@@ -140,11 +139,14 @@ impl Settle<'_> {
         is_clients: bool,
     ) -> Result<Response<ReplyBody>, Problem> {
         let receipt = match passage.into_hold() {
-            Some(hold) if is_clients => Some(self.uncharged(receipt(&hold), hold.withdraw()).await),
+            Some(hold) if is_clients => {
+                let receipt = receipt(&hold);
+                Some(self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await)
+            }
             Some(hold) => Some(self.release(hold, Outcome::Failed).await),
             None => None,
         };
-        Ok(reply::problem(problem, self.request_id, receipt.as_ref(), self.record.clone()))
+        Ok(reply::problem(problem, receipt.as_ref(), self.record))
     }
 
     /// A head came: its status says what is charged.
@@ -162,14 +164,14 @@ impl Settle<'_> {
         let Some(hold) = passage.into_hold() else {
             return Ok(self.pass(reply, None));
         };
-        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
+        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
         if !outcome.is_charged(charge_on) {
             let receipt = Box::pin(self.release(hold, outcome)).await;
             return Ok(self.pass(reply, Some(&receipt)));
         }
         let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
         let (mut head, mut body) = reply.into_parts();
-        to_client(&mut head.headers, self.request_id, Some(&receipt), None);
+        to_client(&mut head.headers, Some(&receipt), None);
         self.record.replied(head.status);
         let whole = if is_head || has_no_body(head.status) { Gathered::Whole(None) } else { gather(&mut body).await };
         match whole {
@@ -178,8 +180,8 @@ impl Settle<'_> {
                     return Ok(self.unpaid(receipt));
                 }
                 self.watch(reply_head);
-                let body = data.map_or_else(ReplyBody::empty, ReplyBody::whole_bytes);
-                Ok(Response::from_parts(head, body.recorded(self.record.clone())))
+                let body = data.map_or_else(ReplyBody::empty, ReplyBody::from);
+                Ok(Response::from_parts(head, body))
             }
             Gathered::Begun(first) => {
                 let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
@@ -191,7 +193,8 @@ impl Settle<'_> {
                 Ok(Response::from_parts(head, body))
             }
             Gathered::Broken { is_clients } => {
-                Box::pin(self.failed(Passage::paid(hold), Problem::UpstreamBroken, is_clients)).await
+                let problem = ProblemKind::UpstreamBroken.into();
+                Box::pin(self.failed(Passage::paid(hold), problem, is_clients)).await
             }
         }
     }
@@ -204,9 +207,9 @@ impl Settle<'_> {
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Result<Response<ReplyBody>, Problem> {
         let Some((protocol, client)) = upgrade else {
-            return self.failed(passage, Problem::UpstreamBroken, false).await;
+            return self.failed(passage, ProblemKind::UpstreamBroken.into(), false).await;
         };
-        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(Problem::Internal)?.charge_on;
+        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
         let outcome = Outcome::Replied(reply.status());
         let mut paid = None;
         if let Some(hold) = passage.into_hold() {
@@ -224,7 +227,7 @@ impl Settle<'_> {
         let upstream = hyper::upgrade::on(&mut reply);
         tunnel::start(client, upstream, self.gateway.shared.parts.limits.tunnel_idle, self.record.clone());
         let (mut head, _) = reply.into_parts();
-        to_client(&mut head.headers, self.request_id, paid.as_ref(), Some(protocol));
+        to_client(&mut head.headers, paid.as_ref(), Some(protocol));
         self.record.replied(head.status);
         Ok(Response::from_parts(head, ReplyBody::empty()))
     }
@@ -232,9 +235,9 @@ impl Settle<'_> {
     /// Hands a reply on for which nothing is left to be settled.
     fn pass(&self, reply: Response<Upstreamed>, receipt: Option<&Receipt>) -> Response<ReplyBody> {
         let (mut head, body) = reply.into_parts();
-        to_client(&mut head.headers, self.request_id, receipt, None);
+        to_client(&mut head.headers, receipt, None);
         self.record.replied(head.status);
-        Response::from_parts(head, ReplyBody::passing(body, self.record.clone()))
+        Response::from_parts(head, ReplyBody::passing(body))
     }
 
     /// Whether the price is final now.
@@ -246,30 +249,34 @@ impl Settle<'_> {
             return false;
         }
         let captured = hold.capture(outcome).await == Settled::Captured;
-        self.record.settled(if captured { cents } else { Cents::ZERO });
+        match captured {
+            true => self.record.settled(SettlementReason::Captured, cents),
+            false => self.record.settled(SettlementReason::Unpaid, Cents::ZERO),
+        }
         captured
     }
 
     /// The reply is there, its price is not: the client gets neither.
     fn unpaid(&self, mut receipt: Receipt) -> Response<ReplyBody> {
         receipt.cost = Cents::ZERO;
-        reply::problem(Problem::BillingUnavailable, self.request_id, Some(&receipt), self.record.clone())
+        reply::problem(ProblemKind::BillingUnavailable.into(), Some(&receipt), self.record)
     }
 
     /// Has it noted when the head of the reply that is handed over now has left, if a retry may ask for it.
     fn watch(&self, reply_head: Option<Arc<ReplyHead>>) {
         if let Some(reply_head) = reply_head {
-            (self.caller.socket)(Box::new(move || reply_head.sent()));
+            self.record.client().on_next_write(Box::new(move || reply_head.sent()));
         }
     }
 
     /// Gives a hold back; the receipt says so.
     async fn release(&self, hold: Hold, outcome: Outcome) -> Receipt {
-        self.uncharged(receipt(&hold), hold.release(outcome)).await
+        let reason = if self.record.is_cutting() { SettlementReason::Drained } else { SettlementReason::Released };
+        self.uncharged(receipt(&hold), hold.release(outcome), reason).await
     }
 
-    /// The receipt of a hold that is on its way back.
-    async fn uncharged(&self, mut receipt: Receipt, settling: Settling) -> Receipt {
+    /// The receipt of a hold that is being released for this reason.
+    async fn uncharged(&self, mut receipt: Receipt, settling: Settling, reason: SettlementReason) -> Receipt {
         match settling.await {
             Settled::Released { balance } => {
                 receipt.cost = Cents::ZERO;
@@ -280,7 +287,7 @@ impl Settle<'_> {
             // Paid before, and its client kept it from being forwarded once more.
             Settled::Captured => {}
         }
-        self.record.settled(receipt.cost);
+        self.record.settled(reason, receipt.cost);
         receipt
     }
 }
@@ -329,17 +336,4 @@ async fn gather(body: &mut Upstreamed) -> Gathered {
 /// Replies that have no body whatever their head says (RFC 9110 §6.4.1); HEAD is known from the request.
 fn has_no_body(status: StatusCode) -> bool {
     status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
-}
-
-fn problem_of(error: &SendError) -> Problem {
-    match error {
-        SendError::Unreachable { .. } => Problem::UpstreamUnreachable,
-        SendError::HeadTimeout => Problem::UpstreamTimeout,
-        SendError::Broken { .. } => Problem::UpstreamBroken,
-        SendError::RequestBody { .. } => match error.request_body_cause::<BodyFault>() {
-            Some(BodyFault::TooLarge { limit_bytes }) => Problem::BodyTooLarge { limit_bytes: *limit_bytes },
-            Some(BodyFault::Idle) => Problem::BodyTimeout,
-            Some(BodyFault::Broken(_)) | None => Problem::BadRequest(BadRequest::Body),
-        },
-    }
 }

@@ -1,23 +1,24 @@
 //! The header rules of both directions.
 //!
 //! Towards the upstream: what belongs to the client's connection, what could show the upstream another method, URL,
-//! client or identity than Keytoll saw, goes; what Keytoll knows is set after that, so that nothing a client lists in
-//! `Connection` can take it away. Towards the client: the upstream's connection fields and anything under `keytoll-`
-//! go, the request id and the receipt are set.
+//! client or identity than Keytoll saw, and keys under another spelling of their header's name, is removed. What Keytoll
+//! knows is set after that, so that nothing that a client lists in `Connection` can remove it. Towards the client: the upstream's connection fields and anything under `keytoll-`
+//! go, and the receipt is set.
 //!
 //! Names are compared as lax upstreams (CGI, WSGI, PHP) read them: every character but letters and digits is a dash.
 
 mod client;
 mod hop;
-mod request_id;
 mod spelling;
 mod trace;
 mod upstream;
+mod via;
 
 pub(super) use client::{Receipt, to_client};
-pub(super) use hop::{clean_trailers, upgrade_requested};
-pub(super) use request_id::RequestId;
+pub(super) use hop::{clean_reply_trailers, clean_request_trailers, upgrade_requested};
+pub(super) use spelling::CredentialHeaders;
 pub(super) use upstream::{ForUpstream, Identity, Peer, to_upstream};
+pub(super) use via::Via;
 
 use http::{HeaderName, HeaderValue};
 
@@ -33,9 +34,6 @@ pub(super) const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytol
 pub(super) const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
 /// `Keytoll-Balance-Cents`, to the client.
 pub(super) const KEYTOLL_BALANCE_CENTS: HeaderName = HeaderName::from_static("keytoll-balance-cents");
-/// `X-Request-Id`, both ways.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

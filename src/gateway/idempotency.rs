@@ -4,10 +4,10 @@
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
-use super::problem::Problem;
 use super::route::Match;
 use super::target::Target;
-use crate::model::{IdempotencyKey, NoKey, RequestDigest, Retryable};
+use crate::http::Problem;
+use crate::model::{IdempotencyKey, RequestDigest, Retryable};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// RFC 9530 §2.
@@ -24,7 +24,7 @@ pub(super) fn read<B>(
         return Ok(None);
     }
     let lines = request.headers().get_all(IDEMPOTENCY_KEY).iter().map(HeaderValue::as_bytes);
-    let Some(key) = IdempotencyKey::of_lines(lines).map_err(|NoKey| Problem::BadIdempotencyKey)? else {
+    let Some(key) = IdempotencyKey::of_lines(lines)? else {
         return Ok(None);
     };
     let (path, query) = target.forwarded();

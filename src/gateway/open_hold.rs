@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::record::Record;
-use crate::billing::{Hold, Outcome};
+use crate::billing::{Hold, Outcome, SettlementReason};
+use crate::http::Record;
+use crate::model::Cents;
 use crate::store::Settled;
 
 /// The hold, as the reply has it.
@@ -97,8 +98,9 @@ impl Shared {
         let Some(hold) = self.lock().take(State::Capturing) else { return };
         let cents = hold.cents();
         let is_captured = hold.capture(outcome).await == Settled::Captured;
-        if is_captured {
-            record.settled(cents);
+        match is_captured {
+            true => record.settled(SettlementReason::Captured, cents),
+            false => record.settled(SettlementReason::Unpaid, Cents::ZERO),
         }
         let waker = {
             let mut inner = self.lock();

@@ -7,13 +7,14 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 
 use super::credential;
-use super::headers::{ForUpstream, Identity, Peer, Receipt, RequestId, to_client, to_upstream};
+use super::headers::{CredentialHeaders, ForUpstream, Identity, Peer, Receipt, Via, to_client, to_upstream};
 use super::route::RouteTable;
 use super::target::Target;
 use crate::config::CredentialSource;
+use crate::http::RequestId;
 use crate::model::{ApiKey, Cents, ChargeId, Principal};
 
 /// Reads the target of a request, puts its path into normal form and finds its route: the route's index. `None`: the
@@ -34,6 +35,8 @@ pub struct Sayings {
     api: HeaderValue,
     identity: Identity,
     peer: Peer,
+    credentials: CredentialHeaders,
+    via: Via,
     receipt: Receipt,
 }
 
@@ -46,6 +49,8 @@ impl Sayings {
             api: HeaderValue::from_static("weather"),
             identity: Identity { user_id: principal.user_id, key_id: principal.key_id, charge_id: Some(charge_id) },
             peer: Peer::new(address, false),
+            credentials: CredentialHeaders::of(&[CredentialSource::Header(HeaderName::from_static("x-api-key"))]),
+            via: Via::new(),
             receipt: Receipt { charge_id, cost: Cents(2), balance: Cents(498) },
         }
     }
@@ -57,6 +62,8 @@ impl Sayings {
             api: &self.api,
             identity: Some(self.identity),
             peer: &self.peer,
+            credentials: &self.credentials,
+            via: self.via.entry(Version::HTTP_11),
             stripped_prefix: None,
             upgrade: None,
         };
@@ -65,6 +72,6 @@ impl Sayings {
 
     /// Turns an upstream's header section into the one that goes to the client, with its receipt.
     pub fn to_client(&self, headers: &mut HeaderMap) {
-        to_client(headers, &self.request_id, Some(&self.receipt), None);
+        to_client(headers, Some(&self.receipt), None);
     }
 }

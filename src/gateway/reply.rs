@@ -14,12 +14,11 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 
-use super::headers::{Receipt, RequestId, clean_trailers};
+use super::headers::{Receipt, clean_reply_trailers};
 use super::open_hold::OpenHold;
-use super::problem::Problem;
-use super::record::Record;
 use super::request_body::RequestBody;
-use crate::billing::{Hold, Outcome, Settling};
+use crate::billing::{Hold, Outcome, SettlementReason, Settling};
+use crate::http::{Problem, Record};
 use crate::model::Cents;
 use crate::store::Settled;
 use crate::upstream::{BodyError, UpstreamBody};
@@ -30,7 +29,6 @@ pub(super) type Upstreamed = UpstreamBody<RequestBody>;
 /// The body of a reply.
 pub struct ReplyBody {
     kind: Kind,
-    record: Option<Record>,
 }
 
 enum Kind {
@@ -52,6 +50,7 @@ struct Unsettled {
     behind: Option<Frame<Bytes>>,
     state: State,
     outcome: Outcome,
+    record: Record,
 }
 
 /// How a client sees that a reply is whole.
@@ -86,19 +85,11 @@ pub enum ReplyError {
 
 impl ReplyBody {
     pub(super) fn empty() -> ReplyBody {
-        ReplyBody::whole(Full::default())
+        ReplyBody::from(Bytes::new())
     }
 
-    pub(super) fn whole(body: Full<Bytes>) -> ReplyBody {
-        ReplyBody { kind: Kind::Whole(body), record: None }
-    }
-
-    pub(super) fn whole_bytes(bytes: Bytes) -> ReplyBody {
-        ReplyBody::whole(Full::new(bytes))
-    }
-
-    pub(super) fn passing(body: Upstreamed, record: Record) -> ReplyBody {
-        ReplyBody { kind: Kind::Passing(Box::new(body)), record: Some(record) }
+    pub(super) fn passing(body: Upstreamed) -> ReplyBody {
+        ReplyBody { kind: Kind::Passing(Box::new(body)) }
     }
 
     pub(super) fn settling(
@@ -108,26 +99,20 @@ impl ReplyBody {
         (open, outcome): (OpenHold, Outcome),
         record: Record,
     ) -> ReplyBody {
-        let unsettled = Unsettled { body, first, end, behind: None, state: State::Flowing(open), outcome };
-        ReplyBody { kind: Kind::Settling(Box::new(unsettled)), record: Some(record) }
-    }
-
-    /// The same, with the record that is written when it ends.
-    pub(super) fn recorded(mut self, record: Record) -> ReplyBody {
-        self.record = Some(record);
-        self
+        let unsettled = Unsettled { body, first, end, behind: None, state: State::Flowing(open), outcome, record };
+        ReplyBody { kind: Kind::Settling(Box::new(unsettled)) }
     }
 }
 
-/// A problem as a reply.
-pub(super) fn problem(
-    problem: Problem,
-    request_id: &RequestId,
-    receipt: Option<&Receipt>,
-    record: Record,
-) -> Response<ReplyBody> {
-    record.refused(&problem);
-    let mut reply = problem.into_response(request_id).map(|body| ReplyBody::whole(body).recorded(record));
+impl From<Bytes> for ReplyBody {
+    fn from(bytes: Bytes) -> ReplyBody {
+        ReplyBody { kind: Kind::Whole(Full::new(bytes)) }
+    }
+}
+
+/// A problem as the reply to a request that has been forwarded.
+pub(super) fn problem(problem: Problem, receipt: Option<&Receipt>, record: &Record) -> Response<ReplyBody> {
+    let mut reply = record.refuse(problem, None);
     if let Some(receipt) = receipt {
         receipt.write(reply.headers_mut());
     }
@@ -139,11 +124,10 @@ impl Body for ReplyBody {
     type Error = ReplyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
-        let ReplyBody { kind, record } = &mut *self;
-        match kind {
+        match &mut self.kind {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Passing(body) => Pin::new(&mut **body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
-            Kind::Settling(unsettled) => unsettled.poll_frame(cx, record.as_ref()),
+            Kind::Settling(unsettled) => unsettled.poll_frame(cx),
         }
     }
 
@@ -166,11 +150,7 @@ impl Body for ReplyBody {
 }
 
 impl Unsettled {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        record: Option<&Record>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         loop {
             match &mut self.state {
                 State::Done => return Poll::Ready(None),
@@ -179,11 +159,10 @@ impl Unsettled {
                     let (last, cents) = (last.take(), *cents);
                     self.state = State::Done;
                     if settled != Settled::Captured {
+                        self.record.settled(SettlementReason::Unpaid, Cents::ZERO);
                         return Poll::Ready(Some(Err(ReplyError::Unpaid)));
                     }
-                    if let Some(record) = record {
-                        record.settled(cents);
-                    }
+                    self.record.settled(SettlementReason::Captured, cents);
                     return Poll::Ready(last.map(Ok));
                 }
                 State::CapturingLate { last, open } => {
@@ -218,8 +197,13 @@ impl Unsettled {
                             let is_clients = matches!(error, BodyError::RequestBody(_));
                             let hold = open.take();
                             self.state = State::Done;
-                            if let (Some(hold), Some(record)) = (hold, record) {
-                                end_early(hold, self.outcome, record, is_clients);
+                            if let Some(hold) = hold {
+                                let reason = if is_clients {
+                                    SettlementReason::AbortedUpload
+                                } else {
+                                    SettlementReason::Released
+                                };
+                                end_early(hold, self.outcome, &self.record, reason);
                             }
                             return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
                         }
@@ -241,30 +225,33 @@ impl Unsettled {
 fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
         let trailers: &mut HeaderMap = trailers;
-        clean_trailers(trailers);
+        clean_reply_trailers(trailers);
     }
     frame
 }
 
-/// A client that leaves while its reply flows pays for it; a reply that Keytoll itself cuts is given back.
+/// A client that leaves while its reply is on its way pays for it; a reply that Keytoll itself cuts is released.
 impl Drop for ReplyBody {
     fn drop(&mut self) {
         let Kind::Settling(unsettled) = &mut self.kind else { return };
         let State::Flowing(open) = &unsettled.state else { return };
-        let (Some(hold), Some(record)) = (open.take(), &self.record) else { return };
-        end_early(hold, unsettled.outcome, record, true);
+        let Some(hold) = open.take() else { return };
+        end_early(hold, unsettled.outcome, &unsettled.record, SettlementReason::ClientLeft);
     }
 }
 
-/// Settles a reply that does not come to its end. The client's doing, by leaving or by breaking off its own request:
-/// captured, or all but the last byte could be had for nothing. Otherwise released.
-fn end_early(hold: Hold, outcome: Outcome, record: &Record, is_clients: bool) {
-    if is_clients && !record.is_cutting() {
-        record.settled(hold.cents());
-        drop(hold.capture(outcome));
-    } else {
-        record.settled(Cents::ZERO);
+/// Settles a reply that does not come to its end. If the client caused that, by leaving or by breaking off its own request,
+/// the hold is captured, or else all but the last byte would be free. Otherwise it is released.
+fn end_early(hold: Hold, outcome: Outcome, record: &Record, reason: SettlementReason) {
+    if record.is_cutting() {
+        record.settled(SettlementReason::Drained, Cents::ZERO);
         hold.release_unawaited();
+    } else if reason == SettlementReason::Released {
+        record.settled(reason, Cents::ZERO);
+        hold.release_unawaited();
+    } else {
+        record.settled(reason, hold.cents());
+        drop(hold.capture(outcome));
     }
 }
 

@@ -1,7 +1,8 @@
-//! A request's body on its way to the upstream: never gathered, bounded in size, not waited for without end.
+//! The body of a request on its way upstream: streamed, bounded, and not waited for without end.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{error, fmt};
 
@@ -10,94 +11,156 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::headers::clean_trailers;
-use super::problem::Problem;
+use super::headers::{CredentialHeaders, clean_request_trailers};
+use super::problem::body_too_large;
 use crate::config::Limits;
+use crate::http::{Problem, Record};
 
 /// The body of a request.
 pub struct RequestBody {
     incoming: Incoming,
-    left_bytes: u64,
+    /// For its trailers; `None` for a body that is empty and has none.
+    credentials: Option<Arc<CredentialHeaders>>,
     limit_bytes: u64,
+    received_bytes: u64,
+    deadline: Deadline,
     idle: Duration,
-    /// Made when the body is first waited for.
+    /// Made when the client is first waited for.
     timer: Option<Pin<Box<Sleep>>>,
-    waits: bool,
+    /// Since when the client is waited for; `None` while it is not.
+    waits_since: Option<Instant>,
+    has_ended: bool,
+    /// `None` when the body is empty.
+    record: Option<Record>,
 }
 
-/// Why a body broke off: the client's doing.
+/// How long a client may take for its whole body. Only the time in which it is waited for counts, and each byte that
+/// arrives prolongs it.
+struct Deadline {
+    timeout: Duration,
+    bytes_per_second: u64,
+    waited: Duration,
+}
+
+impl Deadline {
+    /// What is left after so many bytes; `None` when it is over.
+    fn left(&self, received_bytes: u64) -> Option<Duration> {
+        let earned_ms = u128::from(received_bytes) * 1_000 / u128::from(self.bytes_per_second);
+        let earned = Duration::from_millis(u64::try_from(earned_ms).unwrap_or(u64::MAX));
+        self.timeout.saturating_add(earned).checked_sub(self.waited)
+    }
+}
+
+/// Why a body broke off: the fault of the client.
 #[derive(Debug)]
-pub enum BodyFault {
-    /// It is longer than is taken.
+pub enum BodyError {
+    /// It is longer than allowed.
     TooLarge {
         /// The limit.
         limit_bytes: u64,
     },
     /// It stopped coming.
     Idle,
-    /// The client went away, or its framing is wrong.
+    /// It came too slowly.
+    TooSlow,
+    /// The client went away, or the framing is wrong.
     Broken(hyper::Error),
 }
 
 impl RequestBody {
-    /// Looks at a body without polling it: hyper says `100 Continue` at the first poll, so that what is refused before
+    /// Looks at a body without polling it: hyper sends `100 Continue` at the first poll, so that what is refused before
     /// is refused without it.
     ///
     /// # Errors
-    /// A body that says of itself that it is too long.
+    /// A body that announces more than is allowed.
     pub(super) fn admit(incoming: &Incoming, limits: &Limits) -> Result<(), Problem> {
         let limit_bytes = limits.request_body_bytes;
-        if incoming.size_hint().lower() > limit_bytes { Err(Problem::BodyTooLarge { limit_bytes }) } else { Ok(()) }
+        if incoming.size_hint().lower() > limit_bytes { Err(body_too_large(limit_bytes)) } else { Ok(()) }
     }
 
-    /// The body that goes upstream.
-    pub(super) fn new(incoming: Incoming, limits: &Limits) -> RequestBody {
+    /// The body that goes upstream. `credentials` are removed from its trailers.
+    pub(super) fn new(
+        incoming: Incoming,
+        credentials: &Arc<CredentialHeaders>,
+        limits: &Limits,
+        record: &Record,
+    ) -> RequestBody {
+        let record = (!incoming.is_end_stream()).then(|| record.clone());
         RequestBody {
+            credentials: (!incoming.is_end_stream()).then(|| Arc::clone(credentials)),
             incoming,
-            left_bytes: limits.request_body_bytes,
             limit_bytes: limits.request_body_bytes,
+            received_bytes: 0,
+            deadline: Deadline {
+                timeout: limits.request_body_timeout,
+                bytes_per_second: limits.request_body_bytes_per_second,
+                waited: Duration::ZERO,
+            },
             idle: limits.request_body_idle,
             timer: None,
-            waits: false,
+            waits_since: None,
+            has_ended: false,
+            record,
         }
     }
 
-    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyFault> {
+    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(since) = self.waits_since.take() {
+            self.deadline.waited += since.elapsed();
+        }
         if let Some(trailers) = frame.trailers_mut() {
-            clean_trailers(trailers);
+            match &self.credentials {
+                Some(credentials) => clean_request_trailers(trailers, credentials),
+                None => trailers.clear(),
+            }
         }
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        match self.left_bytes.checked_sub(bytes) {
-            Some(left) => self.left_bytes = left,
-            None => return Err(BodyFault::TooLarge { limit_bytes: self.limit_bytes }),
+        self.received_bytes += bytes;
+        if let Some(record) = &self.record {
+            record.received(bytes);
+        }
+        if self.received_bytes > self.limit_bytes {
+            return Err(BodyError::TooLarge { limit_bytes: self.limit_bytes });
         }
         Ok(frame)
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = Instant::now() + self.idle;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if !self.waits {
-            self.waits = true;
-            timer.as_mut().reset(until);
+    /// Ready when the client has been waited for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        loop {
+            // After the head of the reply only silence counts.
+            let has_reply = self.record.as_ref().is_some_and(Record::has_reply);
+            let left = if has_reply { self.idle } else { self.deadline.left(self.received_bytes).unwrap_or_default() };
+            let due = since + left.min(self.idle);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if left >= self.idle {
+                return Poll::Ready(BodyError::Idle);
+            }
+            if !self.record.as_ref().is_some_and(Record::has_reply) {
+                return Poll::Ready(BodyError::TooSlow);
+            }
         }
-        timer.as_mut().poll(cx)
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = BodyFault;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.waits = false;
-                Poll::Ready(Some(self.check(frame)))
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.check(frame))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Poll::Ready(None) => {
+                self.has_ended = true;
+                Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyFault::Broken(error)))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => self.poll_idle(cx).map(|()| Some(Err(BodyFault::Idle))),
+            Poll::Pending => self.poll_wait(cx).map(|error| Some(Err(error))),
         }
     }
 
@@ -110,21 +173,59 @@ impl Body for RequestBody {
     }
 }
 
-impl fmt::Display for BodyFault {
+impl Drop for RequestBody {
+    /// The client of a body that is not read to its end may still be sending it.
+    fn drop(&mut self) {
+        if let Some(record) = &self.record
+            && !self.has_ended
+            && !self.incoming.is_end_stream()
+        {
+            record.client().leave_body_unread();
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BodyFault::TooLarge { .. } => "the request's body is too large",
-            BodyFault::Idle => "the request's body stopped coming",
-            BodyFault::Broken(_) => "the request's body broke off",
+            BodyError::TooLarge { .. } => "the request body is too large",
+            BodyError::Idle => "the request body stopped coming",
+            BodyError::TooSlow => "the request body came too slowly",
+            BodyError::Broken(_) => "the request body broke off",
         })
     }
 }
 
-impl error::Error for BodyFault {
+impl error::Error for BodyError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            BodyFault::Broken(error) => Some(error),
-            BodyFault::TooLarge { .. } | BodyFault::Idle => None,
+            BodyError::Broken(error) => Some(error),
+            BodyError::TooLarge { .. } | BodyError::Idle | BodyError::TooSlow => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_prolongs_the_deadline_and_each_wait_shortens_it() {
+        let deadline = |waited_ms| Deadline {
+            timeout: Duration::from_secs(30),
+            bytes_per_second: 500,
+            waited: Duration::from_millis(waited_ms),
+        };
+        for (waited_ms, received_bytes, left_ms) in [
+            (0, 0, Some(30_000)),
+            (29_000, 0, Some(1_000)),
+            (30_001, 0, None),
+            (30_001, 500, Some(999)),
+            (31_000, 250, None),
+            (30_400, 250, Some(100)),
+        ] {
+            let left = deadline(waited_ms).left(received_bytes).map(|left| left.as_millis());
+            assert_eq!(left, left_ms, "{waited_ms} ms, {received_bytes} bytes");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method};
 
 use self::pattern::{Pattern, Spelling, patterns, prefix_bytes};
-use crate::config::{ApiConfig, ChargeOn, EncodedSlash, RouteConfig};
+use crate::config::{ApiConfig, ChargeOn, EncodedSlash, RepeatedSlash, RouteConfig};
 use crate::model::Cents;
 
 /// The label of what no route of an API claims.
@@ -40,6 +40,8 @@ pub struct Api {
     pub preserve_host: bool,
     /// Whether `%2F` may stand in a path.
     pub encoded_slash: EncodedSlash,
+    /// Whether `//` may stand in a path.
+    pub repeated_slash: RepeatedSlash,
     /// The outcomes that are charged.
     pub charge_on: ChargeOn,
     /// Whether an `Idempotency-Key` counts.
@@ -166,6 +168,7 @@ impl Api {
             stripped_prefix: strips.then(|| header_value(&config.path)),
             preserve_host: config.preserve_host,
             encoded_slash: config.encoded_slash,
+            repeated_slash: config.repeated_slash,
             charge_on: config.charge_on.clone(),
             idempotency: config.idempotency,
             host: config.host.clone(),

@@ -4,11 +4,11 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
-use super::path::{BadPath, normalize};
-use super::problem::{BadRequest, Problem};
+use super::path::{BadPath, Normalized, normalize, readings};
+use super::probes::RESERVED;
+use super::problem::BadRequest;
 use super::route::{Match, RouteTable};
-use super::status::RESERVED;
-use crate::config::EncodedSlash;
+use crate::http::{Problem, ProblemKind};
 
 /// The target of a request, on its way to the form that is forwarded.
 pub(super) struct Target {
@@ -30,18 +30,18 @@ impl Target {
         // Methods are case-sensitive (RFC 9110 §9.1), and many upstreams forget it: `post` must not get past the price
         // of POST.
         if request.method().as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
-            return Err(Problem::BadRequest(BadRequest::Method));
+            return Err(BadRequest::Method.into());
         }
         let is_connect = request.method() == Method::CONNECT;
         let Some(original) = request.uri().path_and_query().cloned().filter(|_| !is_connect) else {
-            return Err(Problem::BadRequest(BadRequest::Target));
+            return Err(BadRequest::Target.into());
         };
         if original.path() == "*" {
-            return Err(Problem::BadRequest(BadRequest::Target));
+            return Err(BadRequest::Target.into());
         }
         if let Some(authority) = request.uri().authority() {
             let value = HeaderValue::from_str(host_and_port(authority.as_str()));
-            let value = value.map_err(|_| Problem::BadRequest(BadRequest::Host))?;
+            let value = value.map_err(|_| BadRequest::Host)?;
             request.headers_mut().insert(HOST, value);
         }
         let host = host(request)?;
@@ -50,26 +50,48 @@ impl Target {
 
     /// Finds the route, and puts the path into the form that is matched, priced and forwarded.
     pub(super) fn route<'r>(&mut self, routes: &'r RouteTable, method: &Method) -> Result<Match<'r>, Problem> {
-        let normalized = normalize(self.original.path()).map_err(Problem::BadPath)?;
+        let normalized = normalize(self.original.path())?;
         // In another spelling it is no probe, and it is no API's either.
         if normalized.as_str().starts_with(RESERVED) {
-            return Err(Problem::NoRoute);
+            return Err(ProblemKind::NoRoute.into());
         }
-        let found = routes.find(self.host.as_deref(), method, normalized.as_str()).ok_or(Problem::NoRoute)?;
-        let path = normalized.settle(found.api.encoded_slash).map_err(Problem::BadPath)?;
-        if found.api.encoded_slash == EncodedSlash::Pass {
-            // Many upstreams decode `%2F` before they route: it must not lead to another price there than here.
-            let decoded = path.replace("%2F", "/").replace("%2f", "/");
-            let same = |other: Match<'_>| other.route.index == found.route.index;
-            if !routes.find(self.host.as_deref(), method, &decoded).is_some_and(same) {
-                return Err(Problem::BadPath(BadPath::EncodedSlash));
-            }
+        let Some(found) = routes.find(self.host.as_deref(), method, normalized.as_str()) else {
+            return Err(normalized.empty_segment().map_or_else(|| ProblemKind::NoRoute.into(), Problem::from));
+        };
+        if normalized.is_ambiguous() {
+            self.check_readings(&normalized, &found, routes, method)?;
         }
+        let path = normalized.into_path();
         let forwarded = found.forward_path(&path);
         if forwarded != self.original.path() {
             self.path = Some(forwarded.into());
         }
         Ok(found)
+    }
+
+    /// Refuses a path with slashes that its API does not take, or that an upstream may read as a path with another route
+    /// than the one that was found. An upstream that does not see the API's own path reads only the rest.
+    #[cold]
+    fn check_readings(
+        &self,
+        normalized: &Normalized<'_>,
+        found: &Match<'_>,
+        routes: &RouteTable,
+        method: &Method,
+    ) -> Result<(), BadPath> {
+        normalized.check(found.api.encoded_slash, found.api.repeated_slash)?;
+        let path = normalized.as_str();
+        let mut read = readings(path);
+        let forwarded = found.forward_path(path);
+        if forwarded != path {
+            let taken_off = path.strip_suffix(forwarded).unwrap_or(path);
+            read.extend(readings(forwarded).iter().map(|rest| format!("{taken_off}{rest}")));
+        }
+        let has_same_route = |reading: &String| {
+            let other = routes.find(self.host.as_deref(), method, reading);
+            !reading.starts_with(RESERVED) && other.is_some_and(|other| other.route.index == found.route.index)
+        };
+        if read.iter().all(has_same_route) { Ok(()) } else { Err(BadPath::OtherRoute) }
     }
 
     /// Path and query as they came; shares their bytes.
@@ -103,13 +125,13 @@ impl Target {
             (path, Some(query)) => format!("{path}?{query}"),
             (path, None) => path.to_owned(),
         };
-        text.parse::<PathAndQuery>().map(Uri::from).map_err(|_| Problem::BadRequest(BadRequest::Target))
+        text.parse::<PathAndQuery>().map(Uri::from).map_err(|_| BadRequest::Target.into())
     }
 }
 
 /// The one `Host` of the request; HTTP/1.0 may do without.
 fn host<B>(request: &Request<B>) -> Result<Option<Box<str>>, Problem> {
-    let bad = Problem::BadRequest(BadRequest::Host);
+    let bad = Problem::from(BadRequest::Host);
     let mut values = request.headers().get_all(HOST).iter();
     let Some(value) = values.next() else {
         return if request.version() == http::Version::HTTP_10 { Ok(None) } else { Err(bad) };

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::record::Record;
+use crate::http::Record;
 
 const BUFFER_BYTES: usize = 8 * 1024;
 

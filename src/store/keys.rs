@@ -1,4 +1,4 @@
-//! Keys: issued, listed without their secret, switched on and off, deleted.
+//! Keys: issued, listed without their secret, switched on and off, rotated, deleted.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -28,7 +28,7 @@ pub struct KeyRecord {
     pub hint: KeyHint,
 }
 
-/// A key that was just issued. The key itself is never to be had again.
+/// A key that was just issued or rotated. The key itself is never to be had again.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     /// As it is listed from now on.
@@ -77,15 +77,28 @@ impl Store {
         storage: KeyStorage,
         prefix: &KeyPrefix,
     ) -> Result<NewKey, WriteError<KeyRefused>> {
-        let Ok(issued) = IssuedKey::generate(prefix) else {
-            return Err(WriteError::Refused(KeyRefused::NoRandomness));
-        };
-        let stored = match storage {
-            KeyStorage::Sha256 => issued.key.digest().to_stored(),
-            KeyStorage::Plain => issued.key.to_stored(),
-        };
+        let (issued, stored) = generate(storage, prefix)?;
         let (api_name, hint) = (api_name.to_owned(), issued.hint);
         let record = self.write(move |tx| issue(tx, user_id, api_name, &stored, hint)).await?;
+        Ok(NewKey { record, key: issued.key })
+    }
+
+    /// Replaces the secret of a key. From the moment of the answer the new one is accepted and the old one is unknown.
+    ///
+    /// The row keeps its id, user, API, `is_active` and `created_at`, which is the age of the user's access, not of its
+    /// secret. The new secret is stored as `storage` says, however the old one was.
+    ///
+    /// # Errors
+    /// [`KeyRefused::NotFound`], [`KeyRefused::NoRandomness`], or the file cannot be written now.
+    pub async fn rotate_key(
+        &self,
+        id: KeyId,
+        storage: KeyStorage,
+        prefix: &KeyPrefix,
+    ) -> Result<NewKey, WriteError<KeyRefused>> {
+        let (issued, stored) = generate(storage, prefix)?;
+        let hint = issued.hint;
+        let record = self.write(move |tx| rotate(tx, id, &stored, &hint)).await?;
         Ok(NewKey { record, key: issued.key })
     }
 
@@ -149,6 +162,16 @@ impl Store {
     }
 }
 
+/// A new key, and what its row holds.
+fn generate(storage: KeyStorage, prefix: &KeyPrefix) -> Result<(IssuedKey, StoredKey), WriteError<KeyRefused>> {
+    let issued = IssuedKey::generate(prefix).map_err(|_| WriteError::Refused(KeyRefused::NoRandomness))?;
+    let stored = match storage {
+        KeyStorage::Sha256 => issued.key.digest().to_stored(),
+        KeyStorage::Plain => issued.key.to_stored(),
+    };
+    Ok((issued, stored))
+}
+
 fn issue(
     tx: &mut WriteTx<'_>,
     user_id: UserId,
@@ -177,11 +200,35 @@ fn issue(
         )?
         .execute(params![id, stored.expose(), user_id.0, api_name, created_at.to_sqlalchemy()])?;
     let id = KeyId(connection.last_insert_rowid());
+    keep_hint(connection, id, stored, &hint)?;
+    tx.keys_changed();
+    Ok(KeyRecord { id, user_id, api_name, is_active: true, created_at: Some(created_at), hint })
+}
+
+fn rotate(
+    tx: &mut WriteTx<'_>,
+    id: KeyId,
+    stored: &StoredKey,
+    hint: &KeyHint,
+) -> Result<KeyRecord, WriteFault<KeyRefused>> {
+    let connection = tx.connection();
+    let mut update = connection.prepare_cached("UPDATE api_keys SET \"key\" = ?2 WHERE id = ?1")?;
+    if update.execute(params![id.0, stored.expose()])? == 0 {
+        return Err(WriteFault::Refused(KeyRefused::NotFound));
+    }
+    drop(update);
+    keep_hint(connection, id, stored, hint)?;
+    let key = get(connection, id)?.ok_or(WriteFault::Refused(KeyRefused::NotFound))?;
+    tx.keys_changed();
+    Ok(key)
+}
+
+/// Keeps what is shown of a key, together with the stored key that it belongs to.
+fn keep_hint(connection: &Connection, id: KeyId, stored: &StoredKey, hint: &KeyHint) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO keytoll_key_hints (key_id, stored_hint, hint) VALUES (?1, ?2, ?3)")?
         .execute(params![id.0, stored.digest_hint().0, hint.0])?;
-    tx.keys_changed();
-    Ok(KeyRecord { id, user_id, api_name, is_active: true, created_at: Some(created_at), hint })
+    Ok(())
 }
 
 fn list(connection: &Connection, filter: &KeyFilter, wish: PageWish) -> rusqlite::Result<Page<KeyRecord>> {

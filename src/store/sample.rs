@@ -11,7 +11,7 @@ use super::{Booked, Booking, Direction, WalletRefused, WriteError};
 use super::{Found, Held, HoldRefused, HoldWish, Ledger, OpenError, Opening, Role, Store};
 use crate::config::{DatabaseConfig, Durability, KeyStorage, Limits};
 use crate::model::{ApiKey, Cents, KeyPrefix, UserId};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{MetricNames, Metrics};
 
 /// A store, and the directory that its file is in.
 pub(super) struct Sample {
@@ -25,7 +25,7 @@ fn open(path: &Path, create: bool, role: Role, limits: &Limits) -> Result<(Store
 }
 
 fn open_as(database: &DatabaseConfig, role: Role, limits: &Limits) -> Result<(Store, Opening), OpenError> {
-    let metrics = Metrics::new(&[], &[], None);
+    let metrics = Metrics::new(&MetricNames::default(), None);
     Store::open(database, limits, role, Arc::clone(&metrics.store))
 }
 

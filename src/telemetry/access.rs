@@ -1,23 +1,25 @@
-//! The one wide line that every request leaves in the log.
+//! The access log: one wide line for every request.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::Level;
 
-/// The target that access lines are logged under, for filters: `keytoll::access=off`.
+/// The log target of access lines, for filters: `keytoll::access=off`.
 pub const TARGET: &str = "keytoll::access";
 
-/// What is said of one request when its reply has ended. A part that is not known is left out.
+/// What is logged about one request when its reply has ended. Fields that are not known are left out.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessLine<'a> {
+    /// The listener that the request came in on: `data` or `admin`.
+    pub listener: &'static str,
     /// The request's id.
     pub request_id: &'a str,
-    /// Who was connected.
+    /// The address of the connected client.
     pub client: IpAddr,
-    /// The method.
+    /// The method; `-` when the request could not be parsed.
     pub method: &'a str,
-    /// The path, without the query: a query may hold secrets.
+    /// The path, without the query, which may hold secrets; `-` when the request could not be parsed.
     pub path: &'a str,
     /// The API's name.
     pub api: Option<&'a str>,
@@ -29,24 +31,31 @@ pub struct AccessLine<'a> {
     pub status: u16,
     /// The code of the problem, when Keytoll itself answered.
     pub problem: Option<&'static str>,
-    /// What was captured.
+    /// What was captured, in cents.
     pub cost_cents: Option<i64>,
+    /// Why the request was charged or not; `None` when nothing was held.
+    pub settlement: Option<&'static str>,
     /// The charge, captured or released.
     pub charge_id: Option<i64>,
+    /// Bytes of the request body that were received.
+    pub request_bytes: u64,
+    /// Bytes of the reply body that were sent.
+    pub reply_bytes: u64,
     /// From the request's head to the end of the reply.
     pub duration: Duration,
-    /// From forwarding to the upstream's head.
+    /// From forwarding the request to the head of the upstream's reply.
     pub upstream: Option<Duration>,
 }
 
 impl AccessLine<'_> {
-    /// Logs the line, at `info`. Costs a comparison when nobody listens.
+    /// Logs the line, at level `info`. Costs a comparison when the log filter excludes it.
     pub fn emit(&self) {
         if !tracing::enabled!(target: TARGET, Level::INFO) {
             return;
         }
         tracing::info!(
             target: TARGET,
+            listener = self.listener,
             request_id = self.request_id,
             client = %self.client,
             method = self.method,
@@ -57,7 +66,10 @@ impl AccessLine<'_> {
             status = self.status,
             problem = self.problem,
             cost_cents = self.cost_cents,
+            settlement = self.settlement,
             charge_id = self.charge_id,
+            request_bytes = self.request_bytes,
+            reply_bytes = self.reply_bytes,
             duration_ms = milliseconds(self.duration),
             upstream_ms = self.upstream.map(milliseconds),
             "request"

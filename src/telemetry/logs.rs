@@ -159,6 +159,7 @@ mod tests {
 
     fn access_line() -> AccessLine<'static> {
         AccessLine {
+            listener: "data",
             request_id: "id-1",
             client: "10.0.0.9".parse().unwrap(),
             method: "GET",
@@ -169,7 +170,10 @@ mod tests {
             status: 200,
             problem: None,
             cost_cents: Some(2),
+            settlement: Some("captured"),
             charge_id: Some(9),
+            request_bytes: 0,
+            reply_bytes: 15,
             duration: Duration::from_nanos(1_234_567),
             upstream: Some(Duration::from_micros(900)),
         }
@@ -181,9 +185,10 @@ mod tests {
         let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(line.as_object_mut().unwrap().remove("timestamp").is_some());
         let expected = serde_json::json!({
-            "level": "INFO", "target": "keytoll::access", "message": "request", "request_id": "id-1",
+            "level": "INFO", "target": "keytoll::access", "message": "request", "listener": "data", "request_id": "id-1",
             "client": "10.0.0.9", "method": "GET", "path": "/weather", "api": "weather", "user_id": 7, "status": 200,
-            "cost_cents": 2, "charge_id": 9, "duration_ms": 1.235, "upstream_ms": 0.9,
+            "cost_cents": 2, "settlement": "captured", "charge_id": 9, "request_bytes": 0, "reply_bytes": 15,
+            "duration_ms": 1.235, "upstream_ms": 0.9,
         });
         assert_eq!(line, expected);
     }

@@ -114,6 +114,7 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::info!("something else");
             AccessLine {
+                listener: "data",
                 request_id: "id-1",
                 client: "127.0.0.1".parse().unwrap(),
                 method: "POST",
@@ -124,7 +125,10 @@ mod tests {
                 status: 402,
                 problem: Some("insufficient-funds"),
                 cost_cents: Some(25),
+                settlement: Some("captured"),
                 charge_id: Some(9),
+                request_bytes: 3,
+                reply_bytes: 5,
                 duration: Duration::from_millis(1),
                 upstream: None,
             }

@@ -103,8 +103,10 @@ class Client:
         host, _, port = address.rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
 
-    def get(self, key=None, path="/"):
+    def get(self, key=None, path="/", accept=None):
         headers = {"X-API-Key": key} if key else {}
+        if accept:
+            headers["Accept"] = accept
         self._connection.request("GET", path, headers=headers)
         reply = self._connection.getresponse()
         return Reply(reply.status, reply.headers, reply.read())
@@ -128,10 +130,11 @@ class Gateway:
         self._serving = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.address = self._serving.get(timeout=DEADLINE)
-        if self.address is None:
+        serving = self._serving.get(timeout=DEADLINE)
+        if serving is None:
             self._process.wait(DEADLINE)
             raise RuntimeError("the gateway did not start:\n" + "\n".join(self.lines))
+        self.address, self.admin_address = serving["clients"], serving["operators"]
         probe = Client(self.address)
         assert probe.get(path="/.keytoll/readyz").status == 200
         probe.close()
@@ -140,7 +143,7 @@ class Gateway:
         for line in self._process.stderr:
             self.lines.append(line.rstrip("\n"))
             if "keytoll serves" in line:
-                self._serving.put(json.loads(line)["clients"])
+                self._serving.put(json.loads(line))
         self._serving.put(None)
 
     def client(self):
@@ -151,6 +154,14 @@ class Gateway:
         client = self.client()
         try:
             return client.get(key, path)
+        finally:
+            client.close()
+
+    def metrics(self, accept=None):
+        """What a scrape of /metrics answers."""
+        client = Client(self.admin_address)
+        try:
+            return client.get(path="/metrics", accept=accept)
         finally:
             client.close()
 

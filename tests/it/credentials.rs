@@ -124,6 +124,56 @@ fn a_key_from_any_source_never_reaches_the_upstream() {
     gateway.assert_charges(5, 0);
 }
 
+/// Another spelling is no source of keys, and for upstreams that do not tell it apart it is the header itself.
+#[test]
+fn a_key_under_another_spelling_of_its_header_is_not_read_and_not_forwarded() {
+    let (upstream, gateway) = two_apis();
+    let (customer, other) = (gateway.customer("weather", 500), gateway.customer("weather", 500));
+    for name in ["X_API_KEY", "x.api.key", "X-Api_Key", "x~api-key"] {
+        gateway.get("/weather").field(name, &customer.key).send().assert_problem(401, "missing-key");
+        for value in [&customer.key, &other.key, "anything"] {
+            let mut client = gateway.get("/weather").key(&customer.key).field(name, value).open();
+            let call = upstream.call();
+            assert_eq!(call.head.field(&name.to_ascii_lowercase()), None, "{name}");
+            call.reply(OK);
+            assert_eq!(client.reply().status(), 200);
+        }
+    }
+    gateway.assert_charges(12, 0);
+    assert_eq!(gateway.database().balance(other.id), 500);
+}
+
+#[test]
+fn a_key_under_another_spelling_of_its_header_is_not_forwarded_on_a_public_route() {
+    let upstream = Upstream::scripted();
+    let gateway = Gateway::of(Api::new("weather", upstream.address()).route("path = \"/status\"\npublic = true"));
+    let customer = gateway.customer("weather", 500);
+    let mut client = gateway.get("/status").field("X_Api_Key", &customer.key).open();
+    let call = upstream.call();
+    assert!(!format!("{:?}", call.head).contains(&customer.key), "{:?}", call.head);
+    call.reply(OK);
+    assert_eq!(client.reply().status(), 200);
+}
+
+#[test]
+fn a_key_in_a_trailer_is_not_forwarded() {
+    let (upstream, gateway) = two_apis();
+    let customer = gateway.customer("weather", 500);
+    let names = ["X-API-Key", "X_Api.Key", "Authorization"];
+    let mut client = gateway.connect();
+    let head = "POST /weather HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n";
+    let listed = format!("{head}Trailer: X-Check, {}\r\nX-API-Key: {}\r\n\r\n", names.join(", "), customer.key);
+    client.send(listed.as_bytes());
+    let lines = names.map(|name| format!("{name}: {}\r\n", customer.key)).concat();
+    client.send(format!("5\r\nhello\r\n0\r\nX-Check: passes\r\n{lines}\r\n").as_bytes());
+    let mut call = upstream.call();
+    let (body, trailers) = call.body_and_trailers().unwrap();
+    assert_eq!(body, b"hello");
+    assert_eq!(trailers, [("x-check".to_owned(), "passes".to_owned())]);
+    call.reply(OK);
+    client.reply().assert_receipt(10, 490);
+}
+
 #[test]
 fn a_token_of_the_application_beside_a_key_is_forwarded_untouched() {
     let (upstream, gateway) = two_apis();

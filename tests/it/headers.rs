@@ -1,5 +1,9 @@
 //! What the upstream is told of the client, what the client is told of the upstream, and what neither may say.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use crate::harness::{Api, Call, Client, Customer, Gateway, Request, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -184,4 +188,87 @@ fn a_request_that_is_framed_twice_is_forwarded_framed_once() {
     }
     assert_eq!(scene.upstream.seen(), 1);
     scene.gateway.assert_charges(1, 0);
+}
+
+#[test]
+fn via_says_where_a_request_has_been() {
+    let scene = Scene::new();
+    let (mut client, call) = scene.forwarded(&scene.get());
+    let own = call.head.field("via").unwrap().to_owned();
+    call.reply(OK);
+    client.reply();
+    let name = own.strip_prefix("1.1 keytoll-").unwrap();
+    assert!(name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()), "{own}");
+    let request = scene.get().field("Via", "1.0 fred, 1.1 p.example (x)").field("Connection", "Via");
+    let (mut client, call) = scene.forwarded(&request);
+    assert_eq!(call.head.field("via"), Some(format!("1.0 fred, 1.1 p.example (x), {own}").as_str()));
+    call.reply(OK);
+    client.reply();
+    let mut client = scene.gateway.connect();
+    client.send(format!("GET / HTTP/1.0\r\nHost: a\r\nX-API-Key: {}\r\n\r\n", scene.customer.key).as_bytes());
+    let call = scene.upstream.call();
+    assert_eq!(call.head.field("via"), Some(own.replace("1.1", "1.0").as_str()));
+    call.reply(OK);
+    client.reply();
+}
+
+#[test]
+fn a_request_that_comes_back_is_a_loop_and_costs_nothing() {
+    let scene = Scene::new();
+    let (mut client, call) = scene.forwarded(&scene.get());
+    let via = call.head.field("via").unwrap().to_owned();
+    call.reply(OK);
+    client.reply().assert_receipt(10, 490);
+    let back = scene.get().field("Via", "1.1 between").field("Via", format!("{via}, 1.1 after"));
+    back.send().assert_problem(508, "loop-detected");
+    // Without a key, as its first passage leaves it.
+    scene.gateway.get("/").field("Via", &via).send().assert_problem(508, "loop-detected");
+    assert_eq!(scene.upstream.seen(), 1);
+    scene.gateway.assert_charges(1, 0);
+}
+
+/// Two gateways in a chain are no loop; two that forward to each other are.
+#[test]
+fn gateways_in_a_chain_differ_and_each_knows_itself() {
+    let upstream = Upstream::scripted();
+    let public = "path = \"/status\"\npublic = true";
+    let inner = Gateway::of(Api::new("inner", upstream.address()).route(public));
+    let outer = Gateway::of(Api::new("outer", inner.address()).route(public));
+    let mut client = outer.get("/status").open();
+    let call = upstream.call();
+    let names: Vec<_> = call.head.field("via").unwrap().split(", ").map(str::to_owned).collect();
+    assert!(names.len() == 2 && names[0] != names[1], "{names:?}");
+    call.reply(OK);
+    assert_eq!(client.reply().status(), 200);
+    for gateway in [&inner, &outer] {
+        let back = gateway.get("/status").field("Via", names.join(", ")).send();
+        back.assert_problem(508, "loop-detected");
+    }
+}
+
+/// What the upstream hands back to the gateway, as a proxy between would that points to it by mistake.
+#[test]
+fn a_loop_ends_after_one_round() {
+    let front: Arc<OnceLock<SocketAddr>> = Arc::default();
+    let target = Arc::clone(&front);
+    let rounds = AtomicUsize::new(0);
+    let upstream = Upstream::answering(move |head, _| {
+        if rounds.fetch_add(1, Ordering::AcqRel) > 5 {
+            return OK.into();
+        }
+        let lines: Vec<_> = head.fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let mut client = Client::connect(*target.get().unwrap());
+        client.send(format!("{}\r\n{}\r\n", head.first_line, lines.concat()).as_bytes());
+        let status = client.reply().status();
+        format!("HTTP/1.1 {status} Passed On\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    });
+    let gateway = Gateway::of(Api::new("weather", upstream.address()).route("path = \"/status\"\npublic = true"));
+    front.set(gateway.address()).unwrap();
+    let customer = gateway.customer("weather", 500);
+    assert_eq!(gateway.get("/status").send().status(), 508);
+    let reply = gateway.get("/").key(&customer.key).send();
+    assert_eq!(reply.status(), 508);
+    reply.assert_receipt(0, 500);
+    assert_eq!(upstream.seen(), 2);
+    gateway.assert_charges(0, 1);
 }

@@ -4,6 +4,8 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers are tests too.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod captures;

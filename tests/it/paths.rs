@@ -76,6 +76,90 @@ fn an_encoded_slash_may_be_passed_where_it_leads_to_no_other_price() {
     }
 }
 
+/// What docs/paths.md says of upstreams that read paths more loosely: the API's own price is what they pay.
+#[test]
+fn a_spelling_that_is_no_routes_costs_what_the_api_costs() {
+    let spellings = ["/REPORTS", "/reports.json", "/reportsX", "/index.php/reports", "/?route=reports"];
+    let expensive_route = gateway(|api| api.route("path = \"/reports\"\nprice_cents = 25"));
+    let cheap_route = gateway(|api| api.price(25).route("path = \"/items\"\nprice_cents = 2"));
+    for target in spellings {
+        assert_eq!(cost(&expensive_route, "GET", target), (2, target.to_owned()));
+        assert_eq!(cost(&cheap_route, "GET", target), (25, target.to_owned()));
+    }
+    assert_eq!(cost(&cheap_route, "GET", "/items/7").0, 2);
+}
+
+/// nginx and others decode and merge before they route.
+#[test]
+fn an_encoded_slash_next_to_another_slash_is_refused() {
+    let (upstream, gateway, customer) =
+        gateway(|api| api.with("encoded_slash = \"pass\"").route("path = \"/reports\"\nprice_cents = 25"));
+    for target in [
+        "/%2Freports",
+        "/%2freports",
+        "/%2F%2Freports",
+        "/%2F;x/reports",
+        "/x/%2Fy",
+        "/x%2F/y",
+        "/x%2f%2Fy",
+        "/reports/%2Fx",
+        "//reports",
+        "/x//y",
+        "/reports%2Fx",
+    ] {
+        gateway.get(target).key(&customer.key).send().assert_problem(400, "bad-path");
+    }
+    assert_eq!(upstream.seen(), 0);
+    gateway.assert_charges(0, 0);
+}
+
+/// RFC 6960, appendix A.1: the request in base64, whose slashes some clients encode and others do not.
+#[test]
+fn repeated_slashes_may_be_passed_where_they_lead_to_no_other_price() {
+    let settings = "repeated_slash = \"pass\"\nencoded_slash = \"pass\"\nstrip_path = true";
+    let scene = gateway(|api| api.path("/ocsp").with(settings).route("path = \"/crl\"\nprice_cents = 25"));
+    for query in [
+        "/MFQwUjBQME4wTDAJBgUrDgMCGgUABBT//8Lx+abc/OCs6XYZ=",
+        "//MFQwUjBQME4wTDAJBgUrDgMCGgUABBT8Lx+abc/OCs6XYZ=",
+        "/MFQwUjBQME4wTDAJBgUrDgMCGgUABBT%2F%2F8Lx%2Babc%2FOCs6XYZ%3D",
+        "/MFQwUjBQME4wTDAJBgUrDgMCGgUABBT/%2f8Lx%2Babc///OCs6XYZ%3D",
+    ] {
+        assert_eq!(cost(&scene, "GET", &format!("/ocsp{query}")), (2, query.to_owned()));
+    }
+    assert_eq!(cost(&scene, "GET", "/ocsp/crl//x%2Fy"), (25, "/crl//x%2Fy".to_owned()));
+    let (_, gateway, customer) = &scene;
+    for target in ["/ocsp//crl", "/ocsp/%2Fcrl", "/ocsp///crl/x", "/ocsp//host/crl", "/ocsp/crl%2Fx", "//ocsp/x"] {
+        gateway.get(target).key(&customer.key).send().assert_problem(400, "bad-path");
+    }
+}
+
+#[test]
+fn no_reading_of_a_path_leads_to_another_api_or_to_what_is_reserved() {
+    let upstream = Upstream::scripted();
+    let pass = |api: Api| api.with("repeated_slash = \"pass\"\nencoded_slash = \"pass\"");
+    let gateway = Gateway::builder()
+        .api(pass(Api::new("weather", upstream.address())))
+        .api(pass(Api::new("maps", upstream.address()).path("/maps").with("strip_path = true")))
+        .api(pass(Api::new("globe", upstream.address()).path("/maps/globe")))
+        .start();
+    let (weather, maps) = (gateway.customer("weather", 500), gateway.customer("maps", 500));
+    for (customer, target) in [
+        (&weather, "//maps"),
+        (&weather, "/maps%2Fx"),
+        (&weather, "/%2Fmaps/x"),
+        (&weather, "/.keytoll%2Fme"),
+        (&weather, "//.keytoll/me"),
+        (&maps, "/maps//globe"),
+        (&maps, "/maps/globe%2Fx"),
+        (&maps, "/maps/;x/globe"),
+    ] {
+        let problem = gateway.get(target).key(&customer.key).send().assert_problem(400, "bad-path");
+        assert!(problem["detail"].as_str().unwrap().contains("another route"), "{target}: {problem}");
+    }
+    assert_eq!(upstream.seen(), 0);
+    gateway.assert_charges(0, 0);
+}
+
 #[test]
 fn a_method_in_lower_case_does_not_get_past_the_price_of_the_method() {
     let (upstream, gateway, customer) =

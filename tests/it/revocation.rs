@@ -134,6 +134,64 @@ fn what_the_gateway_itself_changes_is_in_force_when_it_is_answered() {
 }
 
 #[test]
+fn a_rotated_key_is_refused_and_its_successor_served_when_the_rotation_is_answered() {
+    let upstream = Upstream::fine();
+    let gateway = gateway(&upstream);
+    let mut customer = gateway.customer("weather", 10_000);
+    let mut clients = [gateway.connect(), gateway.connect(), gateway.connect()];
+    for round in 0..ROUNDS {
+        for client in &mut clients {
+            assert_eq!(ask(&gateway, client, &customer), 200, "round {round}");
+        }
+        assert_eq!(gateway.get("/free").key(&customer.key).send().status(), 200);
+        let rotated = gateway.rotate(&customer);
+        for client in &mut clients {
+            client.send_request(&gateway.get("/").key(&customer.key));
+            client.reply().assert_problem(401, "invalid-key");
+        }
+        gateway.get("/free").key(&customer.key).send().assert_problem(401, "invalid-key");
+        assert_eq!(gateway.get("/free").key(&rotated.key).send().status(), 200);
+        customer = rotated;
+    }
+    gateway.assert_charges(i64::try_from(3 * ROUNDS).unwrap(), 0);
+}
+
+#[test]
+fn a_key_that_is_rotated_while_others_use_it_buys_nothing_more() {
+    let upstream = Upstream::fine();
+    let gateway = gateway(&upstream);
+    let mut customer = gateway.customer("weather", 1_000_000);
+    for round in 0..20 {
+        let before = upstream.seen();
+        let users: Vec<_> = (0..4)
+            .map(|_| {
+                let (address, request) = (gateway.address(), gateway.get("/").key(&customer.key));
+                std::thread::spawn(move || {
+                    let mut client = Client::connect(address);
+                    loop {
+                        client.send_request(&request);
+                        let reply = client.reply();
+                        if reply.status() != 200 {
+                            return reply;
+                        }
+                    }
+                })
+            })
+            .collect();
+        until("traffic", || upstream.seen() >= before + 8);
+        let rotated = gateway.rotate(&customer);
+        gateway.get("/").key(&customer.key).send().assert_problem(401, "invalid-key");
+        assert_eq!(gateway.get("/").key(&rotated.key).send().status(), 200, "round {round}");
+        for user in users {
+            user.join().unwrap().assert_problem(401, "invalid-key");
+        }
+        customer = rotated;
+    }
+    gateway.settle();
+    gateway.database().assert_books();
+}
+
+#[test]
 fn a_free_route_follows_a_revocation_and_its_end() {
     let upstream = Upstream::fine();
     let gateway = gateway(&upstream);

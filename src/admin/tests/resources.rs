@@ -78,6 +78,62 @@ async fn a_key_is_issued_once_for_a_configured_api_and_a_user_that_is_there() {
     assert_eq!(plane.json("PATCH", "/v1/keys/1", "{}").await.fields(), ["is_active"]);
 }
 
+#[tokio::test]
+async fn a_rotated_key_is_the_same_row_with_another_secret() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let made = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
+    let rotated = plane.json("POST", "/v1/keys/1/rotate", r#"{"grace_seconds":0}"#).await;
+    assert_eq!((rotated.status, rotated.header("location")), (201, Some("/v1/keys/1")));
+    for field in ["id", "user_id", "api_name", "is_active", "created_at"] {
+        assert_eq!(rotated.body[field], made.body[field], "{field}");
+    }
+    assert_ne!(rotated.body["hint"], made.body["hint"]);
+    let [old, new] = [&made, &rotated].map(|answer| ApiKey::new(answer.body["key"].as_str().unwrap()).unwrap());
+    assert!(matches!(plane.store.find_key(old).await.unwrap(), Found::Unknown));
+    assert!(matches!(plane.store.find_key(new).await.unwrap(), Found::Active { .. }));
+    let mut record = rotated.body.clone();
+    record.as_object_mut().unwrap().remove("key");
+    assert_eq!(plane.get("/v1/keys/1").await.body, record);
+    // Without a body, or with an empty object, the old secret ends at once too.
+    for answer in [
+        plane.send("POST", "/v1/keys/1/rotate", &bearer(), "").await,
+        plane.json("POST", "/v1/keys/1/rotate", "{}").await,
+    ] {
+        assert_eq!(answer.status, 201);
+        assert_ne!(answer.body["key"], rotated.body["key"]);
+    }
+    // A key that is switched off stays so, and the answer says it.
+    plane.json("PATCH", "/v1/keys/1", r#"{"is_active":false}"#).await;
+    let inactive = plane.json("POST", "/v1/keys/1/rotate", "{}").await;
+    assert_eq!((inactive.status, &inactive.body["is_active"]), (201, &json!(false)));
+    let key = ApiKey::new(inactive.body["key"].as_str().unwrap()).unwrap();
+    assert!(matches!(plane.store.find_key(key).await.unwrap(), Found::Inactive));
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_refused_leaves_the_key_as_it_was() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    let made = plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
+    let path = "/v1/keys/1/rotate";
+    for grace in ["1", "-1", "0.5", "0.0", "\"0\"", "null", "true", "86400", "18446744073709551616"] {
+        let answer = plane.json("POST", path, &format!(r#"{{"grace_seconds":{grace}}}"#)).await;
+        assert_eq!(answer.fields(), ["grace_seconds"], "{grace}");
+        assert!(answer.body["errors"][0]["message"].as_str().unwrap().contains("only 0 is supported"));
+    }
+    assert_eq!(plane.json("POST", path, r#"{"grace":0}"#).await.fields(), ["grace"]);
+    assert_eq!(plane.json("POST", path, "[]").await.fields(), [""]);
+    assert_eq!(plane.send("POST", path, &bearer(), "{}").await.problem(), (415, "wrong-type"));
+    assert_eq!(plane.send("POST", path, "", "").await.problem(), (401, "missing-token"));
+    assert_eq!(plane.json("POST", "/v1/keys/7/rotate", "{}").await.problem(), (404, "not-found"));
+    let wrong = plane.get(path).await;
+    assert_eq!((wrong.problem(), wrong.header("allow")), ((405, "wrong-method"), Some("POST")));
+    let key = ApiKey::new(made.body["key"].as_str().unwrap()).unwrap();
+    assert!(matches!(plane.store.find_key(key).await.unwrap(), Found::Active { .. }));
+    assert_eq!(plane.get("/v1/keys/1").await.body["hint"], made.body["hint"]);
+}
+
 /// A credit or debit with this `Idempotency-Key` in its head.
 async fn book(plane: &Plane, key: &str, body: &str) -> Answer {
     let head = format!("{}Content-Type: application/json\r\nIdempotency-Key: {key}\r\n", bearer());
@@ -176,7 +232,12 @@ async fn charges_are_shown_and_keep_their_key() {
     assert!(charge["held_at"].as_str().unwrap().ends_with('Z') && charge["settled_at"].is_string());
     assert_eq!(&plane.get(&format!("/v1/charges/{id}")).await.body, charge);
     assert_eq!(plane.get("/v1/charges?to=2020-01-01T00:00:00Z").await.body["data"], json!([]));
-    assert_eq!(plane.send("DELETE", "/v1/keys/1", &bearer(), "").await.problem(), (409, "has-charges"));
+    let refused = plane.send("DELETE", "/v1/keys/1", &bearer(), "").await;
+    assert_eq!(refused.problem(), (409, "has-charges"));
+    assert!(refused.body["detail"].as_str().unwrap().contains("/rotate"));
+    let rotated = plane.json("POST", "/v1/keys/1/rotate", "{}").await;
+    assert_eq!((rotated.status, &rotated.body["id"]), (201, &json!(1)));
+    assert_eq!(&plane.get(&format!("/v1/charges/{id}")).await.body, charge);
 }
 
 /// A log that is kept in memory.
@@ -208,11 +269,15 @@ async fn every_change_leaves_a_line_and_no_secret_in_the_log() {
     plane.json("POST", "/v1/users/1/wallet/entries", r#"{"kind":"credit","amount_cents":31,"note":"n"}"#).await;
     plane.json("PATCH", "/v1/users/1", r#"{"name":"M"}"#).await;
     plane.json("PATCH", "/v1/keys/1", r#"{"is_active":true}"#).await;
+    let rotated = plane.json("POST", "/v1/keys/1/rotate", "{}").await;
     plane.send("DELETE", "/v1/keys/1", &bearer(), "").await;
     let log = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
     let lines: Vec<_> = log.lines().filter(|line| line.contains(LOG_TARGET)).collect();
-    assert_eq!(lines.len(), 6, "{log}");
+    assert_eq!(lines.len(), 7, "{log}");
     assert!(lines.iter().all(|line| line.contains("127.0.0.1") && line.contains("request_id=")));
     assert!(lines[2].contains("cents=31") && lines[2].contains("user_id=1"));
-    assert!(!log.contains(made.body["key"].as_str().unwrap()) && !log.contains(TOKEN));
+    assert!(lines[5].contains("key rotated") && lines[5].contains("key_id=1") && lines[5].contains("user_id=1"));
+    for secret in [made.body["key"].as_str().unwrap(), rotated.body["key"].as_str().unwrap(), TOKEN] {
+        assert!(!log.contains(secret));
+    }
 }

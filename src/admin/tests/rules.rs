@@ -1,7 +1,5 @@
 //! The rules that hold for every path.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 
 #[tokio::test]
@@ -71,6 +69,7 @@ async fn a_body_that_is_no_json_object_is_refused_by_what_is_wrong_with_it() {
     assert_eq!(plane.send("POST", "/v1/users", &plain, "{}").await.problem(), (415, "wrong-type"));
     assert_eq!(plane.send("POST", "/v1/users", &bearer(), "{}").await.problem(), (415, "wrong-type"));
     assert_eq!(plane.json("POST", "/v1/users", "{\"email\":").await.problem(), (400, "bad-json"));
+    assert_eq!(plane.json("POST", "/v1/users", "{}{}").await.problem(), (400, "bad-json"));
     assert_eq!(plane.json("POST", "/v1/users", "[]").await.fields(), [""]);
     let charset = format!("{}Content-Type: Application/JSON; charset=utf-8\r\n", bearer());
     let body = r#"{"email":"a@b.example","name":"N"}"#;
@@ -84,7 +83,7 @@ async fn too_much_body_is_refused_announced_or_not() {
     let announced = plane.json("POST", "/v1/users", &much).await;
     assert_eq!(announced.problem(), (413, "body-too-large"));
     assert!(announced.body["detail"].as_str().unwrap().contains("1000"));
-    let head = format!("POST /v1/users HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}", bearer());
+    let head = format!("POST /v1/users HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}", bearer());
     let chunked = format!(
         "{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{much}\r\n0\r\n\r\n",
         much.len()
@@ -95,7 +94,7 @@ async fn too_much_body_is_refused_announced_or_not() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let plane = Plane::start_with(|settings, _| settings.body_timeout = Duration::from_millis(1)).await;
-    let head = format!("POST /v1/users HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}", bearer());
+    let head = format!("POST /v1/users HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}", bearer());
     let request = format!("{head}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{");
     assert_eq!(plane.raw(&request).await.problem(), (408, "body-timeout"));
 }
@@ -150,11 +149,9 @@ async fn probes_and_metrics_want_no_token() {
     let plane = Plane::start_with(|settings, _| settings.token = None).await;
     let health = plane.send("GET", "/healthz", "", "").await;
     assert_eq!((health.status, &health.body["status"]), (200, &"ok".into()));
-    let metrics = plane.send("GET", "/metrics", "", "").await;
-    assert_eq!(metrics.header("content-type"), Some(crate::telemetry::metrics::CONTENT_TYPE));
-    assert!(metrics.text.contains("keytoll_holds_total 0") && metrics.text.ends_with("# EOF\n"));
+    assert!(plane.send("GET", "/metrics", "", "").await.text.contains("keytoll_holds_total 0"));
     assert_eq!(plane.send("GET", "/readyz", "", "").await.body["status"], "ready");
-    plane.draining.store(true, Ordering::Release);
+    plane.lifecycle.begin_drain();
     let draining = plane.send("GET", "/readyz", "", "").await;
     assert_eq!((draining.status, draining.header("retry-after")), (503, Some("1")));
     assert_eq!(draining.body["reasons"][0], "the gateway is draining");
@@ -196,4 +193,97 @@ async fn readiness_shows_how_the_books_stand() {
     assert!(books["checked_at"].as_str().unwrap().ends_with('Z'));
     let metrics = plane.send("GET", "/metrics", "", "").await;
     assert!(metrics.text.contains("keytoll_books_unbalanced_users 0"));
+}
+
+#[tokio::test]
+async fn an_object_with_the_same_key_twice_changes_nothing_on_any_path() {
+    let plane = Plane::start().await;
+    plane.add_user("a@b.example").await;
+    plane.json("POST", "/v1/users/1/keys", r#"{"api_name":"weather"}"#).await;
+    let entries = "/v1/users/1/wallet/entries";
+    for (method, path, body, key) in [
+        ("POST", entries, r#"{"kind":"credit","amount_cents":1,"amount_cents":1000}"#, "amount_cents"),
+        ("POST", entries, r#"{"kind":"credit","amount_cents":1,"a\u006dount_cents":1000}"#, "amount_cents"),
+        ("POST", entries, r#"{"kind":"credit","amount_cents":1,"amount_cents":1}"#, "amount_cents"),
+        ("POST", entries, r#"{"kind":"credit","amount_cents":1,"note":{"x":[{"y":1,"y":2}]}}"#, "y"),
+        ("POST", "/v1/users", r#"{"email":"c@d.example","name":"N","name":"M"}"#, "name"),
+        ("PATCH", "/v1/users/1", r#"{"is_active":true,"is_active":false}"#, "is_active"),
+        ("POST", "/v1/users/1/keys", r#"{"api_name":"weather","api_name":"maps"}"#, "api_name"),
+        ("PATCH", "/v1/keys/1", r#"{"is_active":true,"is_active":false}"#, "is_active"),
+        ("POST", "/v1/keys/1/rotate", r#"{"grace_seconds":9,"grace_seconds":0}"#, "grace_seconds"),
+    ] {
+        let answer = plane.json(method, path, body).await;
+        assert_eq!(answer.problem(), (400, "bad-json"), "{body}");
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("{key:?}")) && detail.contains("more than once"), "{detail}");
+    }
+    assert_eq!(plane.get("/v1/users/1/wallet").await.body["balance_cents"], 500);
+    assert_eq!(plane.get("/v1/users").await.body["data"].as_array().unwrap().len(), 1);
+    assert_eq!(plane.get("/v1/keys").await.body["data"].as_array().unwrap().len(), 1);
+    assert_eq!(plane.get("/v1/keys/1").await.body["is_active"], true);
+}
+
+/// A request that is written as it is, but for the token.
+async fn raw_get(plane: &Plane, first_line: &str, hosts: &str) -> Answer {
+    plane.raw(&format!("{first_line}\r\n{hosts}Connection: close\r\n{}\r\n", bearer())).await
+}
+
+#[tokio::test]
+async fn a_request_for_another_host_is_misdirected_before_anything_else_is_looked_at() {
+    let plane = Plane::start_with(|settings, _| {
+        settings.host_check = HostCheck::new([127, 0, 0, 1].into(), &["ops.example".into()]);
+    })
+    .await;
+    let evil = "Host: evil.example\r\n";
+    for first_line in [
+        "GET /v1/users HTTP/1.1",
+        "GET /v1/nothing HTTP/1.1",
+        "GET / HTTP/1.1",
+        "PUT /v1/users HTTP/1.1",
+        "GET /v1/users HTTP/1.0",
+        "POST /v1/keys/1/rotate HTTP/1.1",
+    ] {
+        let answer = raw_get(&plane, first_line, evil).await;
+        assert_eq!(answer.problem(), (421, "misdirected-request"), "{first_line}");
+        assert!(answer.body["detail"].as_str().unwrap().contains("admin.hosts"));
+        // Also without a token, and without a word on whether there is one.
+        let answer = plane.raw(&format!("{first_line}\r\n{evil}Connection: close\r\n\r\n")).await;
+        assert_eq!(answer.problem(), (421, "misdirected-request"), "{first_line}");
+    }
+    for hosts in ["Host: ops.example:8081\r\n", "Host: localhost\r\n", "Host: [::1]:8081\r\n", "Host: 10.0.0.7\r\n"] {
+        assert_eq!(raw_get(&plane, "GET /v1/users HTTP/1.1", hosts).await.status, 200, "{hosts}");
+    }
+    assert_eq!(raw_get(&plane, "GET /v1/users HTTP/1.0", "").await.status, 200);
+    let absolute = "GET http://evil.example/v1/users HTTP/1.1";
+    assert_eq!(raw_get(&plane, absolute, "Host: localhost\r\n").await.problem(), (421, "misdirected-request"));
+    let absolute = "GET http://ops.example/v1/users HTTP/1.1";
+    assert_eq!(raw_get(&plane, absolute, "Host: ops.example\r\n").await.status, 200);
+    assert_eq!(raw_get(&plane, absolute, evil).await.problem(), (421, "misdirected-request"));
+}
+
+#[tokio::test]
+async fn probes_and_metrics_answer_under_every_name() {
+    let plane = Plane::start().await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = raw_get(&plane, &format!("GET {path} HTTP/1.1"), "Host: keytoll.monitoring.svc:8081\r\n").await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for() {
+    let plane = Plane::start().await;
+    let text = plane.send("GET", "/metrics", "", "").await;
+    assert_eq!(text.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(text.text.contains("# TYPE keytoll_holds_total counter\n") && !text.text.contains("# EOF"));
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n";
+    let open_metrics = plane.send("GET", "/metrics", accept, "").await;
+    assert_eq!(open_metrics.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(open_metrics.text.contains("# TYPE keytoll_holds counter\n") && open_metrics.text.ends_with("# EOF\n"));
+    for answer in [&text, &open_metrics] {
+        assert_eq!(answer.header("vary"), Some("accept"));
+        assert!(answer.text.contains("\nprocess_cpu_seconds_total "), "{}", answer.text);
+    }
+    let head = plane.send("HEAD", "/metrics", accept, "").await;
+    assert_eq!((head.header("content-type"), head.text.as_str()), (open_metrics.header("content-type"), ""));
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::super::{self as app, AppError, Running};
 use super::upstream;
 use crate::config::{self, ConfigErrors, Environment, KeyStorage, Overrides};
+use crate::http;
 use crate::model::{ApiKey, Cents, IssuedKey, KeyPrefix, UserId};
-use crate::server;
 use crate::store::{KeyRefused, UserRefused, WriteError};
 
 /// Why the scene could not be set.
@@ -66,7 +66,7 @@ pub(super) const REPORT_PRICE: Cents = Cents(25);
 /// The usual port when it is free; port 0, which stands for any, otherwise.
 pub(super) fn usual_or_free(usual: u16) -> SocketAddr {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, usual));
-    let port = if server::bind(address).is_ok() { usual } else { 0 };
+    let port = if http::bind(address).is_ok() { usual } else { 0 };
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 

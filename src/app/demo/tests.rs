@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 
 use super::scene::{Scene, usual_or_free};
 use super::show::{self, Line};
+use crate::http;
 use crate::model::Cents;
-use crate::server;
 use crate::telemetry::watch::Seen;
 
 fn any(_: u16) -> SocketAddr {
@@ -89,6 +89,6 @@ fn a_request_is_shown_with_its_cost_and_the_balance_after_it() {
 
 #[test]
 fn a_taken_port_gives_way_to_any_other() {
-    let taken = server::bind(any(0)).unwrap();
+    let taken = http::bind(any(0)).unwrap();
     assert_eq!(usual_or_free(taken.local_addr().port()).port(), 0);
 }

@@ -63,6 +63,12 @@ fn each_mistake_in_a_section_is_told_with_its_place_its_key_and_what_to_write() 
             "[server]\ntrusted_proxies = \"::1\"",
             "2:19: server.trusted_proxies: is a string; write a list of texts: [\"…\", \"…\"]",
         ),
+        (
+            "[admin]\nhosts = [\"ops.example:8081\"]",
+            "2:10: admin.hosts: \"ops.example:8081\" is no host name; write it without scheme, port, path or wildcard: \"api.example.com\"",
+        ),
+        ("[admin]\nhosts = [\"a.b\", \"A.B\"]", "2:17: admin.hosts: \"A.B\" stands here twice; take one out"),
+        ("[admin]\nhosts = \"ops.example\"", "2:9: admin.hosts: is a string; write a list of texts: [\"…\", \"…\"]"),
         ("[server]\ntrusted_proxies = [1]", "2:20: server.trusted_proxies: is an integer; write a text in quotes"),
         ("[server]\nlisten = ", "2:10: is not TOML: string values must be quoted, expected literal string"),
         ("[server]\nworkers = 1\nworkers = 2", "3:1: is not TOML: duplicate key"),

@@ -1,9 +1,9 @@
 use http::Method;
 
-use super::super::EncodedSlash;
 use super::super::api::API_KEYS;
 use super::super::keys::KEYS;
 use super::super::route::ROUTE_KEYS;
+use super::super::{EncodedSlash, RepeatedSlash};
 use super::*;
 use crate::model::Cents;
 
@@ -26,6 +26,7 @@ fn the_sample_file_says_the_defaults() {
     let (said, default) = (&sample.apis[0], &bare.apis[0]);
     assert_eq!((said.strip_path, said.preserve_host), (default.strip_path, default.preserve_host));
     assert_eq!((said.encoded_slash, &said.charge_on), (EncodedSlash::Refuse, &default.charge_on));
+    assert_eq!((said.repeated_slash, default.repeated_slash), (RepeatedSlash::Refuse, RepeatedSlash::Refuse));
     assert!(!default.strip_path && default.preserve_host && default.encoded_slash == EncodedSlash::Refuse);
     assert_eq!((&said.routes[0].methods[..], said.routes[0].price), (&[Method::POST][..], Cents(25)));
 }
@@ -46,6 +47,16 @@ fn the_sample_file_has_every_key() {
         let in_comment = SAMPLE.lines().any(|line| line.starts_with(&format!("# {last} = ")));
         assert_eq!((item.is_some(), in_comment), (!COMMENTED.contains(&name), COMMENTED.contains(&name)), "{name}");
     }
+}
+
+#[test]
+fn the_examples_of_the_page_on_paths_are_configurations() {
+    let page = include_str!("../../../docs/paths.md");
+    let examples: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    let apis: Vec<_> = examples.into_iter().map(|example| good(example).apis.remove(0)).collect();
+    assert_eq!((apis[0].encoded_slash, apis[0].repeated_slash), (EncodedSlash::Pass, RepeatedSlash::Pass));
+    assert!(apis[1].price > apis[1].routes[0].price);
 }
 
 #[test]
@@ -74,7 +85,7 @@ admin     127.0.0.1:8081, without a token: /v1/* is closed
 database  auth.db, refused when missing; captures survive a power cut (durability full); charges kept for 90 days
 keys      looked for in header x-api-key, then Authorization: Bearer; stored as SHA-256
 api       \"weather\": /weather -> http://127.0.0.1:3000
-          goes upstream with the path kept and the client's Host; %2F is refused
+          goes upstream with the path kept and the client's Host; %2F is refused, // is refused
           a request is $0.02
           charged on 101, 200-407, 409-428, 430-499
   route   POST /weather/reports/{year}: $0.25

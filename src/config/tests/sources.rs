@@ -241,3 +241,12 @@ fn a_fail_point_that_does_not_exist_is_no_start_without_one() {
     // Without fail points it is a variable that nobody knows.
     assert_eq!(loaded.ok(), (!crate::failpoint::COMPILED).then_some(true));
 }
+
+#[test]
+fn names_of_the_admin_listener_are_a_list_without_regard_to_case() {
+    let variables = [("KEYTOLL_ADMIN__HOSTS", "Ops.Example, 10.0.0.7,[::1]")];
+    let config = load_text(API, &variables, &Overrides::default()).unwrap();
+    assert_eq!(config.admin.hosts, ["ops.example", "10.0.0.7", "[::1]"].map(Box::from));
+    assert!(config.explain().contains("admin     127.0.0.1:8081, ops.example, 10.0.0.7, [::1], without a token"));
+    assert!(good(API).admin.hosts.is_empty());
+}

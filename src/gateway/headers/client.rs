@@ -2,8 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use super::request_id::RequestId;
-use super::{KEYTOLL_BALANCE_CENTS, KEYTOLL_CHARGE_ID, KEYTOLL_COST_CENTS, X_REQUEST_ID, hop, number, spelling};
+use super::{KEYTOLL_BALANCE_CENTS, KEYTOLL_CHARGE_ID, KEYTOLL_COST_CENTS, hop, number, spelling};
 use crate::model::{Cents, ChargeId};
 
 /// What a request cost, on every reply after a hold.
@@ -28,14 +27,8 @@ impl Receipt {
 
 /// Turns an upstream's header section into the one that goes to the client. `upgrade`: the upstream's `Upgrade`, for a
 /// 101 that is passed on.
-pub(crate) fn to_client(
-    headers: &mut HeaderMap,
-    request_id: &RequestId,
-    receipt: Option<&Receipt>,
-    upgrade: Option<HeaderValue>,
-) {
+pub(crate) fn to_client(headers: &mut HeaderMap, receipt: Option<&Receipt>, upgrade: Option<HeaderValue>) {
     hop::clean(headers, must_go);
-    headers.insert(X_REQUEST_ID, request_id.header().clone());
     if let Some(receipt) = receipt {
         receipt.write(headers);
     }

@@ -3,7 +3,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::spelling;
+use super::spelling::{self, CredentialHeaders};
 
 /// Whether a field, by its canonical name, belongs to the connection whatever `Connection` says.
 ///
@@ -110,9 +110,19 @@ pub(super) fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderVal
     }
 }
 
-/// Takes out of a trailer section, of either direction, what its header section could not have carried past Keytoll
-/// either, and what frames, routes or authenticates a message (RFC 9110 §6.5.1).
-pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+/// Takes out of a request's trailer section what [`clean_reply_trailers`] takes out of a reply's, and the headers that
+/// credentials are looked for in: a key in a trailer is not read, and does not go upstream.
+pub(crate) fn clean_request_trailers(trailers: &mut HeaderMap, credentials: &CredentialHeaders) {
+    clean_trailers(trailers, |name| credentials.are_meant_by(name));
+}
+
+/// Takes out of a reply's trailer section what its header section could not have carried past Keytoll either, and what
+/// frames, routes or authenticates a message (RFC 9110 §6.5.1).
+pub(crate) fn clean_reply_trailers(trailers: &mut HeaderMap) {
+    clean_trailers(trailers, |_| false);
+}
+
+fn clean_trailers(trailers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) {
     let is_forbidden = |canonical: &str, _| {
         spelling::is_ours(canonical)
             || is_hop_by_hop(canonical)
@@ -120,8 +130,11 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
             || super::upstream::shows_another_client(canonical)
             || is_head_only(canonical)
     };
-    let doomed: Vec<HeaderName> =
-        trailers.keys().filter(|name| spelling::canonical(name.as_str(), is_forbidden)).cloned().collect();
+    let doomed: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| must_go(name.as_str()) || spelling::canonical(name.as_str(), is_forbidden))
+        .cloned()
+        .collect();
     remove_all(trailers, &doomed);
 }
 

@@ -2,9 +2,11 @@ mod ids;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::*;
+use crate::config::CredentialSource;
+use crate::http::RequestId;
 use crate::model::{Cents, ChargeId, KeyId, UserId};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
@@ -21,6 +23,15 @@ fn id() -> RequestId {
     RequestId::of(&headers(&[("x-request-id", "id-1")]))
 }
 
+fn credentials() -> CredentialHeaders {
+    let header = |name| CredentialSource::Header(HeaderName::from_static(name));
+    CredentialHeaders::of(&[header("x-api-key"), header("token_2"), CredentialSource::AuthorizationBearer])
+}
+
+fn via() -> HeaderValue {
+    HeaderValue::from_static("1.1 keytoll-0123")
+}
+
 /// What goes upstream of a paid request with these lines, without what every request gets.
 fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
     let mut map = headers(lines);
@@ -31,6 +42,8 @@ fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
         api: &HeaderValue::from_static("weather"),
         identity: Some(identity),
         peer: &Peer::new(PEER, trusted),
+        credentials: &credentials(),
+        via: &via(),
         stripped_prefix: Some(&HeaderValue::from_static("/weather")),
         upgrade,
     };
@@ -46,12 +59,13 @@ fn values<'m>(map: &'m HeaderMap, name: &str) -> Vec<&'m str> {
     map.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
 }
 
-const SET_ALWAYS: [&str; 10] = [
+const SET_ALWAYS: [&str; 11] = [
     "keytoll-api",
     "keytoll-charge-id",
     "keytoll-key-id",
     "keytoll-user-id",
     "traceparent",
+    "via",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-prefix",
@@ -85,12 +99,20 @@ fn the_upstream_is_told_who_pays_and_who_asks() {
 fn a_public_request_has_no_identity() {
     let mut map = headers(&[("keytoll-user-id", "1"), ("keytoll-charge-id", "1")]);
     let (id, api, peer) = (id(), HeaderValue::from_static("a"), Peer::new(PEER, false));
-    let about =
-        ForUpstream { request_id: &id, api: &api, identity: None, peer: &peer, stripped_prefix: None, upgrade: None };
+    let about = ForUpstream {
+        request_id: &id,
+        api: &api,
+        identity: None,
+        peer: &peer,
+        credentials: &credentials(),
+        via: &via(),
+        stripped_prefix: None,
+        upgrade: None,
+    };
     to_upstream(&mut map, about);
     let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["keytoll-api", "traceparent", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
+    assert_eq!(names, ["keytoll-api", "traceparent", "via", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
 }
 
 #[test]
@@ -159,7 +181,7 @@ fn an_ordinary_field_is_left_as_it_is() {
 fn connection_lists_what_it_may_and_nothing_else() {
     let map = sent(&[
         ("connection", "close, X-Hop , keytoll-user-id,host,content-length, authorization"),
-        ("connection", "x-forwarded-for,x-request-id,not a name"),
+        ("connection", "x-forwarded-for,x-request-id,via,not a name"),
         ("x-hop", "1"),
         ("host", "h"),
         ("content-length", "3"),
@@ -214,6 +236,8 @@ fn a_peer_is_named_by_its_own_family() {
         api: &HeaderValue::from_static("a"),
         identity: None,
         peer: &Peer::new(mapped, false),
+        credentials: &credentials(),
+        via: &via(),
         stripped_prefix: None,
         upgrade: None,
     };
@@ -258,12 +282,12 @@ fn a_client_gets_its_receipt_and_nothing_of_the_upstreams_connection() {
         ("set-cookie", "b"),
     ]);
     let receipt = Receipt { charge_id: ChargeId(9), cost: Cents(25), balance: Cents(-3) };
-    to_client(&mut map, &id(), Some(&receipt), None);
+    to_client(&mut map, Some(&receipt), None);
     for (name, expected) in [
         ("keytoll-charge-id", vec!["9"]),
         ("keytoll-cost-cents", vec!["25"]),
         ("keytoll-balance-cents", vec!["-3"]),
-        ("x-request-id", vec!["id-1"]),
+        ("x-request-id", vec!["theirs"]),
         ("content-type", vec!["text/plain"]),
         ("set-cookie", vec!["a", "b"]),
     ] {
@@ -276,14 +300,14 @@ fn a_client_gets_its_receipt_and_nothing_of_the_upstreams_connection() {
 fn a_switched_protocol_is_named_to_the_client() {
     let mut map = headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")]);
     let upgrade = map.get("upgrade").cloned();
-    to_client(&mut map, &id(), None, upgrade);
+    to_client(&mut map, None, upgrade);
     assert_eq!((values(&map, "connection"), values(&map, "upgrade")), (vec!["upgrade"], vec!["websocket"]));
     assert!(!map.contains_key("keytoll-charge-id"));
 }
 
 #[test]
 fn trailers_carry_nothing_that_a_head_could_not() {
-    let mut map = headers(&[
+    let lines = [
         ("keytoll_user_id", "1"),
         ("content-length", "1"),
         ("x-forwarded-for", "1"),
@@ -292,9 +316,71 @@ fn trailers_carry_nothing_that_a_head_could_not() {
         ("te", "x"),
         ("content-digest", "x"),
         ("server-timing", "x"),
-    ]);
-    clean_trailers(&mut map);
-    let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["content-digest", "server-timing"]);
+        ("x-api-key", "x"),
+    ];
+    let (mut of_request, mut of_reply) = (headers(&lines), headers(&lines));
+    clean_request_trailers(&mut of_request, &credentials());
+    clean_reply_trailers(&mut of_reply);
+    let names = |map: &HeaderMap| {
+        let mut names: Vec<_> = map.keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(&of_request), ["content-digest", "server-timing"]);
+    assert_eq!(names(&of_reply), ["content-digest", "server-timing", "x-api-key"]);
+}
+
+const RESPELLED: [&str; 7] = ["X_API_KEY", "x.api.key", "X-Api_Key", "x_api-key", "x~api^key", "Token-2", "token.2"];
+
+#[test]
+fn a_key_under_another_spelling_of_its_header_does_not_get_through() {
+    for name in RESPELLED {
+        for trusted in [false, true] {
+            let map = sent_by(&[(name, "secret"), ("x-api-key", "app's own"), ("host", "h")], trusted);
+            assert_eq!(values(&map, "x-api-key"), ["app's own"], "{name}: what is left under it is not a key");
+            assert_eq!(map.len(), 2 + SET_ALWAYS.len(), "{name}");
+        }
+    }
+    for name in ["x-api-keys", "xapikey", "x-api-ke", "y-api-key", "token2", "token_2"] {
+        assert_eq!(values(&sent(&[(name, "other")]), name), ["other"], "{name}");
+    }
+}
+
+#[test]
+fn a_key_in_a_trailer_does_not_get_through_in_any_spelling() {
+    for name in RESPELLED.into_iter().chain(["x-api-key", "token_2"]) {
+        let mut map = headers(&[(name, "secret"), ("x-check", "1")]);
+        clean_request_trailers(&mut map, &credentials());
+        assert_eq!(map.keys().collect::<Vec<_>>(), ["x-check"], "{name}");
+    }
+}
+
+#[test]
+fn via_names_this_gateway_after_those_before_it() {
+    for (lines, expected) in [
+        (vec![], "1.1 keytoll-0123"),
+        (vec![("via", "1.0 fred, 1.1 p.example (x, y)")], "1.0 fred, 1.1 p.example (x, y), 1.1 keytoll-0123"),
+        (vec![("via", "1.0 fred"), ("via", ""), ("via", "1.1 b:80")], "1.0 fred, 1.1 b:80, 1.1 keytoll-0123"),
+    ] {
+        assert_eq!(values(&sent(&lines), "via"), [expected], "{lines:?}");
+    }
+}
+
+#[test]
+fn a_gateway_knows_its_own_name_in_via_and_no_other() {
+    let (own, other) = (Via::new(), Via::new());
+    assert_ne!(own.entry(Version::HTTP_11), other.entry(Version::HTTP_11));
+    let entry = own.entry(Version::HTTP_11).to_str().unwrap();
+    let name = entry.strip_prefix("1.1 ").unwrap();
+    assert_eq!(own.entry(Version::HTTP_10), &format!("1.0 {name}"));
+    assert_eq!(own.entry(Version::HTTP_2), &format!("2 {name}"));
+    let upper = entry.to_uppercase();
+    let between = format!("1.0 a, {entry} (comment) ,1.1 b");
+    for line in [entry, &upper, &between, &format!("HTTP/1.1\t{name}")] {
+        assert!(own.is_loop(&headers(&[("via", "1.1 x"), ("via", line)])), "{line}");
+        assert!(!other.is_loop(&headers(&[("via", line)])), "{line}");
+    }
+    for line in ["", "1.1 keytoll", &name[..name.len() - 1], &format!("1.1 {name}0")] {
+        assert!(!own.is_loop(&headers(&[("via", line)])), "{line}");
+    }
 }

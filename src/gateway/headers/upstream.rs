@@ -2,15 +2,19 @@
 
 use std::net::IpAddr;
 
-use http::header::HOST;
+use http::header::{HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request_id::RequestId;
+use super::spelling::CredentialHeaders;
 use super::{
     KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_FOR, X_FORWARDED_HOST,
-    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, X_REQUEST_ID, hop, number, spelling, trace,
+    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, hop, number, spelling, trace,
 };
+use crate::http::{RequestId, X_REQUEST_ID};
 use crate::model::{ChargeId, KeyId, UserId};
+
+/// How many fields [`to_upstream`] adds, but for an upgrade. The table grows for them once, not with one after the other.
+const MOST_ADDED: usize = 11;
 
 /// Who is at the other end of a client's connection; made once a connection.
 #[derive(Clone, Debug)]
@@ -49,6 +53,10 @@ pub(crate) struct ForUpstream<'a> {
     pub identity: Option<Identity>,
     /// Who is connected.
     pub peer: &'a Peer,
+    /// Where keys are looked for. Other spellings of these headers are removed.
+    pub credentials: &'a CredentialHeaders,
+    /// This gateway's entry in `Via`.
+    pub via: &'a HeaderValue,
     /// What was taken off the path, if anything.
     pub stripped_prefix: Option<&'a HeaderValue>,
     /// What [`super::upgrade_requested`] said, when the upgrade is to be tried.
@@ -59,9 +67,12 @@ pub(crate) struct ForUpstream<'a> {
 /// must be out already.
 pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
-    hop::clean(headers, |name| must_go(name, trusted));
+    hop::clean(headers, |name| must_go(name, trusted) || about.credentials.are_respelled_by(name));
 
+    headers.reserve(MOST_ADDED);
     let present = Present::of(headers);
+    let via = if present.via { joined(headers, &VIA, b", ", about.via) } else { about.via.clone() };
+    headers.insert(VIA, via);
     set_forwarded(headers, about.peer, about.stripped_prefix, present.forwarded);
     headers.insert(X_REQUEST_ID, about.request_id.header().clone());
     if present.traceparent {
@@ -86,6 +97,7 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
 struct Present {
     forwarded: bool,
     traceparent: bool,
+    via: bool,
 }
 
 impl Present {
@@ -94,6 +106,7 @@ impl Present {
         for name in headers.keys() {
             match name.as_str() {
                 "traceparent" => present.traceparent = true,
+                "via" => present.via = true,
                 name => present.forwarded |= name.starts_with("x-forwarded-"),
             }
         }
@@ -171,8 +184,8 @@ fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, stripped_prefix: Option<&
 /// The lines that a field has already, and the last one, in one value.
 fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8], last: &HeaderValue) -> HeaderValue {
     let mut bytes = Vec::new();
-    for line in headers.get_all(name) {
-        bytes.extend_from_slice(line.as_bytes().trim_ascii());
+    for line in headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).filter(|line| !line.is_empty()) {
+        bytes.extend_from_slice(line);
         bytes.extend_from_slice(separator);
     }
     if bytes.is_empty() {

@@ -2,8 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn settled(path: &str, encoded_slash: EncodedSlash) -> Result<String, BadPath> {
-    normalize(path)?.settle(encoded_slash).map(Cow::into_owned)
+const REFUSE: (EncodedSlash, RepeatedSlash) = (EncodedSlash::Refuse, RepeatedSlash::Refuse);
+const PASS: (EncodedSlash, RepeatedSlash) = (EncodedSlash::Pass, RepeatedSlash::Pass);
+
+fn checked(path: &str, (encoded, repeated): (EncodedSlash, RepeatedSlash)) -> Result<String, BadPath> {
+    let normalized = normalize(path)?;
+    normalized.check(encoded, repeated)?;
+    Ok(normalized.into_path().into_owned())
 }
 
 #[test]
@@ -16,7 +21,7 @@ fn every_spelling_of_an_unreserved_octet_is_the_same_path() {
         ("/%2E%2E%2E", "/..."),
         ("/x%61", "/xa"),
     ] {
-        assert_eq!(settled(path, EncodedSlash::Refuse).as_deref(), Ok(normal), "{path}");
+        assert_eq!(checked(path, REFUSE).as_deref(), Ok(normal), "{path}");
     }
 }
 
@@ -34,7 +39,9 @@ fn everything_else_stays_byte_for_byte_and_is_not_copied() {
         "/..a/a..",
         "/a:b@c!$&'()*+,=",
     ] {
-        let normal = normalize(path).unwrap().settle(EncodedSlash::Refuse).unwrap();
+        let normal = normalize(path).unwrap();
+        assert_eq!(normal.check(EncodedSlash::Refuse, RepeatedSlash::Refuse), Ok(()), "{path}");
+        let normal = normal.into_path();
         assert!(matches!(normal, Cow::Borrowed(_)), "{path}");
         assert_eq!(normal, path);
     }
@@ -64,11 +71,8 @@ fn a_path_that_can_be_read_in_two_ways_is_refused() {
         ("/a/..%2Fb", BadPath::DotSegment),
         ("/a/b%2f../c", BadPath::DotSegment),
         ("/a/b%2f..", BadPath::DotSegment),
-        ("//", BadPath::EmptySegment),
-        ("//a", BadPath::EmptySegment),
-        ("/a//b", BadPath::EmptySegment),
-        ("/a//", BadPath::EmptySegment),
-        ("/;x/a", BadPath::EmptySegment),
+        ("//../b", BadPath::DotSegment),
+        ("/a%2F%2F..;x", BadPath::DotSegment),
         ("/a\\b", BadPath::Backslash),
         ("/a%5cb", BadPath::Backslash),
         ("/a%00", BadPath::Nul),
@@ -79,17 +83,66 @@ fn a_path_that_can_be_read_in_two_ways_is_refused() {
         ("/a?b", BadPath::ForbiddenByte),
         ("/a#b", BadPath::ForbiddenByte),
     ] {
-        for encoded_slash in [EncodedSlash::Refuse, EncodedSlash::Pass] {
-            assert_eq!(settled(path, encoded_slash), Err(reason), "{path}");
+        for settings in [REFUSE, PASS] {
+            assert_eq!(checked(path, settings), Err(reason), "{path}");
         }
     }
 }
 
 #[test]
-fn an_encoded_slash_passes_only_where_the_api_takes_it() {
-    for path in ["/a%2Fb", "/a%2fb", "/%2F", "/a%2F/b"] {
-        assert_eq!(settled(path, EncodedSlash::Refuse), Err(BadPath::EncodedSlash), "{path}");
-        assert_eq!(settled(path, EncodedSlash::Pass).as_deref(), Ok(path));
+fn slashes_pass_only_where_the_api_takes_them() {
+    let (encoded, empty, beside) =
+        (Err(BadPath::EncodedSlash), Err(BadPath::EmptySegment), Err(BadPath::EncodedSlashBesideSlash));
+    let settings =
+        [REFUSE, (EncodedSlash::Pass, RepeatedSlash::Refuse), (EncodedSlash::Refuse, RepeatedSlash::Pass), PASS];
+    for (path, [refusing, passing_encoded, passing_repeated]) in [
+        ("/a%2Fb", [encoded, Ok(()), encoded]),
+        ("/a%2fb%2F", [encoded, Ok(()), encoded]),
+        ("//", [empty, empty, Ok(())]),
+        ("//a", [empty, empty, Ok(())]),
+        ("/a//b", [empty, empty, Ok(())]),
+        ("/a//", [empty, empty, Ok(())]),
+        ("/;x/a", [empty, empty, Ok(())]),
+        ("/%3bx/a", [empty, empty, Ok(())]),
+        ("/%2F", [encoded, beside, encoded]),
+        ("/%2fa", [encoded, beside, encoded]),
+        ("/a/%2Fb", [encoded, beside, encoded]),
+        ("/a%2F/b", [encoded, beside, encoded]),
+        ("/a%2F%2fb", [encoded, beside, encoded]),
+        ("/a%2F;x/b", [encoded, beside, encoded]),
+        ("/a/;x%2Fb", [encoded, beside, encoded]),
+        ("/a%2Fb//c", [encoded, empty, encoded]),
+    ] {
+        let expected = [refusing, passing_encoded, passing_repeated, Ok(())];
+        for (settings, expected) in settings.into_iter().zip(expected) {
+            let expected = expected.map(|()| path.to_owned());
+            assert_eq!(checked(path, settings), expected, "{path} {settings:?}");
+        }
+        assert!(normalize(path).unwrap().is_ambiguous(), "{path}");
+    }
+    assert!(normalize("/a/;x").unwrap().is_ambiguous());
+    for path in ["/", "/a/", "/a;x/b", "/a%252Fb", "/a;x"] {
+        assert!(!normalize(path).unwrap().is_ambiguous(), "{path}");
+    }
+}
+
+#[test]
+fn a_path_is_read_in_all_orders_in_which_servers_read() {
+    for (path, expected) in [
+        ("/a%2Fb", vec!["/a%2Fb", "/a/b"]),
+        ("/a%252fb", vec!["/a%252fb"]),
+        ("/a//b", vec!["/a//b", "/a/b"]),
+        ("/a/;x", vec!["/a/;x", "/a/"]),
+        ("/%2Fa", vec!["/%2Fa", "//a", "/a", "/"]),
+        ("//a/b", vec!["//a/b", "/a/b", "/b"]),
+        ("/a%3bx%2Fb", vec!["/a%3bx%2Fb", "/a%3bx/b", "/a", "/a/b"]),
+        ("/a/;x%2Fb", vec!["/a/;x%2Fb", "/a/", "/a/;x/b", "/a//b", "/a/b"]),
+    ] {
+        let mut read = readings(path);
+        read.sort();
+        let mut expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+        expected.sort();
+        assert_eq!(read, expected, "{path}");
     }
 }
 
@@ -130,16 +183,22 @@ proptest! {
 
     #[test]
     fn no_upstream_reads_dots_or_an_empty_segment_into_an_accepted_path(path in paths()) {
-        if let Ok(path) = settled(&path, EncodedSlash::Refuse) {
+        if let Ok(path) = checked(&path, REFUSE) {
             let segments = as_a_lax_upstream_reads(&path);
             let (last, inner) = segments[1..].split_last().unwrap();
             prop_assert!(inner.iter().all(|segment| !segment.is_empty()), "{path}");
             prop_assert!(segments[1..].iter().all(|segment| segment != b"." && segment != b".."), "{path}");
             prop_assert!(!last.contains(&0));
         }
-        if let Ok(path) = settled(&path, EncodedSlash::Pass) {
+        if let Ok(path) = checked(&path, PASS) {
             prop_assert!(as_a_lax_upstream_reads(&path).iter().all(|segment| segment != b"." && segment != b".."), "{path}");
         }
+    }
+
+    /// They are made before a key is looked at, so a client must not be able to ask for many.
+    #[test]
+    fn a_path_has_few_readings(path in "/(a|b|/|%2F|%2f|;|%3B){0,40}") {
+        prop_assert!(readings(&path).len() <= 40, "{} {:?}", path, readings(&path));
     }
 
     #[test]

@@ -8,6 +8,7 @@ fn api(name: &str, path: &str) -> ApiConfig {
         strip_path: false,
         preserve_host: true,
         encoded_slash: EncodedSlash::Refuse,
+        repeated_slash: RepeatedSlash::Refuse,
         upstreams: Vec::new(),
         price: Cents(2),
         idempotency: false,

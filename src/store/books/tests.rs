@@ -19,7 +19,7 @@ use crate::store::lock_file::RollUpLock;
 use crate::store::queue::{Queue, QueueLimits};
 use crate::store::sample::Sample;
 use crate::store::{Ledger, Role, Settled};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{MetricNames, Metrics};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_MS: i64 = 3_600_000;
@@ -296,7 +296,7 @@ async fn the_log_names_some_users_whose_books_do_not_balance_and_counts_the_rest
         queue: Arc::new(Queue::new(QueueLimits::from(&Limits::default()))),
         retention: None,
         pass: None,
-        metrics: Metrics::new(&[], &[], None).store,
+        metrics: Metrics::new(&MetricNames::default(), None).store,
         shared: Arc::default(),
     };
     let log = sample.path().with_extension("log");

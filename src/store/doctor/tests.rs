@@ -14,7 +14,7 @@ use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::Cents;
 use crate::store::sample::Sample;
 use crate::store::{Role, Store};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{MetricNames, Metrics};
 
 /// A file with users 1 to 5, each with 500 cents, on which no gateway runs.
 struct File {
@@ -42,7 +42,7 @@ impl File {
     }
 
     fn open(&self) -> Store {
-        let metrics = Metrics::new(&[], &[], None);
+        let metrics = Metrics::new(&MetricNames::default(), None);
         Store::open(&self.database(), &Limits::default(), Role::Tool, metrics.store).unwrap().0
     }
 

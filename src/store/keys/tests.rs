@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::Cents;
 use crate::store::sample::Sample;
-use crate::store::{Found, Role, UserChange};
+use crate::store::{Found, HoldRefused, Role, UserChange};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, WriteError<KeyRefused>>) -> KeyRefused {
     let WriteError::Refused(refused) = result.unwrap_err() else { panic!("unavailable") };
@@ -141,4 +141,52 @@ async fn keys_are_listed_by_user_and_api() {
     assert_eq!(ids(of_first, PageWish { limit: 1, cursor: None }).await, (vec![1], Some(1)));
     let weather = KeyFilter { user_id: None, api_name: Some("weather".into()) };
     assert_eq!(ids(weather, PageWish { limit: 9, cursor: Some(1) }).await, (vec![2], None));
+}
+
+#[tokio::test]
+async fn a_rotated_key_keeps_its_row_and_loses_its_secret() {
+    let sample = Sample::open(Role::Gateway);
+    let (_, old, ledger) = sample.customer().await;
+    let id = KeyId(1);
+    let before = sample.store.key(id).await.unwrap().unwrap();
+    sample.hold(&ledger, &old, 2).await.charge.capture(200).await;
+    // What a gateway remembers of the old key when it is rotated.
+    let wish = sample.wish(&old, 2).await;
+    let generation = sample.store.generation();
+    let new = sample.store.rotate_key(id, KeyStorage::Sha256, &KeyPrefix::new("kt").unwrap()).await.unwrap();
+    assert!(sample.store.generation() > generation);
+    assert!(matches!(ledger.hold(wish).await, Err(HoldRefused::KeyChanged)));
+    assert!(matches!(sample.store.find_key(old.clone()).await.unwrap(), Found::Unknown));
+    assert_eq!(sample.hold(&ledger, &new.key, 2).await.balance, Cents(496));
+    let expected = KeyRecord { hint: new.record.hint.clone(), ..before.clone() };
+    assert_eq!((&new.record, sample.store.key(id).await.unwrap()), (&expected, Some(expected.clone())));
+    assert!(new.record.hint != before.hint && new.key.expose().ends_with(&new.record.hint.0[6..]));
+    // A second rotation ends the first one's key.
+    let third = sample.store.rotate_key(id, KeyStorage::Sha256, &KeyPrefix::new("kt").unwrap()).await.unwrap();
+    assert!(matches!(sample.store.find_key(new.key).await.unwrap(), Found::Unknown));
+    assert!(matches!(sample.store.find_key(third.key).await.unwrap(), Found::Active { .. }));
+    assert_eq!(sample.number("SELECT count(*) FROM api_keys"), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_whoever_made_it_and_stored_as_configured() {
+    let sample = Sample::open(Role::Tool);
+    let user = sample.user("a@b.example").await;
+    let made = format!(
+        "INSERT INTO api_keys (id, \"key\", user_id, api_name, is_active, created_at)
+         VALUES (7, 'a-plain-key', {user}, 'weather', NULL, '2020-01-02 03:04:05.000006')"
+    );
+    sample.application().execute_batch(&made).unwrap();
+    let (id, acme) = (KeyId(7), KeyPrefix::new("acme").unwrap());
+    let stored = "SELECT \"key\" FROM api_keys WHERE is_active IS NULL AND created_at = '2020-01-02 03:04:05.000006'";
+    let stored = || -> String { sample.application().query_row(stored, [], |row| row.get(0)).unwrap() };
+    let digest = sample.store.rotate_key(id, KeyStorage::Sha256, &acme).await.unwrap();
+    assert!(stored().starts_with("sha256:") && !digest.record.is_active);
+    assert!(matches!(sample.store.find_key(ApiKey::new("a-plain-key").unwrap()).await.unwrap(), Found::Unknown));
+    let plain = sample.store.rotate_key(id, KeyStorage::Plain, &acme).await.unwrap();
+    assert_eq!((stored().as_str(), plain.key.expose().starts_with("acme_")), (plain.key.expose(), true));
+    assert!(matches!(sample.store.find_key(plain.key).await.unwrap(), Found::Inactive));
+    let missing = sample.store.rotate_key(KeyId(8), KeyStorage::Sha256, &acme).await;
+    assert_eq!(refused(missing), KeyRefused::NotFound);
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_key_hints WHERE key_id = 8"), 0);
 }

@@ -1,25 +1,19 @@
-//! What the data listener and the request path count.
+//! What the request path counts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Register;
 use super::histogram::{Histogram, REQUEST_TIMES, Unit};
 
 /// Handles of the request path.
 #[derive(Debug)]
 pub struct GatewayMetrics {
-    /// Connections of clients that are open.
-    pub connections_open: Gauge,
-    /// Requests under way.
-    pub requests_open: Gauge,
     apis: Box<[ApiMetrics]>,
-    refusals: Box<[Counter]>,
+    settlements: Box<[Counter]>,
 }
 
 /// Handles of one API.
@@ -35,16 +29,18 @@ type ApiLabel = [(&'static str, Arc<str>); 1];
 type ReplyLabels = [(&'static str, Arc<str>); 2];
 
 impl GatewayMetrics {
-    pub(super) fn new(registry: &mut Registry, apis: &[Arc<str>], problems: &[&'static str]) -> GatewayMetrics {
+    /// `settlements`: the name of every reason why a hold was captured or released.
+    pub(super) fn new(registry: &mut Registry, apis: &[Arc<str>], settlements: &[&'static str]) -> GatewayMetrics {
         let replies: Family<ReplyLabels, Counter> = Family::default();
         let durations: Family<ApiLabel, Histogram, fn() -> Histogram> = Family::new_with_constructor(times);
         let upstream_durations: Family<ApiLabel, Histogram, fn() -> Histogram> = Family::new_with_constructor(times);
-        let refusals: Family<[(&'static str, &'static str); 1], Counter> = Family::default();
+        let settled: Family<[(&'static str, &'static str); 1], Counter> = Family::default();
         registry.register("requests", "Requests answered, by class of status", replies.clone());
         registry.register("request_seconds", "From a request's head to the end of its reply", durations.clone());
-        let help = "From forwarding a request to the upstream's head";
+        let help = "From forwarding a request to the head of the upstream's reply";
         registry.register("upstream_seconds", help, upstream_durations.clone());
-        registry.register("refusals", "Requests that Keytoll itself answered, by problem", refusals.clone());
+        let help = "Requests with a hold, by the reason why they were charged or not";
+        registry.register("settlements", help, settled.clone());
 
         let of_api = |name: &Arc<str>| ApiMetrics {
             replies: ["1xx", "2xx", "3xx", "4xx", "5xx"]
@@ -53,24 +49,19 @@ impl GatewayMetrics {
             upstream_duration: upstream_durations.get_or_create_owned(&[("api", name.clone())]),
         };
         let apis = apis.iter().map(of_api).collect();
-        let refusals = problems.iter().map(|code| refusals.get_or_create_owned(&[("problem", *code)])).collect();
-        let mut register = Register(registry);
-        GatewayMetrics {
-            connections_open: register.gauge("connections_open", "Connections of clients that are open"),
-            requests_open: register.gauge("requests_open", "Requests under way"),
-            apis,
-            refusals,
-        }
+        let settlements =
+            settlements.iter().map(|reason| settled.get_or_create_owned(&[("reason", *reason)])).collect();
+        GatewayMetrics { apis, settlements }
     }
 
-    /// The handles of an API, by its place in the configuration; `None` past the last.
+    /// The handles of an API, by its index in the configuration; `None` past the last.
     pub fn api(&self, index: usize) -> Option<&ApiMetrics> {
         self.apis.get(index)
     }
 
-    /// Counts a refusal, by the place of its code in the list that the metrics were made with.
-    pub fn refused(&self, problem: usize) {
-        if let Some(counter) = self.refusals.get(problem) {
+    /// Counts a request with a hold, by the index of its settlement in the list that the metrics were made with.
+    pub fn settled(&self, settlement: usize) {
+        if let Some(counter) = self.settlements.get(settlement) {
             counter.inc();
         }
     }

@@ -117,7 +117,7 @@ fn a_handshake_of_tls_is_refused() {
 #[test]
 fn the_admin_listener_answers_and_logs_the_same() {
     let (_upstream, process) = scene();
-    let line = refused(&process, process.admin(), "no HTTP at all\r\n\r\n", 400, "bad-request");
+    let line = refused(&process, process.admin_address(), "no HTTP at all\r\n\r\n", 400, "bad-request");
     assert_eq!(line["listener"], "admin", "{line}");
     process.stop();
 }

@@ -100,7 +100,8 @@ fn a_request_on_a_connection_past_the_limit_leaves_a_line_and_a_count() {
 fn every_refusal_of_the_admin_listener_has_a_message_and_a_line() {
     let upstream = Upstream::fine();
     let process = process(&upstream);
-    let stranger = Request::new(process.admin(), "GET", "/v1/users").field("Authorization", "Bearer of-nobody-at-all");
+    let stranger = Request::to_host("localhost", process.admin_address(), "GET", "/v1/users");
+    let stranger = stranger.field("Authorization", "Bearer of-an-unknown-person");
     let invalid = process.post("/v1/users", &serde_json::json!({"email": "ada@example.com", "name": 7}));
     for request in [stranger, process.operate("GET", "/v1/nothing"), invalid] {
         let reply = request.send();

@@ -18,7 +18,12 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(gateway: SocketAddr, method: &str, target: &str) -> Request {
-        let fields = vec![("Host".to_owned(), b"api.example".to_vec())];
+        Request::to_host("api.example", gateway, method, target)
+    }
+
+    /// With this value of `Host`.
+    pub(crate) fn to_host(host: &str, gateway: SocketAddr, method: &str, target: &str) -> Request {
+        let fields = vec![("Host".to_owned(), host.as_bytes().to_vec())];
         Request { gateway, method: method.to_owned(), target: target.to_owned(), fields, body: None }
     }
 

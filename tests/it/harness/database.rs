@@ -1,7 +1,7 @@
 //! The file, as another program sees it: with SQLite's usual patience of 5 s, and no knowledge of Keytoll.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::Value;
@@ -18,6 +18,10 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) fn new(path: PathBuf) -> Database {
         Database { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A connection of another program.

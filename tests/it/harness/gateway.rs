@@ -84,7 +84,7 @@ impl GatewayBuilder {
             lines.map(|(_, line)| format!("{line}\n")).collect()
         };
         text += &of("server");
-        text += "[admin]\nlisten = \"127.0.0.1:0\"\n";
+        text += &format!("[admin]\nlisten = \"127.0.0.1:0\"\n{}", of("admin"));
         text += &format!("[database]\npath = {database:?}\ncreate = true\ndurability = {:?}\n", self.durability);
         for section in ["keys", "limits"] {
             text += &format!("[{section}]\n{}", of(section));
@@ -206,6 +206,14 @@ impl Gateway {
     /// Switches a key on or off through the gateway's own store.
     pub(crate) fn set_key_active(&self, customer: &Customer, is_active: bool) {
         runtime().block_on(self.store.set_key_active(KeyId(customer.key_id), is_active)).unwrap();
+    }
+
+    /// Replaces the secret of a key through the gateway's own store.
+    pub(crate) fn rotate(&self, customer: &Customer) -> Customer {
+        let prefix = KeyPrefix::new("kt").unwrap();
+        let rotated = self.store.rotate_key(KeyId(customer.key_id), KeyStorage::Sha256, &prefix);
+        let key = runtime().block_on(rotated).unwrap().key.expose().to_owned();
+        Customer { key, ..customer.clone() }
     }
 
     /// Waits until no charge is open and what others wrote before is on the books.

@@ -3,6 +3,9 @@
 use std::io::{self, Read};
 use std::net::TcpStream;
 
+/// Fields of a head or of trailers, in order, names in lower case.
+pub(crate) type Fields = Vec<(String, String)>;
+
 /// A head: the first line and the fields, in order, names in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
@@ -174,8 +177,13 @@ impl Reader {
 
     /// The body of a request.
     pub(crate) fn request_body(&mut self, head: &Head) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
-        self.body(head, false, &mut body, &mut Vec::new()).map(|()| body)
+        self.request_body_and_trailers(head).map(|(body, _)| body)
+    }
+
+    /// The body of a request and its trailers.
+    pub(crate) fn request_body_and_trailers(&mut self, head: &Head) -> Option<(Vec<u8>, Fields)> {
+        let (mut body, mut trailers) = (Vec::new(), Vec::new());
+        self.body(head, false, &mut body, &mut trailers).map(|()| (body, trailers))
     }
 
     /// `None` when it breaks off. `to_end`: whether one without framing goes on to the end of the connection.

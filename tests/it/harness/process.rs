@@ -205,18 +205,22 @@ impl Process {
         Request::new(self.address, method, target)
     }
 
-    /// Where operators connect.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
+    pub(crate) fn token(&self) -> &'static str {
+        TOKEN
+    }
+
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A request of an operator.
     pub(crate) fn operate(&self, method: &str, target: &str) -> Request {
-        Request::new(self.admin, method, target).field("Authorization", format!("Bearer {TOKEN}"))
+        let host = self.admin.to_string();
+        Request::to_host(&host, self.admin, method, target).field("Authorization", format!("Bearer {TOKEN}"))
     }
 
     /// The same with a JSON body.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::http::{Reader, is_late};
+use super::http::{Fields, Reader, is_late};
 use super::{GLANCE, Head, OK, PATIENCE};
 
 /// A server.
@@ -173,6 +173,12 @@ impl Call {
     pub(crate) fn body(&mut self) -> Option<Vec<u8>> {
         let head = self.head.clone();
         self.reader().request_body(&head)
+    }
+
+    /// The request's body and its trailers; `None` when it broke off.
+    pub(crate) fn body_and_trailers(&mut self) -> Option<(Vec<u8>, Fields)> {
+        let head = self.head.clone();
+        self.reader().request_body_and_trailers(&head)
     }
 
     /// The next bytes, exactly these.

@@ -37,7 +37,8 @@ fn silent_clients_make_room_for_operators() {
     let admin = scene.gateway.admin();
     let mut silent: Vec<_> = (0..3).map(|_| Client::connect(admin)).collect();
     // Without a token it is refused; what counts is by whom.
-    until("an operator is served", || matches!(Request::new(admin, "GET", "/v1/users").send().status(), 401 | 403));
+    let request = Request::to_host("localhost", admin, "GET", "/v1/users");
+    until("an operator is served", || matches!(request.send().status(), 401 | 403));
     silent.remove(0).expect_end();
     let labels = [("listener", "admin"), ("reason", "evicted")];
     assert!(scene.gateway.metric("keytoll_connections_refused_total", &labels) >= 1);

@@ -58,7 +58,7 @@ fn one_deadline_bounds_both_listeners() {
     // An operator's request whose body never comes, and one who says nothing.
     let mut operator = scene.process.operate("POST", "/v1/users").field("Content-Length", "100").open();
     operator.send(b"{");
-    let mut silent = Client::connect(scene.process.admin());
+    let mut silent = Client::connect(scene.process.admin_address());
     scene.process.signal("TERM");
     let status = scene.process.wait();
     assert!(status.success(), "{status}");

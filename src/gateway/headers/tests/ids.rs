@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::request_id::write_hex;
 use super::*;
+use crate::http::write_hex;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 

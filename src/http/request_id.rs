@@ -1,54 +1,59 @@
-//! The name of a request in logs, answers and at the upstream.
+//! The id of a request in logs, replies and at the upstream.
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::X_REQUEST_ID;
+/// `X-Request-Id`, in requests, replies and towards the upstream.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of one request: the client's own, if it is 1 to 128 of `[A-Za-z0-9._-]`, else 32 random hex digits.
-/// Not a secret, and unique only as far as clients make their own so.
+/// It is not a secret, and it is unique only as far as clients make their own ids unique.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct RequestId {
+pub struct RequestId {
     value: HeaderValue,
-    /// The digits of a generated id; as random for a client's.
+    /// The number behind a generated id; an unrelated random number for a client's own id.
     bits: u128,
 }
 
 impl RequestId {
     /// The id of a request with these headers.
-    pub(crate) fn of(headers: &HeaderMap) -> RequestId {
-        let bits = fastrand::u128(1..);
+    pub fn of(headers: &HeaderMap) -> RequestId {
         let mut lines = headers.get_all(X_REQUEST_ID).iter();
-        let value = match (lines.next(), lines.next()) {
-            (Some(line), None) if is_acceptable(line.as_bytes()) => line.clone(),
-            (Some(_) | None, Some(_) | None) => {
-                let mut digits = [0; 32];
-                write_hex(bits, &mut digits);
-                HeaderValue::from_bytes(&digits).expect("hex digits are visible ASCII")
+        match (lines.next(), lines.next()) {
+            (Some(line), None) if is_acceptable(line.as_bytes()) => {
+                RequestId { value: line.clone(), bits: fastrand::u128(1..) }
             }
-        };
-        RequestId { value, bits }
+            (Some(_) | None, Some(_) | None) => RequestId::generate(),
+        }
+    }
+
+    /// A new random id.
+    pub fn generate() -> RequestId {
+        let bits = fastrand::u128(1..);
+        let mut digits = [0; 32];
+        write_hex(bits, &mut digits);
+        RequestId { value: HeaderValue::from_bytes(&digits).expect("hex digits are visible ASCII"), bits }
     }
 
     /// The id as text.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         self.value.to_str().expect("an id is visible ASCII")
     }
 
     /// The id as the value of `X-Request-Id`.
-    pub(crate) fn header(&self) -> &HeaderValue {
+    pub fn header(&self) -> &HeaderValue {
         &self.value
     }
 
-    /// 128 bits, never all zero, that name the request: the number that a generated id writes out.
-    pub(super) fn bits(&self) -> u128 {
+    /// 128 random bits, never all zero: the number that a generated id writes out in hex digits.
+    pub(crate) fn bits(&self) -> u128 {
         self.bits
     }
 }
 
 /// Writes the last `digits.len()` hex digits of a number, in lower case; they must be a multiple of eight.
-pub(super) fn write_hex(mut number: u128, digits: &mut [u8]) {
+pub(crate) fn write_hex(mut number: u128, digits: &mut [u8]) {
     for eight in digits.rchunks_exact_mut(8) {
         eight.copy_from_slice(&hex_digits((number & 0xffff_ffff) as u32));
         number >>= 32;

@@ -1,9 +1,13 @@
-//! What acceptor, workers and connections share: how many are open, and that the end has come.
+//! What the acceptor, workers and connections share: how many connections are open, and whether the drain has begun.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
+
+use super::edge::Edge;
+use super::keyed_limit::{AddressGroup, KeyedPermit};
+use super::population::Member;
 
 /// The count of open connections, all workers together.
 #[derive(Default)]
@@ -17,7 +21,7 @@ impl Census {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Comes back when no connection is open.
+    /// Returns when no connection is open.
     pub(super) async fn emptied(&self) {
         loop {
             let empty = self.empty.notified();
@@ -29,23 +33,40 @@ impl Census {
     }
 }
 
-/// One open connection, counted until it is dropped, also when it lives on as an upgrade.
+/// The place of one open connection, counted until it is dropped, also when the connection lives on as an upgrade.
 pub(super) struct Place {
     census: Arc<Census>,
     worker: Arc<AtomicUsize>,
+    edge: Arc<Edge>,
+    _member: Member,
+    _of_address: Option<KeyedPermit<AddressGroup>>,
 }
 
 impl Place {
     /// A place with the worker whose count is `worker`.
-    pub(super) fn new(census: &Arc<Census>, worker: &Arc<AtomicUsize>) -> Place {
+    pub(super) fn new(
+        census: &Arc<Census>,
+        worker: &Arc<AtomicUsize>,
+        edge: &Arc<Edge>,
+        member: Member,
+        of_address: Option<KeyedPermit<AddressGroup>>,
+    ) -> Place {
         census.open.fetch_add(1, Ordering::AcqRel);
         worker.fetch_add(1, Ordering::Relaxed);
-        Place { census: Arc::clone(census), worker: Arc::clone(worker) }
+        edge.metrics.connections_open.inc();
+        Place {
+            census: Arc::clone(census),
+            worker: Arc::clone(worker),
+            edge: Arc::clone(edge),
+            _member: member,
+            _of_address: of_address,
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.edge.metrics.connections_open.dec();
         self.worker.fetch_sub(1, Ordering::Relaxed);
         if self.census.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.census.empty.notify_waiters();
@@ -53,7 +74,7 @@ impl Drop for Place {
     }
 }
 
-/// Tells one worker's connections that the drain has begun.
+/// Tells the connections of one worker that the drain has begun.
 #[derive(Default)]
 pub(super) struct Drain {
     begun: AtomicBool,
@@ -70,7 +91,7 @@ impl Drain {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Rings when the drain begins.
+    /// Ready when the drain begins.
     pub(super) fn bell(&self) -> tokio::sync::futures::Notified<'_> {
         self.bell.notified()
     }

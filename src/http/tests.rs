@@ -1,30 +1,34 @@
-//! With raw clients on loopback sockets.
+//! The edge with raw clients on loopback sockets, and how hyper behaves where the edge relies on it.
+
+mod contract;
+mod limits;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use futures_util::future::BoxFuture;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
 
+use super::connection::IDLE_AFTER;
 use super::*;
+use crate::config::Limits;
+use crate::telemetry::metrics::{Format, MetricNames, Metrics};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
 
-fn limits() -> ServerLimits {
-    ServerLimits {
-        connections: 100,
-        header_bytes: 16 * 1024,
-        headers: 100,
-        header_timeout: LONG,
-        reply_write_idle: LONG,
-    }
+fn limits() -> EdgeLimits {
+    EdgeLimits { connections: 100, header_bytes: 16 * 1024, ..EdgeLimits::data(&Limits::default()) }
 }
 
 /// What requests of the path `/wait` wait for, and how many have come so far.
@@ -34,8 +38,63 @@ struct Gate {
     came: Arc<Semaphore>,
 }
 
-async fn answer(request: Request<Incoming>, gate: Gate) -> Result<Response<Full<Bytes>>, Infallible> {
-    let reply = |text: &'static str| Response::new(Full::from(text));
+/// The body of a reply: whole, or with an end that waits.
+#[derive(Default)]
+struct TestBody {
+    whole: Full<Bytes>,
+    waits: Option<BoxFuture<'static, ()>>,
+}
+
+impl From<Bytes> for TestBody {
+    fn from(bytes: Bytes) -> TestBody {
+        TestBody { whole: Full::new(bytes), waits: None }
+    }
+}
+
+impl Body for TestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(waits) = &mut self.waits {
+            std::task::ready!(waits.as_mut().poll(cx));
+            self.waits = None;
+        }
+        Pin::new(&mut self.whole).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.whole.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.whole.size_hint()
+    }
+}
+
+/// The service behind the layers.
+#[derive(Clone)]
+struct Answers {
+    gate: Gate,
+}
+
+impl tower::Service<EdgeRequest> for Answers {
+    type Response = Response<TestBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<TestBody>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        Box::pin(answer(request, self.gate.clone()))
+    }
+}
+
+async fn answer(request: EdgeRequest, gate: Gate) -> Result<Response<TestBody>, Infallible> {
+    let EdgeRequest { request, record, .. } = request;
+    let reply = |text: &'static str| Response::new(TestBody::from(Bytes::from(text)));
     Ok(match request.uri().path() {
         "/wait" => {
             gate.came.add_permits(1);
@@ -43,12 +102,21 @@ async fn answer(request: Request<Incoming>, gate: Gate) -> Result<Response<Full<
             reply("waited")
         }
         "/panic" => panic!("on purpose"),
-        "/large" => Response::new(Full::from(vec![b'x'; 64 << 20])),
-        "/refuse" => {
-            let mut refused = reply("too large");
-            *refused.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-            refused
+        "/large" => Response::new(TestBody::from(Bytes::from(vec![b'x'; 64 << 20]))),
+        "/stream" => {
+            gate.came.add_permits(1);
+            let waits = async move { gate.open.acquire().await.unwrap().forget() };
+            Response::new(TestBody { whole: Full::from("streamed"), waits: Some(Box::pin(waits)) })
         }
+        "/read" => {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            reply(if body.is_empty() { "nothing" } else { "something" })
+        }
+        "/refuse" => {
+            let problem = ProblemKind::BodyTooLarge.with_detail("too large");
+            record.refuse(problem, Some(request.into_body()))
+        }
+        "/mimic" => reply("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
         _ => reply("ok"),
     })
 }
@@ -57,28 +125,49 @@ struct Running {
     workers: Workers,
     server: Server,
     gate: Gate,
+    edge: Arc<Edge>,
+    metrics: Metrics,
 }
 
-async fn running(count: usize, limits: ServerLimits) -> Running {
+impl Running {
+    /// The value of a metric.
+    #[track_caller]
+    fn metric(&self, line: &str) -> u64 {
+        let text = self.metrics.encode(Format::PrometheusText);
+        let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("no {line} in {text}")).parse().unwrap()
+    }
+}
+
+async fn running(count: usize, limits: EdgeLimits) -> Running {
     running_on(bind("127.0.0.1:0".parse().unwrap()).unwrap(), count, limits).await
 }
 
-async fn running_on(bound: Bound, count: usize, limits: ServerLimits) -> Running {
+async fn running_on(bound: Bound, count: usize, limits: EdgeLimits) -> Running {
+    let names =
+        MetricNames { problems: ProblemKind::CODES, refusal_reasons: &RefusalReason::NAMES, ..MetricNames::default() };
+    let metrics = Metrics::new(&names, None);
+    let (own, gateway) = (Arc::clone(&metrics.data), Arc::clone(&metrics.gateway));
+    let edge = Edge::new(Listener::Data, limits, &[], own, gateway, Arc::default());
     let gate = Gate { open: Arc::new(Semaphore::new(0)), came: Arc::new(Semaphore::new(0)) };
-    let shared = gate.clone();
-    let workers = Workers::start(count, limits, move |_| {
-        let gate = shared.clone();
+    let (shared, in_flight) = (gate.clone(), InFlight::new(limits.requests));
+    let hook = move |_| {
+        let (gate, in_flight) = (shared.clone(), Arc::clone(&in_flight));
         async move {
-            move |_: ConnInfo| {
-                let gate = gate.clone();
-                service_fn(move |request| answer(request, gate.clone()))
+            move |_: &Arc<ClientConnection>| {
+                ServiceBuilder::new()
+                    .layer(RequestIdLayer)
+                    .layer(AccessLogLayer)
+                    .layer(PanicLayer)
+                    .layer(ProbeLayer::new(|request| request.uri().path() == "/probe"))
+                    .layer(InFlightLayer::new(Arc::clone(&in_flight)))
+                    .service(Answers { gate: gate.clone() })
             }
         }
-    })
-    .await
-    .unwrap();
+    };
+    let workers = Workers::start("test", count, &edge, hook).await.unwrap();
     let server = workers.serve(bound).unwrap();
-    Running { workers, server, gate }
+    Running { workers, server, gate, edge, metrics }
 }
 
 async fn client(server: &Server) -> TcpStream {
@@ -96,7 +185,7 @@ async fn reply(stream: &mut TcpStream) -> (String, String) {
         head.push(stream.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
-    let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+    let length = head.split("\ncontent-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     (head, String::from_utf8(body).unwrap())
@@ -136,34 +225,9 @@ async fn connections_are_spread_over_the_workers() {
 }
 
 #[tokio::test]
-async fn past_the_limit_a_client_is_told_to_come_back() {
-    let running = running(1, ServerLimits { connections: 1, ..limits() }).await;
-    let mut first = client(&running.server).await;
-    ask(&mut first, "/").await;
-    reply(&mut first).await;
-    let mut second = client(&running.server).await;
-    ask(&mut second, "/").await;
-    let (head, body) = reply(&mut second).await;
-    assert!(head.starts_with("http/1.1 503 ") && head.contains("retry-after: 1\r\n"), "{head}");
-    let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(problem["status"], 503);
-    assert_eq!(rest(&mut second).await, "");
-    ask(&mut first, "/").await;
-    assert_eq!(reply(&mut first).await.1, "ok");
-}
-
-#[tokio::test]
-async fn a_head_that_does_not_come_closes_the_connection() {
-    let running = running(1, ServerLimits { header_timeout: SHORT, ..limits() }).await;
-    let mut stream = client(&running.server).await;
-    stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-    assert!(matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)));
-}
-
-#[tokio::test]
 async fn the_time_for_a_head_begins_anew_after_each_reply() {
     let header_timeout = SHORT * 20;
-    let running = running(1, ServerLimits { header_timeout, ..limits() }).await;
+    let running = running(1, EdgeLimits { header_timeout, ..limits() }).await;
     let mut stream = client(&running.server).await;
     ask(&mut stream, "/wait").await;
     running.gate.came.acquire().await.unwrap().forget();
@@ -179,18 +243,18 @@ async fn a_connection_that_rested_serves_the_next_request() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;
     for _ in 0..2 {
-        tokio::time::sleep(connection::REST_AFTER * 2).await;
+        tokio::time::sleep(IDLE_AFTER * 2).await;
         ask(&mut stream, "/").await;
         assert_eq!(reply(&mut stream).await.1, "ok");
     }
     // A head in two pieces, with a rest between them.
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    tokio::time::sleep(connection::REST_AFTER * 2).await;
+    tokio::time::sleep(IDLE_AFTER * 2).await;
     stream.write_all(b"host: x\r\n\r\n").await.unwrap();
     assert_eq!(reply(&mut stream).await.1, "ok");
     // One that takes long is under way all the time.
     ask(&mut stream, "/wait").await;
-    tokio::time::sleep(connection::REST_AFTER * 2).await;
+    tokio::time::sleep(IDLE_AFTER * 2).await;
     running.gate.open.add_permits(1);
     assert_eq!(reply(&mut stream).await.1, "waited");
     drop(stream);
@@ -199,8 +263,8 @@ async fn a_connection_that_rested_serves_the_next_request() {
 
 #[tokio::test]
 async fn a_connection_that_rests_is_closed_when_its_next_head_does_not_come() {
-    let limit = connection::REST_AFTER * 2;
-    let running = running(1, ServerLimits { header_timeout: limit, ..limits() }).await;
+    let limit = IDLE_AFTER * 2;
+    let running = running(1, EdgeLimits { header_timeout: limit, ..limits() }).await;
     let mut stream = client(&running.server).await;
     ask(&mut stream, "/").await;
     assert_eq!(reply(&mut stream).await.1, "ok");
@@ -216,7 +280,7 @@ async fn a_drain_closes_connections_that_rest_and_serves_one_that_asks_then() {
     ask(&mut idle, "/").await;
     assert_eq!(reply(&mut idle).await.1, "ok");
     let mut fresh = client(&running.server).await;
-    tokio::time::sleep(connection::REST_AFTER * 2).await;
+    tokio::time::sleep(IDLE_AFTER * 2).await;
     let drain = tokio::spawn(running.server.drain(LONG));
     assert_eq!(rest(&mut idle).await, "");
     ask(&mut fresh, "/").await;
@@ -228,15 +292,27 @@ async fn a_drain_closes_connections_that_rest_and_serves_one_that_asks_then() {
 
 #[tokio::test]
 async fn a_head_that_is_too_large_or_has_too_many_fields_is_431() {
-    let running = running(1, ServerLimits { headers: 10, ..limits() }).await;
+    let running = running(1, EdgeLimits { headers: 10, ..limits() }).await;
     let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(11));
     for head in [large, many] {
         let mut stream = client(&running.server).await;
         stream.write_all(head.as_bytes()).await.unwrap();
-        let answer = rest(&mut stream).await;
-        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        let (head, body) = reply(&mut stream).await;
+        assert!(head.starts_with("http/1.1 431 "), "{head}");
+        assert_problem(&head, &body, "header-too-large");
     }
+}
+
+/// What every problem has that the edge itself writes.
+#[track_caller]
+fn assert_problem(head: &str, body: &str, code: &str) {
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["code"], code, "{body}");
+    assert_eq!(problem["message"], problem["detail"]);
+    let id = problem["request_id"].as_str().unwrap();
+    assert!(head.contains(&format!("\r\nx-request-id: {id}\r\n")), "{head}");
+    assert!(head.contains("\r\nconnection: close\r\n") && head.contains("\r\ndate: "), "{head}");
 }
 
 #[tokio::test]
@@ -244,8 +320,12 @@ async fn a_request_that_cannot_be_parsed_is_400_and_its_answer_arrives() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;
     stream.write_all(format!("no HTTP at all\r\n\r\n{}", "x".repeat(50_000)).as_bytes()).await.unwrap();
-    let answer = rest(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let (head, body) = reply(&mut stream).await;
+    assert!(head.starts_with("http/1.1 400 "), "{head}");
+    assert_problem(&head, &body, "bad-request");
+    stream.shutdown().await.unwrap();
+    assert_eq!(rest(&mut stream).await, "");
+    assert_eq!(running.metric("keytoll_refusals_total{listener=\"data\",problem=\"bad-request\"}"), 1);
 }
 
 #[tokio::test]
@@ -265,37 +345,8 @@ async fn what_follows_a_request_that_cannot_be_parsed_is_no_request() {
 }
 
 #[tokio::test]
-async fn an_answer_given_before_the_body_was_read_arrives_whole() {
-    let running = running(1, limits()).await;
-    let (mut from, mut to) = client(&running.server).await.into_split();
-    let sender = tokio::spawn(async move {
-        to.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000\r\n\r\n").await.unwrap();
-        // It is cut off at some point, which is the server's right.
-        let _ = to.write_all(&vec![0; 10_000_000]).await;
-    });
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"too large") {
-        answer.push(from.read_u8().await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 413 "));
-    sender.await.unwrap();
-}
-
-#[tokio::test]
-async fn a_client_that_still_sends_after_its_answer_is_not_reset() {
-    let running = running(1, limits()).await;
-    let mut stream = client(&running.server).await;
-    stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000\r\n\r\n").await.unwrap();
-    assert_eq!(reply(&mut stream).await.1, "too large");
-    assert_eq!(rest(&mut stream).await, "");
-    for _ in 0..4 {
-        stream.write_all(&[0; 50_000]).await.expect("no reset, which would take an unread answer with it");
-    }
-}
-
-#[tokio::test]
 async fn a_client_that_takes_nothing_is_cut_off() {
-    let running = running(1, ServerLimits { reply_write_idle: SHORT, ..limits() }).await;
+    let running = running(1, EdgeLimits { reply_write_idle: SHORT, ..limits() }).await;
     let mut stream = client(&running.server).await;
     ask(&mut stream, "/large").await;
     stream.readable().await.unwrap();
@@ -303,35 +354,12 @@ async fn a_client_that_takes_nothing_is_cut_off() {
 }
 
 #[tokio::test]
-async fn all_that_waits_for_a_clients_socket_is_told_of_the_next_write_once() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (outlet, (told, mut heard)) = (io::Outlet::default(), tokio::sync::mpsc::unbounded_channel());
-    let mut io = io::ClientIo::new(listener.accept().await.unwrap().0, LONG, outlet.clone(), None);
-    let mut next = 0;
-    for count in [2, 0, 3] {
-        for _ in 0..count {
-            let told = told.clone();
-            outlet.at_next_write(Box::new(move || told.send(next).unwrap()));
-            next += 1;
-        }
-        assert!(heard.is_empty(), "nothing was written");
-        io.write_all(b"x").await.unwrap();
-        assert_eq!(client.read_u8().await.unwrap(), b'x');
-        for number in next - count..next {
-            assert_eq!(heard.try_recv(), Ok(number));
-        }
-    }
-    assert!(heard.is_empty());
-}
-
-#[tokio::test]
-async fn a_panic_ends_its_connection_and_not_the_worker() {
+async fn a_panic_is_one_reply() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;
     ask(&mut stream, "/panic").await;
-    assert!(matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_)));
-    let mut stream = client(&running.server).await;
+    let (head, _) = reply(&mut stream).await;
+    assert!(head.starts_with("http/1.1 500 "), "{head}");
     ask(&mut stream, "/").await;
     assert_eq!(reply(&mut stream).await.1, "ok");
     assert_eq!(running.server.open_connections(), 1);
@@ -391,14 +419,15 @@ async fn what_a_worker_does_besides_goes_on_after_the_drain_until_it_is_stopped(
     let (go, went) = tokio::sync::oneshot::channel::<()>();
     let (done, is_done) = tokio::sync::oneshot::channel();
     let task = std::sync::Mutex::new(Some((went, done)));
-    let workers = Workers::start(1, limits(), move |_| {
+    let edge = running(1, limits()).await.edge;
+    let workers = Workers::start("test", 1, &edge, move |_| {
         let (went, done) = task.lock().unwrap().take().unwrap();
         async move {
             tokio::spawn(async move {
                 went.await.unwrap();
                 done.send(()).unwrap();
             });
-            |_: ConnInfo| service_fn(async |_| Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+            |_: &Arc<ClientConnection>| Refuses
         }
     })
     .await
@@ -420,27 +449,28 @@ async fn a_port_that_is_taken_is_an_error_with_its_address() {
 
 #[tokio::test]
 async fn a_worker_whose_hook_panics_does_not_come_up() {
-    fn broken() -> fn(ConnInfo) -> hyper_util::service::TowerToHyperService<Refuses> {
+    fn broken() -> fn(&Arc<ClientConnection>) -> Refuses {
         panic!("on purpose")
     }
-    let started = Workers::start(1, limits(), |_| async { broken() }).await;
+    let edge = running(1, limits()).await.edge;
+    let started = Workers::start("test", 1, &edge, |_| async { broken() }).await;
     assert_eq!(started.err().unwrap().worker, WorkerIndex(0));
 }
 
-/// A tower service, as the gateway is one.
+/// A service without layers.
 #[derive(Clone)]
 struct Refuses;
 
-impl tower::Service<Request<Incoming>> for Refuses {
-    type Response = Response<Full<Bytes>>;
+impl tower::Service<layers::ReceivedRequest> for Refuses {
+    type Response = Response<TestBody>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
-        std::task::Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, _: layers::ReceivedRequest) -> Self::Future {
         std::future::ready(Ok(Response::default()))
     }
 }

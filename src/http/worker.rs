@@ -1,4 +1,4 @@
-//! The worker threads: each has a single-threaded runtime that serves the connections it is handed.
+//! The worker threads: each has a single-threaded runtime that serves the connections that the acceptor hands over.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -9,61 +9,83 @@ use std::sync::atomic::AtomicUsize;
 use std::thread;
 
 use bytes::Buf;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
-use hyper::service::Service;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::connection::{self, Shared};
+use super::client::ClientConnection;
+use super::connection::{self, WorkerShared};
 use super::drain::{Drain, Place};
-use super::head::Heads;
-use super::io::ClientIo;
-use super::{ConnInfo, ServerLimits};
+use super::edge::{Edge, EdgeLimits};
+use super::head_wait::HeadWaits;
+use super::layers::ReceivedRequest;
+use super::stream::ClientStream;
 
-/// Of what is read ahead of a body and of what waits to be written, for each connection.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Of what is read ahead of a body, and of what waits to be written, for each connection.
+const BUFFER_BYTES: usize = 16 * 1024;
 
-/// hyper's own bound, for which it needs no allocation a request.
+/// hyper's default limit, for which it needs no allocation for each request.
 const HEADERS_ON_STACK: usize = 100;
 
 /// Which of the workers, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerIndex(pub usize);
 
+/// The body of a reply.
+pub trait EdgeBody: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static {}
+
+impl<B> EdgeBody for B where B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static {}
+
+/// What answers the requests of one connection: the layers and the service behind them.
+pub trait EdgeService:
+    tower::Service<ReceivedRequest, Response = Response<Self::Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Unpin
+    + 'static
+{
+    /// Of its replies.
+    type Body: EdgeBody;
+}
+
+impl<S, B> EdgeService for S
+where
+    S: tower::Service<ReceivedRequest, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Unpin
+        + 'static,
+    B: EdgeBody,
+{
+    type Body = B;
+}
+
 /// Makes the service of each connection; lives on its worker.
 pub trait Connect: 'static {
     /// What answers the requests of one connection.
-    type Service: Service<Request<Incoming>, Response = Response<Self::Body>, Error = Infallible, Future: Send>
-        + Send
-        + Unpin
-        + 'static;
-    /// Of its replies.
-    type Body: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+    type Service: EdgeService;
 
-    /// A connection has come.
-    fn connect(&self, info: ConnInfo) -> Self::Service;
+    /// A client has connected.
+    fn connect(&self, client: &Arc<ClientConnection>) -> Self::Service;
 }
 
-impl<F, S, B> Connect for F
+impl<F, S> Connect for F
 where
-    F: Fn(ConnInfo) -> S + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Send + Unpin + 'static,
-    B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    F: Fn(&Arc<ClientConnection>) -> S + 'static,
+    S: EdgeService,
 {
     type Service = S;
-    type Body = B;
 
-    fn connect(&self, info: ConnInfo) -> S {
-        self(info)
+    fn connect(&self, client: &Arc<ClientConnection>) -> S {
+        self(client)
     }
 }
 
-/// A worker did not come up.
+/// A worker did not start.
 #[derive(Debug)]
 pub struct StartError {
     /// Which.
@@ -76,7 +98,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Some(cause) => write!(f, "worker {} cannot start: {cause}", self.worker.0),
-            None => write!(f, "worker {} panicked at its start", self.worker.0),
+            None => write!(f, "worker {} panicked when it started", self.worker.0),
         }
     }
 }
@@ -87,9 +109,9 @@ impl Error for StartError {
     }
 }
 
-/// What a worker is told.
+/// An order to a worker.
 pub(super) enum Order {
-    Serve(StdStream, ConnInfo, Place),
+    Serve(StdStream, Box<ClientConnection>, Place),
     /// Close what is idle, let the rest finish.
     Drain,
     /// Drop every connection.
@@ -107,40 +129,41 @@ pub(super) struct Handle {
 
 impl Handle {
     /// A worker that is gone takes no orders, and needs none.
-    pub(super) fn tell(&self, order: Order) {
+    pub(super) fn send(&self, order: Order) {
         let _ = self.orders.send(order);
     }
 }
 
-/// The running workers. They serve nothing before [`Workers::serve`], and outlive its [`super::Server`]: what their
-/// runtimes run besides connections goes on until [`Workers::stop`]. To drop this stops them too, without waiting.
+/// The running workers of one listener. They serve nothing before [`Workers::serve`], and outlive its
+/// [`super::Server`]: what their runtimes run besides connections goes on until [`Workers::stop`]. Dropping this stops
+/// them too, without waiting.
 pub struct Workers {
     pub(super) handles: Vec<Handle>,
-    pub(super) limits: ServerLimits,
+    pub(super) edge: Arc<Edge>,
     gone: Vec<oneshot::Receiver<Infallible>>,
 }
 
 impl Workers {
-    /// Starts `count` threads named `keytoll-worker-N` and comes back when `hook`, called on each worker's runtime, has
-    /// made all their services' makers.
+    /// Starts `count` threads named `keytoll-NAME-N` and returns when `hook`, called on each worker's runtime, has made
+    /// what makes their services.
     ///
     /// # Errors
-    /// The first worker that did not come up; the others are stopped.
-    pub async fn start<H, F>(count: usize, limits: ServerLimits, hook: H) -> Result<Workers, StartError>
+    /// The first worker that did not start; the others are stopped.
+    pub async fn start<H, F>(name: &str, count: usize, edge: &Arc<Edge>, hook: H) -> Result<Workers, StartError>
     where
         H: Fn(WorkerIndex) -> F + Send + Sync + 'static,
         F: Future<Output: Connect>,
     {
         let hook = Arc::new(hook);
-        let mut workers = Workers { handles: Vec::new(), limits, gone: Vec::new() };
+        let mut workers = Workers { handles: Vec::new(), edge: Arc::clone(edge), gone: Vec::new() };
         let mut started = Vec::new();
         for worker in (0..count).map(WorkerIndex) {
             let (orders, received) = unbounded_channel();
             let (up, is_up) = oneshot::channel();
             let (alive, gone) = oneshot::channel::<Infallible>();
-            let hook = Arc::clone(&hook);
+            let (hook, limits) = (Arc::clone(&hook), edge.limits);
             thread::Builder::new()
-                .name(format!("keytoll-worker-{}", worker.0))
+                .name(format!("keytoll-{name}-{}", worker.0))
                 .spawn(move || {
                     let _alive = alive;
                     run(received, limits, up, || hook(worker));
@@ -160,10 +183,10 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Ends the threads and all that still runs on them, and comes back when they are gone.
+    /// Ends the threads and all that still runs on them, and returns when they are gone.
     pub async fn stop(self) {
         for handle in &self.handles {
-            handle.tell(Order::Stop);
+            handle.send(Order::Stop);
         }
         for gone in self.gone {
             let _ = gone.await;
@@ -173,7 +196,7 @@ impl Workers {
 
 fn run<F: Future<Output: Connect>>(
     orders: UnboundedReceiver<Order>,
-    limits: ServerLimits,
+    limits: EdgeLimits,
     up: oneshot::Sender<std::io::Result<()>>,
     hook: impl FnOnce() -> F,
 ) {
@@ -185,16 +208,17 @@ fn run<F: Future<Output: Connect>>(
         }
     };
     runtime.block_on(async {
-        let maker = hook().await;
+        let connect = hook().await;
         let _ = up.send(Ok(()));
-        obey(orders, limits, maker).await;
+        obey(orders, limits, connect).await;
     });
 }
 
-async fn obey(mut orders: UnboundedReceiver<Order>, limits: ServerLimits, maker: impl Connect) {
-    let heads = Heads::default();
+async fn obey(mut orders: UnboundedReceiver<Order>, limits: EdgeLimits, connect: impl Connect) {
+    let heads = HeadWaits::default();
     let drain = Arc::new(Drain::default());
-    let shared = Arc::new(Shared { http: http(&limits, &heads), heads, limits, drain: Arc::clone(&drain) });
+    let http = http(&limits, &heads);
+    let shared = Arc::new(WorkerShared { http, heads: heads.clone(), drain: Arc::clone(&drain) });
     let mut connections = JoinSet::new();
     loop {
         let order = tokio::select! {
@@ -205,11 +229,12 @@ async fn obey(mut orders: UnboundedReceiver<Order>, limits: ServerLimits, maker:
             }
         };
         match order {
-            Some(Order::Serve(stream, info, place)) => match ready_stream(stream) {
+            Some(Order::Serve(stream, client, place)) => match TcpStream::from_std(stream) {
                 Ok(stream) => {
-                    let io = ClientIo::new(stream, limits.reply_write_idle, info.outlet.clone(), Some(place));
-                    let service = maker.connect(info);
-                    connections.spawn(connection::serve(Arc::clone(&shared), io, service));
+                    let client = Arc::from(client);
+                    let service = connect.connect(&client);
+                    let stream = ClientStream::new(stream, Arc::clone(&client), heads.clone(), place);
+                    connections.spawn(connection::serve(Arc::clone(&shared), stream, client, service));
                 }
                 Err(cause) => tracing::debug!(%cause, "a connection was gone before it was served"),
             },
@@ -228,12 +253,7 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn ready_stream(stream: StdStream) -> std::io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
-}
-
-fn http(limits: &ServerLimits, heads: &Heads) -> Builder {
+fn http(limits: &EdgeLimits, heads: &HeadWaits) -> Builder {
     let mut http = Builder::new();
     http.timer(heads.timer())
         .header_read_timeout(limits.header_timeout)

@@ -3,12 +3,14 @@
 use std::net::{SocketAddr, TcpListener};
 use std::{fmt, io};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-/// Connections that wait to be accepted. A burst of clients fits; the kernel's `somaxconn` may cut it.
+use super::edge::EdgeLimits;
+
+/// Connections that wait to be accepted: room for a burst of clients. The kernel's `somaxconn` may lower it.
 const BACKLOG: i32 = 4096;
 
-/// A socket that listens; connections queue up in the kernel until it is served.
+/// A listening socket; connections queue up in the kernel until it is served.
 #[derive(Debug)]
 pub struct Bound {
     pub(super) listener: TcpListener,
@@ -16,17 +18,22 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Where it listens; the port that the kernel chose where port 0 was asked for.
+    /// Where it listens; with port 0, the port that the kernel chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// The bare listener, for connections that no worker serves. On a runtime.
+    /// The listening socket, with the options that its connections inherit (on Linux).
     ///
     /// # Errors
-    /// The runtime cannot watch it.
-    pub fn into_listener(self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.listener)
+    /// The operating system refuses an option.
+    pub(super) fn listener(self, limits: &EdgeLimits) -> io::Result<TcpListener> {
+        let socket = SockRef::from(&self.listener);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(limits.tcp_keepalive))?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(limits.tcp_user_timeout))?;
+        Ok(self.listener)
     }
 }
 
@@ -54,12 +61,12 @@ impl std::error::Error for BindError {
 /// Listens on `address`.
 ///
 /// # Errors
-/// The port is taken (two gateways that share a port by `SO_REUSEPORT` would be a mistake, so it is not set), not
-/// allowed, or the address is not ours.
+/// The port is taken (two gateways that share a port by `SO_REUSEPORT` would be a mistake, so it is not set) or not
+/// allowed, or the address is not one of this machine.
 pub fn bind(address: SocketAddr) -> Result<Bound, BindError> {
     let listen = || -> io::Result<Bound> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart need not wait for the last process's connections to leave TIME_WAIT.
+        // A restart does not have to wait until the connections of the last process have left TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;

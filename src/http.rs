@@ -1,0 +1,60 @@
+//! The HTTP edge that the data listener and the admin listener share: where connections come in, what limits them, and
+//! how they end.
+//!
+//! It owns the listening sockets, the worker threads (each a single-threaded runtime) and every open connection. It
+//! guarantees that connections, header sections, waits and requests in flight are bounded, that a panic ends one request,
+//! that every request leaves a line in the access log and a count in the metrics, and that a drain lets requests in
+//! flight finish. It is generic over the service and the transport: it knows nothing of routes, keys or money. `app`
+//! wires it; `gateway` and `admin` are what it serves.
+//!
+//! ```text
+//! bind -> Bound -> Workers::serve -> Server::drain -> Workers::stop          a listener's life
+//! accept -> connection (hyper on a ClientStream) -> layers -> service        a request's way
+//! ```
+//!
+//! Three modules rely on how hyper behaves inside: [`head_wait`], [`refused_head`] and [`write_observer`]. Each is one
+//! type, with tests that drive hyper itself.
+
+mod accept;
+mod bind;
+mod client;
+mod connection;
+mod drain;
+mod edge;
+mod head_wait;
+mod in_flight;
+mod keyed_limit;
+mod layers;
+mod lifecycle;
+mod open_files;
+mod population;
+mod problem;
+mod record;
+mod refused;
+mod refused_head;
+mod request_id;
+mod stream;
+mod waiting;
+mod worker;
+mod write_observer;
+
+#[cfg(test)]
+mod tests;
+
+pub use accept::{Drained, Server};
+pub use bind::{BindError, Bound, bind};
+pub use client::ClientConnection;
+pub use edge::{Edge, EdgeLimits, Listener};
+pub use in_flight::InFlight;
+pub use keyed_limit::{KeyedLimit, KeyedPermit};
+pub use layers::{
+    AccessLogLayer, EdgeRequest, InFlightLayer, IsProbe, LoggedBody, PanicLayer, ProbeLayer, RequestIdLayer,
+};
+pub use lifecycle::Lifecycle;
+pub use open_files::allow_open_files;
+pub use problem::{Problem, ProblemKind};
+pub use record::Record;
+pub use refused::RefusalReason;
+pub(crate) use request_id::write_hex;
+pub use request_id::{RequestId, X_REQUEST_ID};
+pub use worker::{Connect, EdgeBody, EdgeService, StartError, WorkerIndex, Workers};

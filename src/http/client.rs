@@ -1,0 +1,129 @@
+//! One connection of a client, as layers and services see it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::edge::Edge;
+use super::waiting::Waiting;
+use super::write_observer::WriteObserver;
+
+/// A client's connection.
+pub struct ClientConnection {
+    pub(super) edge: Arc<Edge>,
+    peer: SocketAddr,
+    is_trusted_proxy: bool,
+    /// The listener is full, and this connection serves probes only.
+    pub(super) is_for_probes: bool,
+    /// After this time the next reply is the last one.
+    closes_after: Instant,
+    pub(super) waiting: Arc<Waiting>,
+    pub(super) signs: Signs,
+    pub(super) writes: WriteObserver,
+    has_unread_body: AtomicBool,
+}
+
+impl ClientConnection {
+    pub(super) fn new(edge: Arc<Edge>, peer: SocketAddr, is_for_probes: bool, waiting: Arc<Waiting>) -> Self {
+        let is_trusted_proxy = edge.trusts(peer.ip().to_canonical());
+        let closes_after = Instant::now() + edge.limits.connection_age;
+        ClientConnection {
+            edge,
+            peer,
+            is_trusted_proxy,
+            is_for_probes,
+            closes_after,
+            waiting,
+            signs: Signs::default(),
+            writes: WriteObserver::default(),
+            has_unread_body: AtomicBool::new(false),
+        }
+    }
+
+    /// The client's address and port.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The client's address, an IPv4 address in its own form.
+    pub fn address(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// Whether the peer is a proxy whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub fn is_trusted_proxy(&self) -> bool {
+        self.is_trusted_proxy
+    }
+
+    /// Calls back once, when the client's socket next accepts bytes. See [`WriteObserver`].
+    pub fn on_next_write(&self, callback: Box<dyn FnOnce() + Send>) {
+        self.writes.on_next_write(callback);
+    }
+
+    /// When the next reply is the last one.
+    pub(super) fn closes_after(&self) -> Instant {
+        self.closes_after
+    }
+
+    /// Whether the reply that is about to be sent must say `Connection: close`.
+    pub(super) fn is_closing(&self, now: Instant) -> bool {
+        self.is_for_probes || now >= self.closes_after || self.edge.lifecycle.is_draining()
+    }
+
+    /// The client may still be sending a request body that nothing reads.
+    pub fn leave_body_unread(&self) {
+        self.has_unread_body.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_unread_body(&self) -> bool {
+        self.has_unread_body.load(Ordering::Relaxed)
+    }
+}
+
+/// What the connection's task has to know of its socket, which hyper owns.
+#[derive(Default)]
+pub(super) struct Signs {
+    has_spoken: AtomicBool,
+    has_read: AtomicBool,
+    is_write_blocked: AtomicBool,
+    is_closing: AtomicBool,
+}
+
+impl Signs {
+    /// Something was read, or the client has ended its side.
+    pub(super) fn read(&self) {
+        self.has_spoken.store(true, Ordering::Relaxed);
+        self.has_read.store(true, Ordering::Relaxed);
+    }
+
+    /// A write was tried. `is_done`: the socket accepted it, or failed.
+    pub(super) fn written(&self, is_done: bool) {
+        self.has_read.store(false, Ordering::Relaxed);
+        self.is_write_blocked.store(!is_done, Ordering::Relaxed);
+    }
+
+    /// Whether anything was ever read: tells a connection that waits for its first request from an idle one.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.has_spoken.load(Ordering::Relaxed)
+    }
+
+    /// Whether something was read since the last write: while a head is waited for, the beginning of that head.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client does not take what is being written to it.
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.is_write_blocked.load(Ordering::Relaxed)
+    }
+
+    /// The sending side is being closed: whatever comes now is not a request.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+}

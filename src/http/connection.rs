@@ -1,0 +1,362 @@
+//! One connection of a client, from its first byte to its last.
+//!
+//! While a request is in flight, and for a moment after, hyper has the socket, with 16 KiB of buffers. When the client
+//! stays connected and sends nothing, the socket is taken back and hyper's part is dropped: an idle connection costs the
+//! socket and a timer. Its next byte brings hyper back.
+//!
+//! Generic over the transport and the service, so that it knows neither TLS nor routes.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::{Builder, Parts, UpgradeableConnection};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tower::ServiceExt;
+use tower::util::Oneshot;
+
+use super::client::ClientConnection;
+use super::drain::Drain;
+use super::head_wait::HeadWaits;
+use super::layers::ReceivedRequest;
+use super::problem::ProblemKind;
+use super::refused::RefusalReason;
+use super::stream::{ClientStream, Transport};
+use super::worker::EdgeService;
+
+/// For the first request on a connection that was accepted just before a drain: it is on its way, or there is none.
+const FIRST_REQUEST: Duration = Duration::from_millis(250);
+
+/// How long a silent connection keeps its buffers. Making new ones costs little for a client that sends less often.
+pub(super) const IDLE_AFTER: Duration = Duration::from_millis(500);
+
+/// What the connections of a worker share.
+pub(super) struct WorkerShared {
+    pub(super) http: Builder,
+    pub(super) heads: HeadWaits,
+    pub(super) drain: Arc<Drain>,
+}
+
+/// A socket without hyper, and the service for its requests.
+struct Idle<T, S> {
+    stream: ClientStream<T>,
+    service: S,
+    /// Since when its next head is waited for.
+    since: Instant,
+}
+
+/// How a connection leaves hyper.
+enum Left<T, S> {
+    /// It has ended, or was upgraded.
+    Ended,
+    Idle(Idle<T, S>),
+    /// Its next head did not arrive in time.
+    HeadTimeout(ClientStream<T>),
+    /// It was closed to make room.
+    Evicted(ClientStream<T>),
+    /// It is as old as it may become.
+    TooOld(ClientStream<T>),
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<T, S>(
+    shared: Arc<WorkerShared>,
+    stream: ClientStream<T>,
+    client: Arc<ClientConnection>,
+    service: S,
+) where
+    T: Transport,
+    S: EdgeService,
+{
+    let service = Entry { service, client: Arc::clone(&client) };
+    let mut idle = Idle { stream, service, since: Instant::now() };
+    loop {
+        // On the heap, so that the task of an idle connection is small.
+        let left = match Box::pin(run_hyper(&shared, &client, idle)).await {
+            Ok(left) => left,
+            Err(cause) => {
+                tracing::debug!(%cause, "a client's connection ended");
+                return;
+            }
+        };
+        let left = match left {
+            Left::Idle(quiet) => match wait_idle(&shared, &client, &quiet.stream, quiet.since).await {
+                Woken::Readable => {
+                    idle = quiet;
+                    continue;
+                }
+                Woken::HeadTimeout => Left::HeadTimeout(quiet.stream),
+                Woken::Evicted => Left::Evicted(quiet.stream),
+                Woken::TooOld | Woken::Drain => Left::TooOld(quiet.stream),
+            },
+            left => left,
+        };
+        return close(left, &client).await;
+    }
+}
+
+/// Ends a connection on which no request is in flight.
+async fn close<T: Transport, S>(left: Left<T, S>, client: &ClientConnection) {
+    let has_begun_a_head = client.signs.has_read() && !client.signs.is_closing();
+    match left {
+        Left::Ended | Left::Idle(_) => {}
+        Left::HeadTimeout(stream) if has_begun_a_head => stream.refuse_head(ProblemKind::HeaderTimeout).await,
+        Left::HeadTimeout(mut stream) => {
+            if !client.signs.has_spoken() {
+                client.edge.refused.count(RefusalReason::HeadTimeout);
+            }
+            let _ = stream.shutdown().await;
+        }
+        Left::TooOld(mut stream) => {
+            let _ = stream.shutdown().await;
+        }
+        // Its place is taken: nothing is waited for.
+        Left::Evicted(stream) if has_begun_a_head => stream.refuse_head_at_once(ProblemKind::Overloaded).await,
+        Left::Evicted(stream) => drop(stream),
+    }
+}
+
+/// The service as hyper calls it.
+struct Entry<S> {
+    service: S,
+    client: Arc<ClientConnection>,
+}
+
+impl<S: EdgeService> hyper::service::Service<Request<Incoming>> for Entry<S> {
+    type Response = Response<S::Body>;
+    type Error = Infallible;
+    type Future = Oneshot<S, ReceivedRequest>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let client = Arc::clone(&self.client);
+        let is_evicted = !client.waiting.end();
+        let is_for_probes = client.is_for_probes || is_evicted;
+        self.service.clone().oneshot(ReceivedRequest { request, client, is_for_probes })
+    }
+}
+
+/// Lets hyper serve the connection, until it ends or no request is in flight and there is a reason to take it back.
+async fn run_hyper<T, S>(
+    shared: &WorkerShared,
+    client: &Arc<ClientConnection>,
+    from: Idle<T, Entry<S>>,
+) -> Result<Left<T, Entry<S>>, hyper::Error>
+where
+    T: Transport,
+    S: EdgeService,
+{
+    let Idle { stream, service, since } = from;
+    let mut connection = shared.http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut bell = pin!(shared.drain.bell());
+    let mut late = pin!(None);
+    let (mut listens, mut is_told) = (false, false);
+    let mut wait = HeadWait { since: Some(since), alarm: Alarm::default() };
+    let reason = poll_fn(|cx| {
+        // Once is enough to be woken: the waker is the task's, and nothing here is polled by another.
+        if !listens {
+            listens = true;
+            let _ = bell.as_mut().poll(cx);
+            client.waiting.wake_on_eviction(cx.waker());
+        }
+        loop {
+            if let Poll::Ready(end) = wait.poll(shared, &mut connection, cx) {
+                return Poll::Ready(end.map(|()| None));
+            }
+            if is_told || !shared.drain.has_begun() {
+                return wait.poll_reason(shared, client, is_told, cx).map(|reason| Ok(Some(reason)));
+            }
+            // hyper closes a connection at once on which nothing came; what a client sent may just not be read yet.
+            if !client.signs.has_spoken() {
+                if late.is_none() {
+                    late.set(Some(sleep_until(Instant::now() + FIRST_REQUEST)));
+                }
+                if let Some(late) = late.as_mut().as_pin_mut()
+                    && late.poll(cx).is_pending()
+                {
+                    return Poll::Pending;
+                }
+            }
+            is_told = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+    })
+    .await?;
+    let Some(reason) = reason else { return Ok(Left::Ended) };
+    let Some(Parts { io, read_buf, service, .. }) = connection.into_parts() else { return Ok(Left::Ended) };
+    let mut stream = io.into_inner();
+    Ok(match reason {
+        Reason::Quiet(since) => {
+            stream.unread(&read_buf);
+            Left::Idle(Idle { stream, service, since })
+        }
+        Reason::HeadTimeout => Left::HeadTimeout(stream),
+        Reason::Evicted => Left::Evicted(stream),
+        Reason::TooOld => Left::TooOld(stream),
+    })
+}
+
+/// Why a connection is taken back from hyper.
+enum Reason {
+    /// Nothing came since the last reply; when the wait for the next head began.
+    Quiet(Instant),
+    HeadTimeout,
+    Evicted,
+    TooOld,
+}
+
+/// The wait for a head, and the one timer that bounds it.
+struct HeadWait {
+    /// `None` while a request is in flight.
+    since: Option<Instant>,
+    alarm: Alarm,
+}
+
+impl HeadWait {
+    fn poll<T, S>(
+        &mut self,
+        shared: &WorkerShared,
+        connection: &mut UpgradeableConnection<TokioIo<ClientStream<T>>, Entry<S>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), hyper::Error>>
+    where
+        T: Transport,
+        S: EdgeService,
+    {
+        let (end, wait) = shared.heads.watch(self.since.is_some(), || Pin::new(connection).poll(cx));
+        if wait.has_ended {
+            self.since = None;
+        }
+        if wait.has_begun {
+            // That of a connection that was idle began before.
+            self.since.get_or_insert_with(Instant::now);
+        }
+        end
+    }
+
+    /// Ready when the connection is to be taken back from hyper.
+    fn poll_reason(
+        &mut self,
+        shared: &WorkerShared,
+        client: &ClientConnection,
+        is_told: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Reason> {
+        let is_closing = client.signs.is_closing();
+        if client.waiting.is_evicted() && (self.since.is_some() || is_closing) {
+            return Poll::Ready(Reason::Evicted);
+        }
+        let Some(since) = self.since.filter(|_| !is_closing) else { return Poll::Pending };
+        if client.signs.is_write_blocked() {
+            // The last reply is still on its way, and has a timer of its own. The wait begins after it.
+            self.since = Some(Instant::now());
+            return Poll::Pending;
+        }
+        client.waiting.begin(since.into_std());
+        let head_timeout = header_timeout(client);
+        loop {
+            let now = Instant::now();
+            let is_quiet = shared.heads.is_polled() && !client.signs.has_read() && !is_told;
+            let closes_after = Instant::from_std(client.closes_after());
+            if now >= since + head_timeout {
+                return Poll::Ready(Reason::HeadTimeout);
+            }
+            if is_quiet && now >= closes_after {
+                return Poll::Ready(Reason::TooOld);
+            }
+            let idle_from = since + IDLE_AFTER;
+            if is_quiet && now >= idle_from {
+                return Poll::Ready(Reason::Quiet(since));
+            }
+            let late = since + head_timeout;
+            let due = if is_quiet { idle_from.min(late).min(closes_after) } else { late };
+            ready!(self.alarm.poll(due, now, cx));
+        }
+    }
+}
+
+fn header_timeout(client: &ClientConnection) -> Duration {
+    let limits = &client.edge.limits;
+    if client.is_for_probes { limits.probe_header_timeout } else { limits.header_timeout }
+}
+
+/// A timer that is set rarely: when it goes off too early, it is set again.
+#[derive(Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    due: Option<Instant>,
+}
+
+impl Alarm {
+    /// Ready when it went off, which may be before `due`; never after.
+    fn poll(&mut self, due: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        match self.due {
+            Some(set) if set <= due && now < set => return Poll::Pending,
+            Some(set) if set <= due => {}
+            Some(_) | None => {
+                self.due = Some(due);
+                match &mut self.sleep {
+                    Some(sleep) => sleep.as_mut().reset(due),
+                    None => self.sleep = Some(Box::pin(sleep_until(due))),
+                }
+            }
+        }
+        if let Some(sleep) = &mut self.sleep {
+            ready!(sleep.as_mut().poll(cx));
+        }
+        self.due = None;
+        Poll::Ready(())
+    }
+}
+
+/// Why a connection is no longer idle.
+enum Woken {
+    Readable,
+    HeadTimeout,
+    Evicted,
+    TooOld,
+    Drain,
+}
+
+async fn wait_idle<T: Transport>(
+    shared: &WorkerShared,
+    client: &ClientConnection,
+    stream: &ClientStream<T>,
+    since: Instant,
+) -> Woken {
+    let mut bell = pin!(shared.drain.bell());
+    let late = since + header_timeout(client);
+    let closes_after = Instant::from_std(client.closes_after());
+    let mut alarm = pin!(sleep_until(late.min(closes_after)));
+    let woken = poll_fn(|cx| {
+        let rings = bell.as_mut().poll(cx).is_ready();
+        client.waiting.wake_on_eviction(cx.waker());
+        if client.waiting.is_evicted() {
+            return Poll::Ready(Woken::Evicted);
+        }
+        if stream.poll_readable(cx).is_ready() {
+            return Poll::Ready(Woken::Readable);
+        }
+        if rings || shared.drain.has_begun() {
+            return Poll::Ready(Woken::Drain);
+        }
+        alarm.as_mut().poll(cx).map(|()| if late <= closes_after { Woken::HeadTimeout } else { Woken::TooOld })
+    })
+    .await;
+    match woken {
+        Woken::Drain if !client.signs.has_spoken() => {
+            // As in `run_hyper`: the first request may be on its way.
+            match timeout(FIRST_REQUEST, poll_fn(|cx| stream.poll_readable(cx))).await {
+                Ok(()) => Woken::Readable,
+                Err(_) => Woken::Drain,
+            }
+        }
+        woken => woken,
+    }
+}

@@ -1,0 +1,105 @@
+//! Sheds requests beyond the limits: of the connection, of requests in flight, and of one client address.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::{Either, Ready, ready};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use tower::{Layer, Service};
+
+use super::EdgeRequest;
+use crate::http::client::ClientConnection;
+use crate::http::in_flight::InFlight;
+use crate::http::keyed_limit::{AddressGroup, KeyedPermit, forwarded_client};
+use crate::http::problem::{Problem, ProblemKind};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct InFlightLayer {
+    in_flight: Arc<InFlight>,
+}
+
+impl InFlightLayer {
+    /// With the limit that all workers share.
+    pub fn new(in_flight: Arc<InFlight>) -> InFlightLayer {
+        InFlightLayer { in_flight }
+    }
+}
+
+impl<S> Layer<S> for InFlightLayer {
+    type Service = LimitInFlight<S>;
+
+    fn layer(&self, inner: S) -> LimitInFlight<S> {
+        LimitInFlight { inner, in_flight: Arc::clone(&self.in_flight) }
+    }
+}
+
+/// The service that the layer makes.
+#[derive(Clone, Debug)]
+pub struct LimitInFlight<S> {
+    inner: S,
+    in_flight: Arc<InFlight>,
+}
+
+impl<S> LimitInFlight<S> {
+    /// Takes the permits of a request.
+    fn admit(&self, request: &EdgeRequest) -> Result<(), Problem> {
+        if request.is_probe {
+            return Ok(());
+        }
+        if request.is_for_probes {
+            let detail = "The gateway has as many connections as it accepts; try again shortly.";
+            return Err(ProblemKind::Overloaded.with_detail(detail));
+        }
+        let of_address = permit_of_address(request.record.client(), request.request.headers())?;
+        let too_many = "The gateway has as many requests in flight as it accepts; try again shortly.";
+        let permit = self.in_flight.acquire().ok_or_else(|| ProblemKind::Overloaded.with_detail(too_many))?;
+        request.record.hold_in_flight(permit, of_address);
+        Ok(())
+    }
+}
+
+/// `None` where addresses have no limit, or this one is exempt.
+fn permit_of_address(
+    client: &ClientConnection,
+    headers: &HeaderMap,
+) -> Result<Option<KeyedPermit<AddressGroup>>, Problem> {
+    let Some(limit) = &client.edge.requests_of_address else { return Ok(None) };
+    let trusted = client.edge.trusted_proxies();
+    let forwarded = client.is_trusted_proxy().then(|| {
+        let fields = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+        forwarded_client(fields, trusted)
+    });
+    let address = forwarded.flatten().unwrap_or_else(|| client.address());
+    let Some(group) = AddressGroup::of(address, trusted) else { return Ok(None) };
+    let too_many = "Your address has too many requests in flight; wait for one to end.";
+    limit.acquire(group).map(Some).ok_or_else(|| ProblemKind::RateLimited.with_detail(too_many))
+}
+
+impl<S, B> Service<EdgeRequest> for LimitInFlight<S>
+where
+    S: Service<EdgeRequest, Response = Response<B>, Error = Infallible>,
+    B: From<Bytes>,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response<B>, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        match self.admit(&request) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(problem) => {
+                let EdgeRequest { request, record, .. } = request;
+                Either::Right(ready(Ok(record.refuse(problem, Some(request.into_body())))))
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Turns a panic into a reply, so that it ends one request and not its connection.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::CatchUnwind;
+use http::Response;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::EdgeRequest;
+use crate::http::problem::ProblemKind;
+use crate::http::record::Record;
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct PanicLayer;
+
+impl<S> Layer<S> for PanicLayer {
+    type Service = CatchPanics<S>;
+
+    fn layer(&self, inner: S) -> CatchPanics<S> {
+        CatchPanics { inner }
+    }
+}
+
+/// The service that the layer makes.
+#[derive(Clone, Debug)]
+pub struct CatchPanics<S> {
+    inner: S,
+}
+
+impl<S, B> Service<EdgeRequest> for CatchPanics<S>
+where
+    S: Service<EdgeRequest, Response = Response<B>, Error = Infallible>,
+    B: From<Bytes>,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = CatchPanicsFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        let record = request.record.clone();
+        CatchPanicsFuture { inner: AssertUnwindSafe(self.inner.call(request)).catch_unwind(), record }
+    }
+}
+
+pin_project! {
+    /// The future of [`CatchPanics`].
+    pub struct CatchPanicsFuture<F> {
+        #[pin]
+        inner: CatchUnwind<AssertUnwindSafe<F>>,
+        record: Record,
+    }
+}
+
+impl<F, B> Future for CatchPanicsFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    B: From<Bytes>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        Poll::Ready(match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!(request_id = %this.record.request_id(), "a request ended with a panic");
+                Ok(this.record.refuse(ProblemKind::Internal.into(), None))
+            }
+        })
+    }
+}

@@ -1,0 +1,258 @@
+//! What is known of one request: for its line in the access log and its place in the metrics, both written when its
+//! reply has ended.
+//!
+//! The record also holds what must live as long as the request is in flight: its permits. It is shared by all who work
+//! on the request (the reply's body, a detached exchange, a tunnel), and the last one to drop it ends the request.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::client::ClientConnection;
+use super::in_flight::Permit;
+use super::keyed_limit::{AddressGroup, KeyedPermit};
+use super::problem::{Problem, ProblemKind};
+use super::request_id::RequestId;
+use crate::billing::SettlementReason;
+use crate::model::{Cents, ChargeId, KeyId, UserId};
+use crate::telemetry::access::AccessLine;
+
+/// The record of one request. Cloning shares it; dropping the last clone writes it.
+#[derive(Clone)]
+pub struct Record {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    request_id: RequestId,
+    client: Arc<ClientConnection>,
+    method: Method,
+    path: Option<PathAndQuery>,
+    expects_continue: bool,
+    started: Instant,
+    request_bytes: AtomicU64,
+    reply_bytes: AtomicU64,
+    /// Whether the head of the final reply is known, from the upstream or from Keytoll.
+    has_reply: AtomicBool,
+    notes: Mutex<Notes>,
+}
+
+/// What is learned on the way.
+#[derive(Default)]
+struct Notes {
+    api: Option<(usize, Arc<str>)>,
+    user: Option<(UserId, KeyId)>,
+    status: Option<StatusCode>,
+    problem: Option<ProblemKind>,
+    charge: Option<ChargeId>,
+    settlement: Option<(SettlementReason, Cents)>,
+    upstream: Option<Duration>,
+    /// A request body that was refused before it was read.
+    unread: Option<Incoming>,
+    permits: Permits,
+}
+
+/// What counts against a limit until the request has ended.
+#[derive(Default)]
+struct Permits {
+    _in_flight: Option<Permit>,
+    _of_address: Option<KeyedPermit<AddressGroup>>,
+    _of_user: Option<KeyedPermit<UserId>>,
+}
+
+impl Record {
+    pub(super) fn new<B: Body>(request_id: RequestId, client: Arc<ClientConnection>, request: &Request<B>) -> Record {
+        client.edge.metrics.requests_open.inc();
+        Record {
+            inner: Arc::new(Inner {
+                request_id,
+                client,
+                method: request.method().clone(),
+                path: request.uri().path_and_query().cloned(),
+                expects_continue: !request.body().is_end_stream() && request.headers().contains_key(EXPECT),
+                started: Instant::now(),
+                request_bytes: AtomicU64::new(0),
+                reply_bytes: AtomicU64::new(0),
+                has_reply: AtomicBool::new(false),
+                notes: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The id of the request.
+    pub fn request_id(&self) -> &RequestId {
+        &self.inner.request_id
+    }
+
+    /// The connection that the request came in on.
+    pub fn client(&self) -> &Arc<ClientConnection> {
+        &self.inner.client
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.inner.started
+    }
+
+    /// The API that the request is for, by its index in the configuration.
+    pub fn routed(&self, index: usize, name: &Arc<str>) {
+        self.notes().api = Some((index, Arc::clone(name)));
+    }
+
+    /// The owner of the key, and the key.
+    pub fn authenticated(&self, user: UserId, key: KeyId) {
+        self.notes().user = Some((user, key));
+    }
+
+    /// Whose key came with the request, once it is authenticated.
+    pub fn user(&self) -> Option<(UserId, KeyId)> {
+        self.notes().user
+    }
+
+    /// The charge that the request is paid with.
+    pub fn held(&self, charge: ChargeId) {
+        self.notes().charge = Some(charge);
+    }
+
+    /// The head of the upstream's reply came, `after` the request was forwarded.
+    pub fn upstream_answered(&self, after: Duration) {
+        self.inner.has_reply.store(true, Ordering::Relaxed);
+        let mut notes = self.notes();
+        notes.upstream = Some(after);
+        if let Some((index, _)) = &notes.api
+            && let Some(api) = self.inner.client.edge.gateway_metrics.api(*index)
+        {
+            api.upstream_answered(after);
+        }
+    }
+
+    /// Why the request was charged or not, and what it cost.
+    pub fn settled(&self, reason: SettlementReason, cost: Cents) {
+        self.notes().settlement = Some((reason, cost));
+    }
+
+    /// The status of the final reply.
+    pub fn replied(&self, status: StatusCode) {
+        self.inner.has_reply.store(true, Ordering::Relaxed);
+        self.notes().status = Some(status);
+    }
+
+    /// Whether the head of the final reply is known: from then on the request body has no deadline.
+    pub fn has_reply(&self) -> bool {
+        self.inner.has_reply.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the request body have arrived.
+    pub fn received(&self, bytes: u64) {
+        self.inner.request_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        self.inner.reply_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether Keytoll itself is cutting off what is left.
+    pub fn is_cutting(&self) -> bool {
+        self.inner.client.edge.lifecycle.is_cutting()
+    }
+
+    /// Counts and notes that Keytoll itself answers the request.
+    pub fn note_problem(&self, kind: ProblemKind) {
+        self.inner.client.edge.metrics.refused(kind as usize);
+        let mut notes = self.notes();
+        notes.problem = Some(kind);
+        notes.status = Some(kind.status());
+    }
+
+    /// Answers the request with a problem. `unread`: its body, if nothing has read it to its end.
+    pub fn refuse<B: From<Bytes>>(&self, problem: Problem, unread: Option<Incoming>) -> Response<B> {
+        self.note_problem(problem.kind());
+        self.inner.has_reply.store(true, Ordering::Relaxed);
+        self.notes().unread = unread.filter(|body| !body.is_end_stream());
+        problem.into_response(self.request_id())
+    }
+
+    /// Decides what becomes of a body that was refused unread. True: the connection is closed after the reply.
+    pub(super) fn closes_for_unread_body(&self) -> bool {
+        let mut notes = self.notes();
+        let Some(body) = &notes.unread else { return false };
+        let length = body.size_hint().exact();
+        let is_small = length.is_some_and(|length| length <= self.inner.client.edge.limits.refused_body_bytes);
+        if is_small && !self.inner.expects_continue {
+            return false;
+        }
+        notes.unread = None;
+        drop(notes);
+        self.inner.client.leave_body_unread();
+        true
+    }
+
+    /// The refused body that is still to be read, so that the connection can be kept.
+    pub(super) fn take_unread_body(&self) -> Option<Incoming> {
+        self.notes().unread.take()
+    }
+
+    pub(super) fn hold_in_flight(&self, permit: Permit, of_address: Option<KeyedPermit<AddressGroup>>) {
+        let mut notes = self.notes();
+        notes.permits._in_flight = Some(permit);
+        notes.permits._of_address = of_address;
+    }
+
+    /// Keeps the user's permit until the request has ended.
+    pub fn hold_of_user(&self, permit: KeyedPermit<UserId>) {
+        self.notes().permits._of_user = Some(permit);
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// nginx's number for a client that left before it had a reply; only in the log.
+const CLIENT_LEFT: u16 = 499;
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let notes = self.notes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let duration = self.started.elapsed();
+        let edge = &self.client.edge;
+        edge.metrics.requests_open.dec();
+        if let (Some((index, _)), Some(status)) = (&notes.api, notes.status)
+            && let Some(api) = edge.gateway_metrics.api(*index)
+        {
+            api.replied(status, duration);
+        }
+        // A hold that was dropped without a word was released.
+        let dropped = notes.charge.map(|_| (SettlementReason::Released, Cents::ZERO));
+        let settlement = notes.settlement.or(dropped);
+        if let Some((reason, _)) = settlement {
+            edge.gateway_metrics.settled(reason as usize);
+        }
+        AccessLine {
+            listener: edge.listener.name(),
+            request_id: self.request_id.as_str(),
+            client: self.client.peer().ip(),
+            method: self.method.as_str(),
+            path: self.path.as_ref().map_or("*", |path| path.path()),
+            api: notes.api.as_ref().map(|(_, name)| &**name),
+            user_id: notes.user.map(|(user, _)| user.0),
+            key_id: notes.user.map(|(_, key)| key.0),
+            status: notes.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
+            problem: notes.problem.map(ProblemKind::code),
+            cost_cents: settlement.map(|(_, cost)| cost.0),
+            settlement: settlement.map(|(reason, _)| reason.name()),
+            charge_id: notes.charge.map(|charge| charge.0),
+            request_bytes: *self.request_bytes.get_mut(),
+            reply_bytes: *self.reply_bytes.get_mut(),
+            duration,
+            upstream: notes.upstream,
+        }
+        .emit();
+    }
+}

@@ -1,0 +1,236 @@
+//! A client's socket as hyper sees it. It cuts off a client that reads nothing, replaces the replies of hyper's parser by
+//! problem documents, and does not let a reply get lost when the connection is closed.
+
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::client::ClientConnection;
+use super::drain::Place;
+use super::head_wait::HeadWaits;
+use super::problem::ProblemKind;
+use super::refused_head::{find_parser_reply, refuse_head};
+
+/// How long a closed connection is still read from when the client is not known to be sending.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a client's bytes come over: TCP, or something on top of it.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
+    /// Ready when there may be something to read, or the client is gone.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl Transport for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // The read that follows returns the error.
+        self.poll_read_ready(cx).map(drop)
+    }
+}
+
+/// A client's connection.
+pub(super) struct ClientStream<T> {
+    transport: T,
+    client: Arc<ClientConnection>,
+    heads: HeadWaits,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the timer runs, for a blocked write or for the linger, which no write follows.
+    is_timed: bool,
+    linger: Option<Linger>,
+    /// Read from the client before, and not used yet.
+    ahead: Bytes,
+    /// The rest of the reply that replaces one of hyper's parser.
+    replacement: Option<Bytes>,
+    _place: Place,
+}
+
+struct Linger {
+    ends: Instant,
+    has_read: bool,
+}
+
+impl<T: Transport> ClientStream<T> {
+    pub(super) fn new(transport: T, client: Arc<ClientConnection>, heads: HeadWaits, place: Place) -> Self {
+        ClientStream {
+            transport,
+            client,
+            heads,
+            timer: None,
+            is_timed: false,
+            linger: None,
+            ahead: Bytes::new(),
+            replacement: None,
+            _place: place,
+        }
+    }
+
+    /// Gives back what was read and not used: it comes first with the next read.
+    pub(super) fn unread(&mut self, ahead: &[u8]) {
+        debug_assert!(self.ahead.is_empty(), "what is ahead is used before hyper reads more");
+        // A copy: even an empty part of hyper's buffer would keep all of it.
+        self.ahead = Bytes::copy_from_slice(ahead);
+    }
+
+    /// Ready when there may be something to read, or the client is gone.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead.is_empty() { self.transport.poll_readable(cx) } else { Poll::Ready(()) }
+    }
+
+    /// Answers a head that was begun, and closes.
+    pub(super) async fn refuse_head(mut self, kind: ProblemKind) {
+        let reply = refuse_head(&self.client, kind);
+        // A client that does not take the reply is gone or cut off, and gets no other.
+        if self.write_all(&reply).await.is_ok() {
+            let _ = self.shutdown().await;
+        }
+    }
+
+    /// The same with no time for it: the socket takes the reply at once, or the client gets none.
+    pub(super) async fn refuse_head_at_once(mut self, kind: ProblemKind) {
+        let reply = refuse_head(&self.client, kind);
+        let _ = timeout(Duration::ZERO, self.write_all(&reply)).await;
+    }
+
+    /// Ready when the timer, set to `limit` at the first call since `is_timed` was false, is over.
+    fn poll_timer(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_timed {
+            self.is_timed = true;
+            let due = Instant::now() + limit;
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(due),
+                None => self.timer = Some(Box::pin(sleep_until(due))),
+            }
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Takes note of a write, and cuts off a client that reads nothing for too long.
+    fn note_write(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        self.client.signs.written(written.is_ready());
+        if written.is_ready() {
+            self.is_timed = false;
+            if matches!(written, Poll::Ready(Ok(1..))) {
+                self.client.writes.written();
+            }
+            return written;
+        }
+        let limit = self.client.edge.limits.reply_write_idle;
+        self.poll_timer(limit, cx).map(|()| Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
+    }
+
+    /// Writes what ends with a reply of hyper's parser: first what comes before it, then the problem document instead.
+    fn poll_write_replacement(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Poll<Result<usize>> {
+        let Some((start, kind)) = find_parser_reply(written) else {
+            tracing::warn!("hyper refused a request head in an unknown way");
+            let written = Pin::new(&mut self.transport).poll_write(cx, written);
+            return self.note_write(written, cx);
+        };
+        let ClientStream { transport, client, replacement, .. } = self;
+        let replacement = replacement.get_or_insert_with(|| refuse_head(client, kind));
+        if start > 0 {
+            let written = Pin::new(transport).poll_write(cx, &written[..start]);
+            return self.note_write(written, cx);
+        }
+        while !replacement.is_empty() {
+            match Pin::new(&mut *transport).poll_write(cx, replacement) {
+                Poll::Ready(Ok(count @ 1..)) => replacement.advance(count),
+                other => return self.note_write(other, cx),
+            }
+        }
+        self.note_write(Poll::Ready(Ok(written.len())), cx)
+    }
+}
+
+impl<T: Transport> AsyncRead for ClientStream<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        if !self.ahead.is_empty() {
+            let most = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..most]);
+            self.ahead.advance(most);
+            if self.ahead.is_empty() {
+                // Free its memory, too.
+                self.ahead = Bytes::new();
+            }
+            self.client.signs.read();
+            self.heads.note_read();
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.transport).poll_read(cx, buf);
+        if read.is_ready() {
+            self.client.signs.read();
+            self.heads.note_read();
+        }
+        read
+    }
+}
+
+impl<T: Transport> AsyncWrite for ClientStream<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        if self.replacement.is_some() || self.heads.has_refused_head() {
+            return self.poll_write_replacement(cx, buf);
+        }
+        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.note_write(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        self.note_write(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    /// Ends the sending side, then reads and discards until the client ends its own. To close while something from the
+    /// client is unread makes the kernel send a reset, on which the client's kernel discards a reply that was not read
+    /// yet. A client that is still sending a refused body gets the time that the settings give it: many clients read the
+    /// reply only after they have sent everything.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let limits = self.client.edge.limits;
+        if self.linger.is_none() {
+            self.client.signs.close();
+            ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
+            let has_read = self.client.has_unread_body();
+            self.linger = Some(Linger { ends: Instant::now() + limits.refused_body_timeout, has_read });
+            self.is_timed = false;
+            // A connection that only lingers makes room for others.
+            self.client.waiting.begin(Instant::now().into_std());
+        }
+        let mut scratch = [0; 8 * 1024];
+        let ClientStream { transport, linger, is_timed, .. } = &mut *self;
+        let Some(linger) = linger else { return Poll::Ready(Ok(())) };
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut *transport).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && Instant::now() < linger.ends => {
+                    linger.has_read = true;
+                    *is_timed = false;
+                }
+                // The reply is out; how the client goes away does not matter.
+                Poll::Ready(Ok(()) | Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        let idle = if linger.has_read { limits.refused_body_idle } else { LINGER };
+        let left = linger.ends.saturating_duration_since(Instant::now());
+        self.poll_timer(idle.min(left), cx).map(Ok)
+    }
+}

@@ -1,0 +1,212 @@
+//! What happens at the limits: of connections, of waits, of requests in flight, of refused bodies.
+
+use super::*;
+
+async fn get(stream: &mut TcpStream, path: &str) -> (String, String) {
+    ask(stream, path).await;
+    reply(stream).await
+}
+
+/// Waits until the connection ends, however it does.
+async fn end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    rest
+}
+
+#[tokio::test]
+async fn beyond_the_limit_probes_are_served_and_all_else_is_503() {
+    let running = running(1, EdgeLimits { connections: 1, probe_connections: 2, ..limits() }).await;
+    let mut busy = client(&running.server).await;
+    ask(&mut busy, "/wait").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    let mut second = client(&running.server).await;
+    let (head, body) = get(&mut second, "/").await;
+    assert!(head.starts_with("http/1.1 503 ") && head.contains("retry-after: 1\r\n"), "{head}");
+    assert_problem(&head, &body, "overloaded");
+    let mut probe = client(&running.server).await;
+    let (head, body) = get(&mut probe, "/probe").await;
+    assert!(head.starts_with("http/1.1 200 ") && body == "ok", "{head}");
+    assert_eq!(running.metric("keytoll_refusals_total{listener=\"data\",problem=\"overloaded\"}"), 1);
+    running.gate.open.add_permits(1);
+    assert_eq!(reply(&mut busy).await.1, "waited");
+    assert_eq!(get(&mut busy, "/").await.1, "ok");
+}
+
+#[tokio::test]
+async fn silent_connections_cannot_shut_out_probes() {
+    let running = running(1, EdgeLimits { connections: 1, probe_connections: 2, ..limits() }).await;
+    let mut busy = client(&running.server).await;
+    ask(&mut busy, "/wait").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(client(&running.server).await);
+    }
+    let (head, _) = get(&mut client(&running.server).await, "/probe").await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    for stream in &mut silent[..9] {
+        assert_eq!(end(stream).await, b"", "the longest silent ones are closed");
+    }
+    assert_eq!(running.metric("keytoll_connections_refused_total{listener=\"data\",reason=\"evicted\"}"), 9);
+    running.gate.open.add_permits(1);
+}
+
+#[tokio::test]
+async fn at_the_limit_the_connection_that_waited_longest_makes_room() {
+    let running = running(1, EdgeLimits { connections: 3, probe_connections: 1, ..limits() }).await;
+    let mut busy = client(&running.server).await;
+    ask(&mut busy, "/wait").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    let mut slow = client(&running.server).await;
+    slow.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+    let mut idle = client(&running.server).await;
+    assert_eq!(get(&mut idle, "/").await.1, "ok");
+    // Until then nobody is closed for a new one, which is only served as a probe.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let mut fourth = client(&running.server).await;
+    assert_eq!(get(&mut fourth, "/").await.1, "ok");
+    let (head, body) = reply(&mut slow).await;
+    assert_problem(&head, &body, "overloaded");
+    let mut fifth = client(&running.server).await;
+    assert_eq!(get(&mut fifth, "/").await.1, "ok");
+    assert_eq!(end(&mut idle).await, b"");
+    running.gate.open.add_permits(1);
+    assert_eq!(reply(&mut busy).await.1, "waited", "a busy connection stays");
+    assert_eq!(running.metric("keytoll_connections_refused_total{listener=\"data\",reason=\"evicted\"}"), 2);
+}
+
+#[tokio::test]
+async fn a_head_that_was_begun_and_does_not_come_is_408_and_silence_is_closed() {
+    let running = running(1, EdgeLimits { header_timeout: SHORT, ..limits() }).await;
+    let mut slow = client(&running.server).await;
+    slow.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let (head, body) = reply(&mut slow).await;
+    assert!(head.starts_with("http/1.1 408 "), "{head}");
+    assert_problem(&head, &body, "header-timeout");
+    let mut silent = client(&running.server).await;
+    assert_eq!(end(&mut silent).await, b"");
+    running.server.census_emptied().await;
+    assert_eq!(running.metric("keytoll_connections_refused_total{listener=\"data\",reason=\"head_timeout\"}"), 1);
+}
+
+#[tokio::test]
+async fn a_reply_on_its_way_to_a_slow_reader_is_not_cut_by_the_head_timeout() {
+    let running = running(1, EdgeLimits { header_timeout: SHORT, ..limits() }).await;
+    let mut stream = client(&running.server).await;
+    ask(&mut stream, "/large").await;
+    tokio::time::sleep(SHORT * 10).await;
+    let (_, body) = reply(&mut stream).await;
+    assert_eq!(body.len(), 64 << 20);
+}
+
+#[tokio::test]
+async fn requests_in_flight_are_counted_until_their_reply_has_ended() {
+    let running = running(1, EdgeLimits { requests: 1, ..limits() }).await;
+    let mut reading = client(&running.server).await;
+    ask(&mut reading, "/stream").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    let mut other = client(&running.server).await;
+    let (head, body) = get(&mut other, "/").await;
+    assert!(head.starts_with("http/1.1 503 ") && !head.contains("connection: close"), "{head}");
+    assert!(body.contains("overloaded"));
+    assert_eq!(get(&mut other, "/probe").await.1, "ok", "probes are not limited");
+    running.gate.open.add_permits(1);
+    assert_eq!(reply(&mut reading).await.1, "streamed");
+    while !get(&mut other, "/").await.0.starts_with("http/1.1 200 ") {}
+}
+
+#[tokio::test]
+async fn an_old_connection_is_closed_after_its_next_reply() {
+    let running = running(1, EdgeLimits { connection_age: SHORT, ..limits() }).await;
+    let mut stream = client(&running.server).await;
+    ask(&mut stream, "/wait").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    tokio::time::sleep(SHORT * 2).await;
+    running.gate.open.add_permits(1);
+    let (head, body) = reply(&mut stream).await;
+    // The request came before its time was over; the next one, if any, comes after.
+    let is_last = head.contains("connection: close");
+    assert_eq!(body, "waited");
+    if !is_last {
+        assert_eq!(end(&mut stream).await, b"");
+    }
+}
+
+#[tokio::test]
+async fn a_small_refused_body_is_read_and_the_connection_kept() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    for _ in 0..2 {
+        stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n").await.unwrap();
+        let (head, _) = reply(&mut stream).await;
+        assert!(head.starts_with("http/1.1 413 ") && !head.contains("connection: close"), "{head}");
+        stream.write_all(&[0; 50_000]).await.unwrap();
+    }
+    assert_eq!(get(&mut stream, "/").await.1, "ok");
+}
+
+#[tokio::test]
+async fn a_large_refused_body_is_read_on_after_the_reply() {
+    for framing in ["content-length: 10000000", "transfer-encoding: chunked"] {
+        let running = running(1, limits()).await;
+        let mut stream = client(&running.server).await;
+        let head = format!("POST /refuse HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // As clients do that read the reply only after they have sent everything.
+        for _ in 0..100 {
+            stream.write_all(&[b'0'; 100_000]).await.expect("no reset");
+        }
+        let (head, _) = reply(&mut stream).await;
+        assert!(head.starts_with("http/1.1 413 ") && head.contains("connection: close\r\n"), "{head}");
+        assert_eq!(rest(&mut stream).await, "");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_body_without_an_end_is_not_read_for_ever() {
+    let limits = EdgeLimits { refused_body_timeout: SHORT * 5, refused_body_idle: SHORT * 2, ..limits() };
+    let running = running(1, limits).await;
+    let mut stream = client(&running.server).await;
+    stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    reply(&mut stream).await;
+    while stream.write_all(&[b'0'; 10_000]).await.is_ok() {}
+    running.server.census_emptied().await;
+}
+
+#[tokio::test]
+async fn a_refused_body_that_waits_for_100_is_not_asked_for() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    let head = "POST /refuse HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (head, _) = reply(&mut stream).await;
+    assert!(head.starts_with("http/1.1 413 ") && head.contains("connection: close\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn a_reply_that_looks_like_one_of_the_parser_arrives_as_it_is() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    stream
+        .write_all(b"GET /mimic HTTP/1.1\r\nhost: x\r\n\r\nGET /mimic HTTP/1.1\r\nhost: x\r\n\r\nrubbish\r\n\r\n")
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let (head, body) = reply(&mut stream).await;
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        assert_eq!(body, "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    }
+    let (head, body) = reply(&mut stream).await;
+    assert_problem(&head, &body, "bad-request");
+}
+
+#[tokio::test]
+async fn replies_while_draining_say_that_the_connection_closes() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    assert!(!get(&mut stream, "/").await.0.contains("connection: close"));
+    running.edge.lifecycle.begin_drain();
+    assert!(get(&mut stream, "/").await.0.contains("connection: close\r\n"));
+    assert_eq!(rest(&mut stream).await, "");
+}
