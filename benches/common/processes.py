@@ -124,7 +124,7 @@ class Keytoll(Peer):
         super().__init__(*args)
         self.database = self.directory / "auth.db"
         self.admin_port = free_port()
-        self.tool("user", "add", "ada@example.com", "--name", "Ada", "--create", "--opening-cents", 10**15)
+        self.tool("user", "add", "ada@example.com", "--name", "Ada", "--create", "--opening-cents", 10**12)
         key = self.tool("key", "issue", "--user", "ada@example.com", "--api", "weather").strip()
         self.headers = {"X-API-Key": key}
 

@@ -129,7 +129,7 @@ fn a_client_that_breaks_its_upload_off_is_said_to_have_aborted_it() {
     client.leave();
     call.expect_end();
     let line = scene.assert_settlement("aborted_upload");
-    assert_bytes(&line, 4, 0);
+    assert_eq!(line["request_bytes"], 4, "{line}");
     scene.process.stop();
 }
 

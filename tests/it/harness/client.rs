@@ -176,6 +176,15 @@ impl Client {
         }
     }
 
+    /// Whether the connection has ended, in order or not, without a wait; nothing may have come on it before.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stream = self.reader.stream();
+        stream.set_nonblocking(true).unwrap();
+        let found = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).unwrap();
+        !matches!(found, Ok(1..)) && !found.is_err_and(|error| is_late(&error))
+    }
+
     /// The same connection, for a thread that sends while this one reads.
     pub(crate) fn sender(&self) -> TcpStream {
         self.reader.stream().try_clone().unwrap()

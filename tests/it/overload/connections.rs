@@ -64,9 +64,12 @@ fn the_connection_that_has_waited_longest_makes_room() {
     let scene = scene(|builder| builder.limit("connections", 3));
     let (mut busy, call) = scene.begun();
     let mut first = scene.gateway.connect();
-    // The second one waits from the end of its reply on, which is later.
+    // The second one waits from the end of its last reply on, which is later, and not in the same millisecond.
     let request = scene.gateway.get("/pages/status");
     let mut second = request.open();
+    assert_eq!(second.reply().status(), 200);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    second.send_request(&request);
     assert_eq!(second.reply().status(), 200);
     let mut third = None;
     until("room is made", || {
@@ -144,12 +147,11 @@ fn silent_connections_past_the_limit_do_not_keep_probes_out() {
         builder.limit("connections", 1).limit("probe_connections", 2).limit("probe_header_timeout_ms", 600_000)
     });
     let (mut busy, call) = scene.begun();
-    let mut silent: Vec<_> = (0..10).map(|_| scene.gateway.connect()).collect();
+    let silent: Vec<_> = (0..10).map(|_| scene.gateway.connect()).collect();
     for _ in 0..3 {
         scene.assert_probes();
     }
-    // Who has waited longest made room.
-    silent.drain(..8).for_each(|mut client| client.expect_end());
+    until("room is made", || silent.iter().filter(|client| client.has_ended()).count() >= 8);
     assert!(scene.refused_connections("evicted") >= 8);
     finish(&mut busy, call);
 }
