@@ -168,20 +168,36 @@ fn a_place_that_became_free_is_used() {
 
 #[test]
 fn a_connection_that_is_too_old_is_closed_after_its_next_reply() {
-    let scene = scene(|builder| builder.limit("connection_age_ms", 300));
-    let request = scene.gateway.get("/pages/status");
-    let mut client = request.open();
-    let mut reply = client.reply();
-    until("the connection's age", || {
-        if reply.field("connection") == Some("close") {
-            return true;
-        }
-        client.send_request(&request);
-        reply = client.reply();
-        assert_eq!(reply.status(), 200);
-        false
-    });
+    let scene = scene(|builder| builder.limit("connection_age_ms", 100));
+    let mut client = scene.gateway.get("/weather").key(&scene.customer.key).open();
+    let call = scene.busy.call();
+    client.expect_silence();
+    client.expect_silence();
+    call.reply("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let reply = client.reply();
+    assert_eq!((reply.status(), reply.field("connection")), (200, Some("close")), "{reply:?}");
     client.expect_end();
+}
+
+/// It hears of the end in a reply, and never loses a request to it.
+#[test]
+fn a_client_that_asks_all_the_time_loses_no_request_to_the_age_of_its_connection() {
+    let scene = scene(|builder| builder.limit("connection_age_ms", 100));
+    let request = scene.gateway.get("/pages/status");
+    for _ in 0..20 {
+        let mut client = request.open();
+        let mut reply = client.reply();
+        until("the connection's age", || {
+            if reply.field("connection") == Some("close") {
+                return true;
+            }
+            client.send_request(&request);
+            reply = client.reply();
+            assert_eq!(reply.status(), 200);
+            false
+        });
+        client.expect_end();
+    }
 }
 
 #[test]
