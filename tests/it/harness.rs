@@ -20,6 +20,8 @@ mod gateway;
 mod ground;
 #[path = "harness/http.rs"]
 pub(crate) mod http;
+#[path = "harness/metrics.rs"]
+mod metrics;
 #[path = "harness/process.rs"]
 pub(crate) mod process;
 #[path = "harness/shim.rs"]
@@ -36,8 +38,9 @@ pub(crate) use database::{Database, Lock};
 pub(crate) use gateway::{Customer, Gateway, GatewayBuilder, until};
 pub(crate) use ground::Ground;
 pub(crate) use http::{Head, Reply};
-pub(crate) use process::Process;
+pub(crate) use metrics::metric;
 use process::program;
+pub(crate) use process::{Process, Started};
 pub(crate) use shim::{DATABASE, Deed, EACCES, EIO, ENOSPC, EROFS, Shim, Step, WAL, Word};
 pub(crate) use traffic::traffic;
 pub(crate) use upstream::{Call, Upstream};

@@ -18,6 +18,8 @@ mod credentials;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod edge;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod files;
@@ -42,6 +44,8 @@ mod outages;
 #[cfg(test)]
 mod outcomes;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod power;
@@ -59,3 +63,5 @@ mod two_gateways;
 mod unknown_apis;
 #[cfg(test)]
 mod upgrades;
+#[cfg(test)]
+mod uploads;

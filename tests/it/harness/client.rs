@@ -164,6 +164,32 @@ impl Client {
         }
     }
 
+    /// Reads until the connection ends, in order or not; what came.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> String {
+        loop {
+            match self.reader.fill() {
+                Err(error) if is_late(&error) => panic!("the connection stays open"),
+                Ok(0) | Err(_) => return String::from_utf8_lossy(self.reader.waiting()).into_owned(),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Whether the connection has ended, in order or not, without a wait; nothing may have come on it before.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stream = self.reader.stream();
+        stream.set_nonblocking(true).unwrap();
+        let found = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).unwrap();
+        !matches!(found, Ok(1..)) && !found.is_err_and(|error| is_late(&error))
+    }
+
+    /// The same connection, for a thread that sends while this one reads.
+    pub(crate) fn sender(&self) -> TcpStream {
+        self.reader.stream().try_clone().unwrap()
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&mut self) {
         self.reader.stream().shutdown(Shutdown::Write).unwrap();

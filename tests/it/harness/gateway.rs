@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Api, Client, Database, Lock, PATIENCE, Request};
+use super::{Api, Client, Database, Lock, PATIENCE, Request, metric};
 
 /// The database's name in its directory.
 const FILE: &str = "auth.db";
@@ -31,6 +31,7 @@ pub(crate) struct GatewayBuilder {
     /// Of a process of its own.
     pub(super) variables: Vec<(&'static str, OsString)>,
     pub(super) open_files: Option<&'static str>,
+    pub(super) has_access_log: bool,
 }
 
 impl GatewayBuilder {
@@ -117,19 +118,20 @@ impl GatewayBuilder {
             let loaded = config::load(&flags, &Environment::of(nothing)).unwrap();
             runtime().block_on(async {
                 let running = app::start(loaded.config, None).await.unwrap();
-                started.send((running.data_address(), running.store().clone())).unwrap();
+                started.send((running.data_address(), running.admin_address(), running.store().clone())).unwrap();
                 let _ = stopping.await;
                 running.drain().await;
             });
         });
-        let (address, store) = starting.recv_timeout(PATIENCE).expect("the gateway starts");
-        Gateway { address, store, database, running: Some((stop, thread)), _directory: own }
+        let (address, admin, store) = starting.recv_timeout(PATIENCE).expect("the gateway starts");
+        Gateway { address, admin, store, database, running: Some((stop, thread)), _directory: own }
     }
 }
 
 /// A gateway that runs, on a file of its own.
 pub(crate) struct Gateway {
     address: SocketAddr,
+    admin: SocketAddr,
     store: Store,
     database: Database,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -155,6 +157,7 @@ impl Gateway {
             directory: None,
             variables: Vec::new(),
             open_files: None,
+            has_access_log: false,
         }
     }
 
@@ -165,6 +168,17 @@ impl Gateway {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where operators connect.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The sum of the metric's samples that have all of these labels; see [`metric`].
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        metric(self.admin, name, labels)
     }
 
     pub(crate) fn database(&self) -> &Database {

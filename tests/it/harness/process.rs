@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Api, Customer, Database, Gateway, GatewayBuilder, Request, Shim, until};
+use super::{Api, Client, Customer, Database, Gateway, GatewayBuilder, Request, Shim, metric, until};
 
 /// Lines of its log that are kept for whoever asks: the last ones.
 const LOG_LINES: usize = 200;
@@ -83,6 +83,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// With a line in the log for every request; see [`Process::access_line`].
+    pub(crate) fn access_log(mut self) -> GatewayBuilder {
+        self.has_access_log = true;
+        self
+    }
+
     /// Runs it in a process of its own.
     #[track_caller]
     pub(crate) fn spawn(self) -> Process {
@@ -137,7 +143,8 @@ impl GatewayBuilder {
         let (own, file, database) = self.files();
         let mut command = self.open_files.map_or_else(program, program_with_files);
         command.args(["serve", "--config"]).arg(&file).current_dir(own.path());
-        command.env("KEYTOLL_LOG__FORMAT", "json").env("RUST_LOG", "info,keytoll::access=off");
+        let filter = if self.has_access_log { "info" } else { "info,keytoll::access=off" };
+        command.env("KEYTOLL_LOG__FORMAT", "json").env("RUST_LOG", filter);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         (own, command, database)
     }
@@ -149,6 +156,10 @@ fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let fields = line.get("fields").unwrap_or(&line);
     let address = |name: &str| fields.get(name)?.as_str()?.parse().ok();
     Some((address("clients")?, address("operators")?))
+}
+
+fn is_access_line(line: &Value, request_id: &str) -> bool {
+    line["target"] == "keytoll::access" && line["request_id"] == request_id
 }
 
 /// What it said last.
@@ -170,6 +181,12 @@ impl Log {
 
     fn text(&self) -> String {
         self.0.lock().unwrap().make_contiguous().join("\n")
+    }
+
+    /// The lines that are JSON objects, parsed.
+    fn objects(&self) -> Vec<Value> {
+        let lines = self.0.lock().unwrap();
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
@@ -248,7 +265,15 @@ impl Process {
     }
 
     pub(crate) fn get(&self, target: &str) -> Request {
-        Request::new(self.address, "GET", target)
+        self.request("GET", target)
+    }
+
+    pub(crate) fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(self.address, method, target)
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
     }
 
     pub(crate) fn token(&self) -> &'static str {
@@ -283,6 +308,36 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap()
+    }
+
+    /// The sum of the metric's samples that have all of these labels; see [`metric`].
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        metric(self.admin, name, labels)
+    }
+
+    /// Waits for a line of the log that fulfils the condition.
+    #[track_caller]
+    pub(crate) fn log_line(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let mut found = None;
+        until(what, || {
+            found = self.log_lines(&condition).into_iter().next();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// The lines of the log so far that fulfil the condition. The log keeps its last lines only.
+    pub(crate) fn log_lines(&self, condition: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut lines = self.log.objects();
+        lines.retain(condition);
+        lines
+    }
+
+    /// Waits for the access log's line of a request, which [`GatewayBuilder::access_log`] switches on.
+    #[track_caller]
+    pub(crate) fn access_line(&self, request_id: &str) -> Value {
+        self.log_line(&format!("an access line of {request_id}"), |line| is_access_line(line, request_id))
     }
 
     /// Whether some line of its log says this.
