@@ -23,7 +23,7 @@ use startup::StoreThread;
 
 use crate::auth::Auth;
 use crate::billing::SettlementReason;
-use crate::config::{Config, Environment, KeyStorage, Loaded, Overrides};
+use crate::config::{Config, Environment, KeyStorage, Loaded, LogFormat, Overrides};
 use crate::failpoint;
 use crate::gateway::{Parts, Readiness, RouteTable, Shared};
 use crate::http::{self, Lifecycle, ProblemKind, RefusalReason, Server, Workers};
@@ -94,8 +94,24 @@ pub fn serve(flags: Overrides, environment: Environment) -> Result<(), AppError>
         }
     });
     drop(runtime);
-    drop(guard);
-    result
+    result.map_err(|error| log_as_json(error, guard.as_ref()))
+}
+
+/// Where log lines are JSON, the error that ends the program is one, too. `guard`: of the log, if it has begun; a
+/// configuration that is refused names its own format.
+fn log_as_json(error: AppError, guard: Option<&logs::Guard>) -> AppError {
+    let own = match &error {
+        AppError::Config(errors) if errors.log.format == LogFormat::Json => logs::init(&errors.log).ok(),
+        _ => None,
+    };
+    if !guard.or(own.as_ref()).is_some_and(logs::Guard::is_json) {
+        return error;
+    }
+    match &error {
+        AppError::Config(errors) => errors.mistakes.iter().for_each(|mistake| tracing::error!("{mistake}")),
+        error => tracing::error!("{error}"),
+    }
+    AppError::Logged(Box::new(error))
 }
 
 /// Starts a gateway; it serves when this comes back. `dropped_lines`: of the log, for the metrics.

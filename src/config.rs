@@ -176,7 +176,7 @@ pub enum KeyStorage {
 }
 
 /// `[log]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// How lines look.
     pub format: LogFormat,

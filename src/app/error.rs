@@ -30,6 +30,8 @@ pub enum AppError {
     Fatal(Fatal),
     /// The demo could not set its scene.
     Demo(DemoError),
+    /// Any of these, which the log has told already.
+    Logged(Box<AppError>),
 }
 
 impl fmt::Display for AppError {
@@ -44,6 +46,7 @@ impl fmt::Display for AppError {
             AppError::Runtime(error) => error.fmt(f),
             AppError::Fatal(error) => error.fmt(f),
             AppError::Demo(error) => error.fmt(f),
+            AppError::Logged(error) => error.fmt(f),
         }
     }
 }

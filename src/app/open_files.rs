@@ -29,7 +29,8 @@ impl Need {
             upstreams: count(limits.requests.min(limits.connections)),
             admin: count(limits.admin_connections),
             // Each listener has connections for probes beyond its limit.
-            others: PER_WORKER.saturating_mul(count(workers))
+            others: PER_WORKER
+                .saturating_mul(count(workers))
                 .saturating_add(count(limits.probe_connections).saturating_mul(2))
                 .saturating_add(FIXED),
         }
@@ -82,7 +83,8 @@ mod tests {
     use super::*;
 
     fn need(connections: usize, requests: usize) -> u64 {
-        let limits = Limits { connections, requests, admin_connections: 64, probe_connections: 10, ..Limits::default() };
+        let limits =
+            Limits { connections, requests, admin_connections: 64, probe_connections: 10, ..Limits::default() };
         Need::of(&limits, 2).total()
     }
 

@@ -102,6 +102,8 @@ impl Failure {
             Failure::No(_) => {}
             // A reader that has seen enough, as `head` has, is nothing to complain of.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // Standard error is the log's: a line that is not JSON would be lost among its lines.
+            Failure::App(AppError::Logged(_)) => {}
             failure => output::complain(failure),
         }
     }
@@ -113,6 +115,7 @@ fn of_app(error: &AppError) -> Exit {
         AppError::Bind(_) => Exit::Port,
         AppError::Config(_) | AppError::Logs(_) => Exit::Config,
         AppError::Worker(_) | AppError::Runtime(_) | AppError::Demo(_) => Exit::No,
+        AppError::Logged(error) => of_app(error),
     }
 }
 

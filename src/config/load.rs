@@ -64,7 +64,7 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
     let apis = api::finish(&read.apis, &mut read.mistakes);
     refuse_one_address_twice(&read.settings, &mut read.mistakes);
     let (token, token_warning) = token::read(&read.settings, environment, &mut read.mistakes);
-    read.mistakes.into_result(|_| true)?;
+    read.mistakes.into_result(&read.settings.parts.log, |_| true)?;
 
     let Settings { mut server, admin_listen, admin_hosts, database, keys, limits, log, token_file: _ } =
         read.settings.parts;
@@ -89,7 +89,8 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
 /// Every mistake in the file as a whole and in the sections that are used.
 pub fn load_database(flags: &Overrides, environment: &Environment) -> Result<DatabaseSettings, ConfigErrors> {
     let read = Reading::of(flags, environment);
-    read.mistakes.into_result(|mistake| concerns(mistake, &["database", "keys", "limits", "log"]))?;
+    read.mistakes
+        .into_result(&read.settings.parts.log, |mistake| concerns(mistake, &["database", "keys", "limits", "log"]))?;
     let Settings { database, keys, limits, log, .. } = read.settings.parts;
     Ok(DatabaseSettings { database, keys, limits, log, warnings: read.warnings })
 }
@@ -101,7 +102,7 @@ pub fn load_database(flags: &Overrides, environment: &Environment) -> Result<Dat
 /// Every mistake in the file as a whole and in `[server]` and `[admin]`.
 pub fn load_listeners(flags: &Overrides, environment: &Environment) -> Result<Listeners, ConfigErrors> {
     let read = Reading::of(flags, environment);
-    read.mistakes.into_result(|mistake| concerns(mistake, &["server", "admin"]))?;
+    read.mistakes.into_result(&read.settings.parts.log, |mistake| concerns(mistake, &["server", "admin"]))?;
     Ok(Listeners { data: read.settings.parts.server.listen, admin: read.settings.parts.admin_listen })
 }
 

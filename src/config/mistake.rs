@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::LogConfig;
 use super::fault::Fault;
 
 /// Where a value was given.
@@ -69,6 +70,8 @@ impl fmt::Display for Mistake {
 pub struct ConfigErrors {
     /// In the order of the file, then those of the environment and of the flags.
     pub mistakes: Vec<Mistake>,
+    /// How the log would have looked, as far as it could be read.
+    pub log: LogConfig,
 }
 
 impl fmt::Display for ConfigErrors {
@@ -100,12 +103,16 @@ impl Mistakes {
     }
 
     /// Nothing when there are none that `matters` to the caller.
-    pub(super) fn into_result(mut self, matters: impl Fn(&Mistake) -> bool) -> Result<(), ConfigErrors> {
+    pub(super) fn into_result(
+        mut self,
+        log: &LogConfig,
+        matters: impl Fn(&Mistake) -> bool,
+    ) -> Result<(), ConfigErrors> {
         self.0.retain(matters);
         if self.0.is_empty() {
             return Ok(());
         }
         self.0.sort_by(|a, b| a.place.cmp(&b.place));
-        Err(ConfigErrors { mistakes: self.0 })
+        Err(ConfigErrors { mistakes: self.0, log: log.clone() })
     }
 }

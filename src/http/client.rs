@@ -3,11 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::edge::Edge;
 use super::waiting::Waiting;
 use super::write_observer::WriteObserver;
+
+/// Longer than all but a few requests take.
+const LONG_REQUEST: Duration = Duration::from_secs(600);
 
 /// A client's connection.
 pub struct ClientConnection {
@@ -66,9 +69,12 @@ impl ClientConnection {
         self.closes_after
     }
 
-    /// Whether the reply that is about to be sent must say `Connection: close`.
-    pub(super) fn is_closing(&self, now: Instant) -> bool {
-        self.is_for_probes || now >= self.closes_after || self.edge.lifecycle.is_draining()
+    /// Whether the reply that is about to be sent must say `Connection: close`. `started`: when its request came.
+    pub(super) fn is_closing(&self, started: Instant) -> bool {
+        // The clock is read only where a long request may have reached the age.
+        let left = self.closes_after.saturating_duration_since(started);
+        let is_too_old = left.is_zero() || (left < LONG_REQUEST && Instant::now() >= self.closes_after);
+        self.is_for_probes || is_too_old || self.edge.lifecycle.is_draining()
     }
 
     /// The client may still be sending a request body that nothing reads.

@@ -26,7 +26,6 @@ use super::head_wait::HeadWaits;
 use super::layers::ReceivedRequest;
 use super::problem::ProblemKind;
 use super::refused::RefusalReason;
-use super::refused_head::refuse_head;
 use super::stream::{ClientStream, Transport};
 use super::worker::EdgeService;
 
@@ -35,6 +34,9 @@ const FIRST_REQUEST: Duration = Duration::from_millis(250);
 
 /// How long a silent connection keeps its buffers. Making new ones costs little for a client that sends less often.
 pub(super) const IDLE_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a connection that has reached its age must have been idle to be closed: its client may just be sending.
+const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// What the connections of a worker share.
 pub(super) struct WorkerShared {
@@ -57,9 +59,17 @@ enum Left<T, S> {
     Ended,
     Idle(Idle<T, S>),
     /// Its next head did not arrive in time.
-    HeadTimeout(ClientStream<T>),
+    HeadTimeout {
+        stream: ClientStream<T>,
+        has_begun: bool,
+    },
     /// It was closed to make room.
-    Evicted(ClientStream<T>),
+    Evicted {
+        stream: ClientStream<T>,
+        has_begun: bool,
+    },
+    /// It speaks HTTP/2.
+    Http2(ClientStream<T>),
     /// It is as old as it may become.
     TooOld(ClientStream<T>),
 }
@@ -82,10 +92,6 @@ pub(super) async fn serve<T, S>(
             Ok(left) => left,
             Err(cause) => {
                 tracing::debug!(%cause, "a client's connection ended");
-                if cause.is_parse_version_h2() {
-                    // hyper closes without a reply; the request gets its trace.
-                    drop(refuse_head(&client, ProblemKind::BadRequest));
-                }
                 return;
             }
         };
@@ -95,8 +101,8 @@ pub(super) async fn serve<T, S>(
                     idle = quiet;
                     continue;
                 }
-                Woken::HeadTimeout => Left::HeadTimeout(quiet.stream),
-                Woken::Evicted => Left::Evicted(quiet.stream),
+                Woken::HeadTimeout => Left::HeadTimeout { stream: quiet.stream, has_begun: false },
+                Woken::Evicted => Left::Evicted { stream: quiet.stream, has_begun: false },
                 Woken::TooOld | Woken::Drain => Left::TooOld(quiet.stream),
             },
             left => left,
@@ -107,11 +113,11 @@ pub(super) async fn serve<T, S>(
 
 /// Ends a connection on which no request is in flight.
 async fn close<T: Transport, S>(left: Left<T, S>, client: &ClientConnection) {
-    let has_begun_a_head = client.signs.has_read() && !client.signs.is_closing();
     match left {
         Left::Ended | Left::Idle(_) => {}
-        Left::HeadTimeout(stream) if has_begun_a_head => stream.refuse_head(ProblemKind::HeaderTimeout).await,
-        Left::HeadTimeout(mut stream) => {
+        Left::Http2(stream) => stream.refuse_head(ProblemKind::BadRequest).await,
+        Left::HeadTimeout { stream, has_begun: true } => stream.refuse_head(ProblemKind::HeaderTimeout).await,
+        Left::HeadTimeout { mut stream, has_begun: false } => {
             if !client.signs.has_spoken() {
                 client.edge.refused.count(RefusalReason::HeadTimeout);
             }
@@ -121,8 +127,8 @@ async fn close<T: Transport, S>(left: Left<T, S>, client: &ClientConnection) {
             let _ = stream.shutdown().await;
         }
         // Its place is taken: nothing is waited for.
-        Left::Evicted(stream) if has_begun_a_head => stream.refuse_head_at_once(ProblemKind::Overloaded).await,
-        Left::Evicted(stream) => drop(stream),
+        Left::Evicted { stream, has_begun: true } => stream.refuse_head_at_once(ProblemKind::Overloaded).await,
+        Left::Evicted { stream, has_begun: false } => drop(stream),
     }
 }
 
@@ -173,8 +179,12 @@ where
             client.waiting.wake_on_eviction(cx.waker());
         }
         loop {
-            if let Poll::Ready(end) = wait.poll(shared, &mut connection, cx) {
-                return Poll::Ready(end.map(|()| None));
+            match wait.poll(shared, &mut connection, cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(None)),
+                // hyper would close without a reply.
+                Poll::Ready(Err(cause)) if cause.is_parse_version_h2() => return Poll::Ready(Ok(Some(Reason::Http2))),
+                Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
+                Poll::Pending => {}
             }
             if is_told || !shared.drain.has_begun() {
                 return wait.poll_reason(shared, client, is_told, cx).map(|reason| Ok(Some(reason)));
@@ -198,14 +208,16 @@ where
     let Some(reason) = reason else { return Ok(Left::Ended) };
     let Some(Parts { io, read_buf, service, .. }) = connection.into_parts() else { return Ok(Left::Ended) };
     let mut stream = io.into_inner();
+    // The beginning of a head that came with the last request is still in hyper's buffer.
+    let has_begun = (client.signs.has_read() || !read_buf.is_empty()) && !client.signs.is_closing();
     Ok(match reason {
         Reason::Quiet(since) => {
             stream.unread(&read_buf);
             Left::Idle(Idle { stream, service, since })
         }
-        Reason::HeadTimeout => Left::HeadTimeout(stream),
-        Reason::Evicted => Left::Evicted(stream),
-        Reason::TooOld => Left::TooOld(stream),
+        Reason::HeadTimeout => Left::HeadTimeout { stream, has_begun },
+        Reason::Evicted => Left::Evicted { stream, has_begun },
+        Reason::Http2 => Left::Http2(stream),
     })
 }
 
@@ -215,7 +227,7 @@ enum Reason {
     Quiet(Instant),
     HeadTimeout,
     Evicted,
-    TooOld,
+    Http2,
 }
 
 /// The wait for a head, and the one timer that bounds it.
@@ -271,14 +283,10 @@ impl HeadWait {
             client.waiting.begin(since.into_std());
         }
         let head_timeout = header_timeout(client);
-        let closes_after = Instant::from_std(client.closes_after());
         loop {
             let now = Instant::now();
             if now >= since + head_timeout {
                 return Poll::Ready(Reason::HeadTimeout);
-            }
-            if is_quiet && now >= closes_after {
-                return Poll::Ready(Reason::TooOld);
             }
             let idle_from = since + IDLE_AFTER;
             if is_quiet && now >= idle_from {
@@ -286,7 +294,7 @@ impl HeadWait {
                 return Poll::Ready(Reason::Quiet(since));
             }
             let late = since + head_timeout;
-            let due = if is_quiet { idle_from.min(late).min(closes_after) } else { late };
+            let due = if is_quiet { idle_from.min(late) } else { late };
             ready!(self.alarm.poll(due, now, cx));
         }
     }
@@ -343,7 +351,8 @@ async fn wait_idle<T: Transport>(
 ) -> Woken {
     let mut bell = pin!(shared.drain.bell());
     let late = since + header_timeout(client);
-    let closes_after = Instant::from_std(client.closes_after());
+    // The replies of a busy connection say that it closes. One that has been idle for a while is just closed.
+    let closes_after = Instant::from_std(client.closes_after()).max(since + CLOSE_IDLE_AFTER);
     let mut alarm = pin!(sleep_until(late.min(closes_after)));
     let woken = poll_fn(|cx| {
         let rings = bell.as_mut().poll(cx).is_ready();

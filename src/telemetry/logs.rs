@@ -21,9 +21,15 @@ const QUEUED_LINES: usize = 16_384;
 pub struct Guard {
     _writer: WorkerGuard,
     dropped: DroppedLines,
+    is_json: bool,
 }
 
 impl Guard {
+    /// Whether lines are JSON.
+    pub fn is_json(&self) -> bool {
+        self.is_json
+    }
+
     /// The count of lines that were dropped.
     pub fn dropped_lines(&self) -> DroppedLines {
         self.dropped.clone()
@@ -95,7 +101,15 @@ pub fn init(config: &LogConfig) -> Result<Guard, LogsError> {
     let dropped = DroppedLines(writer.error_counter());
     let subscriber = subscriber(config, is_terminal, writer)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogsError::AlreadyStarted)?;
-    Ok(Guard { _writer: guard, dropped })
+    Ok(Guard { _writer: guard, dropped, is_json: is_json(config, is_terminal) })
+}
+
+fn is_json(config: &LogConfig, is_terminal: bool) -> bool {
+    match config.format {
+        LogFormat::Auto => !is_terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    }
 }
 
 /// What formats and filters lines, into any writer.
@@ -111,12 +125,7 @@ where
         .parse(&config.filter)
         .map_err(|source| LogsError::Filter { text: config.filter.clone(), source })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let is_json = match config.format {
-        LogFormat::Auto => !is_terminal,
-        LogFormat::Text => false,
-        LogFormat::Json => true,
-    };
-    Ok(if is_json {
+    Ok(if is_json(config, is_terminal) {
         Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
     } else {
         Box::new(lines.with_ansi(is_terminal).finish())
