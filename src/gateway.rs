@@ -26,7 +26,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
@@ -121,16 +120,14 @@ impl Gateway {
     }
 
     /// Answers a request, whatever comes.
-    async fn answer(self: Arc<Self>, peer: Arc<Peer>, request: EdgeRequest) -> Response<ReplyBody> {
+    async fn answer(self: Arc<Self>, peer: Arc<Peer>, request: EdgeRequest) -> Result<Response<ReplyBody>, Infallible> {
         let EdgeRequest { request, record, is_probe, .. } = request;
         if is_probe && let Some(probe) = self.shared.parts.readiness.probe(&request) {
-            return probe;
+            return Ok(probe);
         }
         let mut request = request.map(Some);
-        match self.serve(&peer, &record, &mut request).await {
-            Ok(reply) => reply,
-            Err(problem) => record.refuse(problem, request.into_body()),
-        }
+        let served = self.serve(&peer, &record, &mut request).await;
+        Ok(served.unwrap_or_else(|problem| record.refuse(problem, request.into_body())))
     }
 
     /// The request path. The body is taken when the request is forwarded; what is refused before leaves it unread.
@@ -274,7 +271,6 @@ impl tower::Service<EdgeRequest> for Connection {
     }
 
     fn call(&mut self, request: EdgeRequest) -> Self::Future {
-        let answer = Arc::clone(&self.gateway).answer(Arc::clone(&self.peer), request);
-        Box::pin(answer.map(Ok))
+        Box::pin(Arc::clone(&self.gateway).answer(Arc::clone(&self.peer), request))
     }
 }

@@ -45,7 +45,6 @@ pub use accept::{Drained, Server};
 pub use bind::{BindError, Bound, bind};
 pub use client::ClientConnection;
 pub use edge::{Edge, EdgeLimits, Listener};
-pub use in_flight::InFlight;
 pub use keyed_limit::{KeyedLimit, KeyedPermit};
 pub use layers::{
     AccessLogLayer, EdgeRequest, InFlightLayer, IsProbe, LoggedBody, PanicLayer, ProbeLayer, RequestIdLayer,

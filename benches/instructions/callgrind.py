@@ -51,7 +51,9 @@ class Counted:
                               capture_output=True, text=True)
         threads = re.findall(r"Thread (\d+): status .*?\(lwpid (\d+)\)", said.stdout + said.stderr)
         tasks = Path(f"/proc/{self.process.pid}/task")
-        names = {int(number): (tasks / task / "comm").read_text() for number, task in threads}
+        # Threads of the start have ended, and are listed all the same.
+        alive = [(number, tasks / task / "comm") for number, task in threads if (tasks / task).exists()]
+        names = {int(number): comm.read_text() for number, comm in alive}
         # The kernel keeps 15 characters. The first thread is called after callgrind.
         return {number: name.strip().removeprefix("keytoll-").rstrip("-") for number, name in names.items()} | {1: "main"}
 

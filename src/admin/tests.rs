@@ -15,8 +15,8 @@ use tower::ServiceBuilder;
 use super::*;
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::http::{
-    AccessLogLayer, ClientConnection, Edge, EdgeLimits, InFlight, InFlightLayer, Listener, ProbeLayer, RequestIdLayer,
-    Server, Workers, bind,
+    AccessLogLayer, ClientConnection, Edge, EdgeLimits, InFlightLayer, Listener, ProbeLayer, RequestIdLayer, Server,
+    Workers, bind,
 };
 use crate::store::Role;
 use crate::telemetry::metrics::MetricNames;
@@ -109,7 +109,7 @@ async fn serve(
         .layer(RequestIdLayer)
         .layer(AccessLogLayer)
         .layer(ProbeLayer::new(is_probe))
-        .layer(InFlightLayer::new(InFlight::new(limits.requests)));
+        .layer(InFlightLayer);
     // The worker logs where the test does.
     let log = tracing::dispatcher::get_default(Clone::clone);
     let hook = move |_| {

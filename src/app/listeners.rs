@@ -15,18 +15,14 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::gateway::{self, Gateway, Shared};
 use crate::http::{
-    AccessLogLayer, ClientConnection, Edge, EdgeBody, EdgeLimits, EdgeRequest, EdgeService, InFlight, InFlightLayer,
-    IsProbe, Lifecycle, Listener, PanicLayer, ProbeLayer, RequestIdLayer, StartError, WorkerIndex, Workers,
+    AccessLogLayer, ClientConnection, Edge, EdgeBody, EdgeLimits, EdgeRequest, EdgeService, InFlightLayer, IsProbe,
+    Lifecycle, Listener, PanicLayer, ProbeLayer, RequestIdLayer, StartError, WorkerIndex, Workers,
 };
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 /// The layers of a listener around what answers its requests, in the order in which a request passes them.
-fn layered<S, B>(
-    in_flight: &Arc<InFlight>,
-    is_probe: IsProbe,
-    service: S,
-) -> impl EdgeService<Body: EdgeBody> + use<S, B>
+fn layered<S, B>(is_probe: IsProbe, service: S) -> impl EdgeService<Body: EdgeBody> + use<S, B>
 where
     S: Service<EdgeRequest, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + Unpin + 'static,
     B: EdgeBody + From<Bytes> + Unpin,
@@ -41,7 +37,7 @@ where
         // Before the limits, which do not apply to probes.
         .layer(ProbeLayer::new(is_probe))
         // Last, so that a permit is held by nothing but requests that are served.
-        .layer(InFlightLayer::new(Arc::clone(in_flight)))
+        .layer(InFlightLayer)
         .service(service)
 }
 
@@ -55,18 +51,14 @@ pub(super) async fn start_data(
 ) -> Result<Workers, StartError> {
     let limits = EdgeLimits::data(&config.limits);
     let edge = edge(Listener::Data, limits, config, metrics, lifecycle);
-    let in_flight = InFlight::new(limits.requests);
     let (store, shared, apis, limits) = (store.clone(), Arc::clone(shared), config.apis.clone(), config.limits.clone());
     let hook = move |_: WorkerIndex| {
         let (store, shared, apis, limits) = (store.clone(), Arc::clone(&shared), apis.clone(), limits.clone());
-        let in_flight = Arc::clone(&in_flight);
         async move {
             let (ledger, replies) = store.ledger();
             tokio::spawn(replies);
             let gateway = Arc::new(Gateway::new(shared, Billing::new(ledger, &limits), &apis));
-            move |client: &Arc<ClientConnection>| {
-                layered(&in_flight, gateway::is_probe::<Incoming>, gateway.service(client))
-            }
+            move |client: &Arc<ClientConnection>| layered(gateway::is_probe::<Incoming>, gateway.service(client))
         }
     };
     Workers::start("worker", config.server.workers, &edge, hook).await
@@ -91,10 +83,9 @@ pub(super) async fn start_admin(
         host_check: HostCheck::new(config.admin.listen.ip(), &config.admin.hosts),
     };
     let service = AdminService::new(store.clone(), Arc::clone(metrics), Arc::clone(lifecycle), settings);
-    let in_flight = InFlight::new(limits.requests);
     let hook = move |_: WorkerIndex| {
-        let (service, in_flight) = (service.clone(), Arc::clone(&in_flight));
-        async move { move |_: &Arc<ClientConnection>| layered(&in_flight, admin::is_probe::<Incoming>, service.clone()) }
+        let service = service.clone();
+        async move { move |_: &Arc<ClientConnection>| layered(admin::is_probe::<Incoming>, service.clone()) }
     };
     Workers::start("admin", 1, &edge, hook).await
 }

@@ -15,11 +15,14 @@ use super::headers::{CredentialHeaders, clean_request_trailers};
 use crate::config::Limits;
 use crate::http::{Problem, Record, body_too_large};
 
-/// The body of a request.
-pub struct RequestBody {
+/// The body of a request. Most requests have none, and are moved often: so what a body needs is boxed.
+pub struct RequestBody(Option<Box<Stream>>);
+
+/// A body that is on its way.
+struct Stream {
     incoming: Incoming,
-    /// For its trailers; `None` for a body that is empty and has none.
-    credentials: Option<Arc<CredentialHeaders>>,
+    /// Removed from its trailers.
+    credentials: Arc<CredentialHeaders>,
     limit_bytes: u64,
     received_bytes: u64,
     deadline: Deadline,
@@ -29,8 +32,7 @@ pub struct RequestBody {
     /// Since when the client is waited for; `None` while it is not.
     waits_since: Option<Instant>,
     has_ended: bool,
-    /// `None` when the body is empty.
-    record: Option<Record>,
+    record: Record,
 }
 
 /// How long a client may take for its whole body. Only the time in which it is waited for counts, and each byte that
@@ -84,10 +86,12 @@ impl RequestBody {
         limits: &Limits,
         record: &Record,
     ) -> RequestBody {
-        let record = (!incoming.is_end_stream()).then(|| record.clone());
-        RequestBody {
-            credentials: (!incoming.is_end_stream()).then(|| Arc::clone(credentials)),
+        if incoming.is_end_stream() {
+            return RequestBody(None);
+        }
+        RequestBody(Some(Box::new(Stream {
             incoming,
+            credentials: Arc::clone(credentials),
             limit_bytes: limits.request_body_bytes,
             received_bytes: 0,
             deadline: Deadline {
@@ -99,59 +103,13 @@ impl RequestBody {
             timer: None,
             waits_since: None,
             has_ended: false,
-            record,
-        }
-    }
-
-    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        if let Some(since) = self.waits_since.take() {
-            self.deadline.waited += since.elapsed();
-        }
-        if let Some(trailers) = frame.trailers_mut() {
-            match &self.credentials {
-                Some(credentials) => clean_request_trailers(trailers, credentials),
-                None => trailers.clear(),
-            }
-        }
-        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        self.received_bytes += bytes;
-        if let Some(record) = &self.record {
-            record.received(bytes);
-        }
-        if self.received_bytes > self.limit_bytes {
-            return Err(BodyError::TooLarge { limit_bytes: self.limit_bytes });
-        }
-        Ok(frame)
-    }
-
-    /// Ready when the client has been waited for too long.
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        let since = *self.waits_since.get_or_insert_with(Instant::now);
-        loop {
-            // After the head of the reply only silence counts.
-            let has_reply = self.record.as_ref().is_some_and(Record::has_reply);
-            let left = if has_reply { self.idle } else { self.deadline.left(self.received_bytes).unwrap_or_default() };
-            let due = since + left.min(self.idle);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if left >= self.idle {
-                return Poll::Ready(BodyError::Idle);
-            }
-            if !self.record.as_ref().is_some_and(Record::has_reply) {
-                return Poll::Ready(BodyError::TooSlow);
-            }
-        }
+            record: record.clone(),
+        })))
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl Stream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.check(frame))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Broken(error)))),
@@ -163,23 +121,70 @@ impl Body for RequestBody {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+    fn check(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(since) = self.waits_since.take() {
+            self.deadline.waited += since.elapsed();
+        }
+        if let Some(trailers) = frame.trailers_mut() {
+            clean_request_trailers(trailers, &self.credentials);
+        }
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.received_bytes += bytes;
+        self.record.received(bytes);
+        if self.received_bytes > self.limit_bytes {
+            return Err(BodyError::TooLarge { limit_bytes: self.limit_bytes });
+        }
+        Ok(frame)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+    /// Ready when the client has been waited for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        loop {
+            // After the head of the reply only silence counts.
+            let has_reply = self.record.has_reply();
+            let left = if has_reply { self.idle } else { self.deadline.left(self.received_bytes).unwrap_or_default() };
+            let due = since + left.min(self.idle);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if left >= self.idle {
+                return Poll::Ready(BodyError::Idle);
+            }
+            if !self.record.has_reply() {
+                return Poll::Ready(BodyError::TooSlow);
+            }
+        }
     }
 }
 
-impl Drop for RequestBody {
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Some(stream) => stream.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|stream| stream.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |stream| stream.incoming.size_hint())
+    }
+}
+
+impl Drop for Stream {
     /// The client of a body that is not read to its end may still be sending it.
     fn drop(&mut self) {
-        if let Some(record) = &self.record
-            && !self.has_ended
-            && !self.incoming.is_end_stream()
-        {
-            record.client().leave_body_unread();
+        if !self.has_ended && !self.incoming.is_end_stream() {
+            self.record.client().leave_body_unread();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::in_flight::InFlight;
 use super::keyed_limit::{AddressGroup, KeyedLimit};
 use super::lifecycle::Lifecycle;
 use super::refused::RefusedConnections;
@@ -112,6 +113,7 @@ pub struct Edge {
     pub(super) gateway_metrics: Arc<GatewayMetrics>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) refused: RefusedConnections,
+    pub(super) in_flight: InFlight,
     trusted_proxies: Box<[IpNet]>,
     pub(super) connections_of_address: Option<Arc<KeyedLimit<AddressGroup>>>,
     pub(super) requests_of_address: Option<Arc<KeyedLimit<AddressGroup>>>,
@@ -130,6 +132,7 @@ impl Edge {
         Arc::new(Edge {
             listener,
             refused: RefusedConnections::new(Arc::clone(&metrics)),
+            in_flight: InFlight::new(limits.requests),
             limits,
             metrics,
             gateway_metrics,

@@ -1,39 +1,33 @@
-//! The limit on requests in flight. A permit lives until the body of the reply has ended, also where the exchange goes
+//! The limit on requests in flight. A request counts until the body of its reply has ended, also where its exchange goes
 //! on without its client: the permit of tower's own limit ends with the future of the reply's head.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts requests in flight, of all workers together.
 #[derive(Debug)]
-pub struct InFlight {
+pub(super) struct InFlight {
     limit: usize,
     count: AtomicUsize,
 }
 
 impl InFlight {
     /// At most `limit` at once.
-    pub fn new(limit: usize) -> Arc<InFlight> {
-        Arc::new(InFlight { limit, count: AtomicUsize::new(0) })
+    pub(super) fn new(limit: usize) -> InFlight {
+        InFlight { limit, count: AtomicUsize::new(0) }
     }
 
-    /// One more; `None` when the limit is reached.
-    pub(super) fn acquire(self: &Arc<Self>) -> Option<Permit> {
-        if self.count.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            return None;
+    /// One more, until [`InFlight::release`]. False when the limit is reached.
+    pub(super) fn acquire(&self) -> bool {
+        let is_within = self.count.fetch_add(1, Ordering::Relaxed) < self.limit;
+        if !is_within {
+            self.release();
         }
-        Some(Permit(Arc::clone(self)))
+        is_within
     }
-}
 
-/// One request in flight, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Permit(Arc<InFlight>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    /// One less.
+    pub(super) fn release(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -42,11 +36,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_permit_is_given_back_when_it_is_dropped() {
+    fn what_is_released_can_be_acquired_again() {
         let in_flight = InFlight::new(2);
-        let permits = [in_flight.acquire().unwrap(), in_flight.acquire().unwrap()];
-        assert!(in_flight.acquire().is_none() && in_flight.acquire().is_none());
-        drop(permits);
-        assert!(in_flight.acquire().is_some());
+        assert!(in_flight.acquire() && in_flight.acquire());
+        assert!(!in_flight.acquire() && !in_flight.acquire());
+        in_flight.release();
+        assert!(in_flight.acquire() && !in_flight.acquire());
     }
 }

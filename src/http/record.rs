@@ -5,7 +5,7 @@
 //! on the request (the reply's body, a detached exchange, a tunnel), and the last one to drop it ends the request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,7 +16,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::client::ClientConnection;
-use super::in_flight::Permit;
 use super::keyed_limit::{AddressGroup, KeyedPermit};
 use super::problem::{Problem, ProblemKind};
 use super::request_id::RequestId;
@@ -42,7 +41,7 @@ struct Inner {
     /// Whether the head of the final reply is known, from the upstream or from Keytoll.
     has_reply: AtomicBool,
     has_unread: AtomicBool,
-    in_flight: OnceLock<Permit>,
+    is_in_flight: AtomicBool,
     notes: Mutex<Notes>,
 }
 
@@ -84,7 +83,7 @@ impl Record {
                 reply_bytes: AtomicU64::new(0),
                 has_reply: AtomicBool::new(false),
                 has_unread: AtomicBool::new(false),
-                in_flight: OnceLock::new(),
+                is_in_flight: AtomicBool::new(false),
                 notes: Mutex::default(),
             }),
         }
@@ -208,10 +207,11 @@ impl Record {
         if self.inner.has_unread.load(Ordering::Relaxed) { self.notes().unread.take() } else { None }
     }
 
-    /// Keeps the permit until the request has ended.
-    pub(super) fn keep_in_flight(&self, permit: Permit) {
-        // A request passes the limit once.
-        let _ = self.inner.in_flight.set(permit);
+    /// Counts the request as in flight until it has ended. False when the limit is reached.
+    pub(super) fn count_in_flight(&self) -> bool {
+        let is_within = self.inner.client.edge.in_flight.acquire();
+        self.inner.is_in_flight.store(is_within, Ordering::Relaxed);
+        is_within
     }
 
     /// Keeps the permit of the client's address until the request has ended.
@@ -238,6 +238,9 @@ impl Drop for Inner {
         let duration = self.started.elapsed();
         let edge = &self.client.edge;
         edge.metrics.requests_open.dec();
+        if *self.is_in_flight.get_mut() {
+            edge.in_flight.release();
+        }
         if let (Some((index, _)), Some(status)) = (&notes.api, notes.status)
             && let Some(api) = edge.gateway_metrics.api(*index)
         {

@@ -164,7 +164,6 @@ impl<T: Transport> ClientStream<T> {
 }
 
 impl<T: Transport> AsyncRead for ClientStream<T> {
-    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         if !self.ahead.is_empty() {
             self.read_ahead(buf);
@@ -180,7 +179,6 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
 }
 
 impl<T: Transport> AsyncWrite for ClientStream<T> {
-    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         if self.replacement.is_some() || self.heads.has_refused_head() {
             return self.poll_write_replacement(cx, buf);

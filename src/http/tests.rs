@@ -150,9 +150,9 @@ async fn running_on(bound: Bound, count: usize, limits: EdgeLimits) -> Running {
     let (own, gateway) = (Arc::clone(&metrics.data), Arc::clone(&metrics.gateway));
     let edge = Edge::new(Listener::Data, limits, &[], own, gateway, Arc::default());
     let gate = Gate { open: Arc::new(Semaphore::new(0)), came: Arc::new(Semaphore::new(0)) };
-    let (shared, in_flight) = (gate.clone(), InFlight::new(limits.requests));
+    let shared = gate.clone();
     let hook = move |_| {
-        let (gate, in_flight) = (shared.clone(), Arc::clone(&in_flight));
+        let gate = shared.clone();
         async move {
             move |_: &Arc<ClientConnection>| {
                 ServiceBuilder::new()
@@ -160,7 +160,7 @@ async fn running_on(bound: Bound, count: usize, limits: EdgeLimits) -> Running {
                     .layer(AccessLogLayer)
                     .layer(PanicLayer)
                     .layer(ProbeLayer::new(|request| request.uri().path() == "/probe"))
-                    .layer(InFlightLayer::new(Arc::clone(&in_flight)))
+                    .layer(InFlightLayer)
                     .service(Answers { gate: gate.clone() })
             }
         }

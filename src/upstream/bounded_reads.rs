@@ -15,7 +15,6 @@ const READ_BYTES: usize = 16 * 1024;
 pub(super) struct BoundedReads(pub(super) TcpStream);
 
 impl AsyncRead for BoundedReads {
-    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         if buf.remaining() <= READ_BYTES {
             return Pin::new(&mut self.0).poll_read(cx, buf);
@@ -30,7 +29,6 @@ impl AsyncRead for BoundedReads {
 }
 
 impl AsyncWrite for BoundedReads {
-    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }

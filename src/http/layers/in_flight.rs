@@ -1,7 +1,6 @@
 //! Sheds requests beyond the limits: of the connection, of requests in flight, and of one client address.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,30 +10,20 @@ use tower::{Layer, Service};
 
 use super::EdgeRequest;
 use crate::http::client::ClientConnection;
-use crate::http::in_flight::InFlight;
 use crate::http::keyed_limit::{AddressGroup, KeyedPermit, forwarded_client};
 use crate::http::problem::{Problem, ProblemKind};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// See the module.
-#[derive(Clone, Debug)]
-pub struct InFlightLayer {
-    in_flight: Arc<InFlight>,
-}
-
-impl InFlightLayer {
-    /// With the limit that all workers share.
-    pub fn new(in_flight: Arc<InFlight>) -> InFlightLayer {
-        InFlightLayer { in_flight }
-    }
-}
+#[derive(Clone, Copy, Debug)]
+pub struct InFlightLayer;
 
 impl<S> Layer<S> for InFlightLayer {
     type Service = LimitInFlight<S>;
 
     fn layer(&self, inner: S) -> LimitInFlight<S> {
-        LimitInFlight { inner, in_flight: Arc::clone(&self.in_flight) }
+        LimitInFlight { inner }
     }
 }
 
@@ -42,28 +31,25 @@ impl<S> Layer<S> for InFlightLayer {
 #[derive(Clone, Debug)]
 pub struct LimitInFlight<S> {
     inner: S,
-    in_flight: Arc<InFlight>,
 }
 
-impl<S> LimitInFlight<S> {
-    /// Takes the permits of a request.
-    fn admit(&self, request: &EdgeRequest) -> Result<(), Problem> {
-        if request.is_probe {
-            return Ok(());
-        }
-        if request.is_for_probes {
-            let detail = "The gateway has as many connections as it accepts; try again shortly.";
-            return Err(ProblemKind::Overloaded.with_detail(detail));
-        }
-        let of_address = permit_of_address(request.record.client(), request.request.headers())?;
-        let too_many = "The gateway has as many requests in flight as it accepts; try again shortly.";
-        let permit = self.in_flight.acquire().ok_or_else(|| ProblemKind::Overloaded.with_detail(too_many))?;
-        request.record.keep_in_flight(permit);
-        if let Some(permit) = of_address {
-            request.record.keep_of_address(permit);
-        }
-        Ok(())
+/// Counts a request against the limits.
+fn admit(request: &EdgeRequest) -> Result<(), Problem> {
+    if request.is_probe {
+        return Ok(());
     }
+    if request.is_for_probes {
+        let detail = "The gateway has as many connections as it accepts; try again shortly.";
+        return Err(ProblemKind::Overloaded.with_detail(detail));
+    }
+    if let Some(permit) = permit_of_address(request.record.client(), request.request.headers())? {
+        request.record.keep_of_address(permit);
+    }
+    if !request.record.count_in_flight() {
+        let detail = "The gateway has as many requests in flight as it accepts; try again shortly.";
+        return Err(ProblemKind::Overloaded.with_detail(detail));
+    }
+    Ok(())
 }
 
 /// `None` where addresses have no limit, or this one is exempt.
@@ -97,7 +83,7 @@ where
     }
 
     fn call(&mut self, request: EdgeRequest) -> Self::Future {
-        match self.admit(&request) {
+        match admit(&request) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(problem) => {
                 let EdgeRequest { request, record, .. } = request;
