@@ -4,7 +4,6 @@
 //! and is closed when none is configured; `/healthz`, `/readyz` and `/metrics` require none. A change is in force when
 //! its reply arrives. A key is in the reply that created it and in no other. Only `app` may call this module.
 
-mod accept;
 mod answer;
 mod charges;
 mod entries;
@@ -13,6 +12,7 @@ mod host;
 mod idempotency;
 mod json;
 mod keys;
+mod metrics_format;
 mod params;
 mod path;
 mod probes;
@@ -103,7 +103,7 @@ impl tower::Service<EdgeRequest> for AdminService {
     }
 }
 
-/// Whether a request is a probe or a scrape, which no limit applies to.
+/// Whether a request is a probe or a scrape, which the limits on requests in flight do not apply to.
 pub fn is_probe<T>(request: &Request<T>) -> bool {
     matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics")
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use error::AppError;
 use startup::StoreThread;
@@ -34,9 +34,6 @@ use crate::telemetry::metrics::{MetricNames, Metrics};
 
 /// The end of the time for a drain: for the last settlements and for closing the books.
 const CLOSING: Duration = Duration::from_secs(1);
-
-/// How long after the deadline connections that were cut off may take to end.
-const CUT: Duration = Duration::from_millis(100);
 
 /// How often the sizes of the caches are measured.
 const MEASURE: Duration = Duration::from_secs(5);
@@ -78,11 +75,11 @@ pub fn serve(flags: Overrides, environment: Environment) -> Result<(), AppError>
         let running = match started {
             Ok(Ok(running)) => running,
             Ok(Err(error)) => {
-                store_thread.abandoned_until(&mut signals).await;
+                store_thread.close_or_signal(&mut signals).await;
                 return Err(error);
             }
             Err(name) => {
-                store_thread.abandoned_for(name, &mut signals).await;
+                store_thread.close_after_signal(name, &mut signals).await;
                 return Ok(());
             }
         };
@@ -122,7 +119,7 @@ pub async fn start(config: Config, dropped_lines: Option<DroppedLines>) -> Resul
     let mut store_thread = StoreThread::default();
     let started = assemble(config, dropped_lines, &mut store_thread).await;
     if started.is_err() {
-        store_thread.abandoned().await;
+        store_thread.close().await;
     }
     started
 }
@@ -280,13 +277,16 @@ impl Running {
             self;
         lifecycle.begin_drain();
         let is_unsafe = store.fatal().borrow().is_some();
-        let deadline = Instant::now() + if is_unsafe { Duration::ZERO } else { drain_timeout };
-        let cut_at = deadline - CLOSING.min(drain_timeout / 5).min(deadline - Instant::now());
+        let drain_timeout = if is_unsafe { Duration::ZERO } else { drain_timeout };
+        let now = Instant::now();
+        let deadline = now + drain_timeout;
+        let closing = CLOSING.min(drain_timeout / 5);
+        let cut_at = deadline - closing;
         let in_order = async {
             if !is_unsafe {
-                sleep_until(cut_at.min(Instant::now() + drain_delay)).await;
+                sleep_until(cut_at.min(now + drain_delay)).await;
             }
-            drain(server, cut_at, &lifecycle).await;
+            drain(server, cut_at).await;
             // Requests whose clients have left are settled by tasks of their own.
             if timeout_at(cut_at, store.settled()).await.is_err() {
                 tracing::warn!(
@@ -295,7 +295,7 @@ impl Running {
                 );
             }
             // Probes and metrics are served until here.
-            drain(admin_server, deadline, &lifecycle).await;
+            drain(admin_server, cut_at + closing / 2).await;
         };
         tokio::select! {
             () = in_order => {}
@@ -304,7 +304,7 @@ impl Running {
         lifecycle.begin_cut();
         workers.stop().await;
         admin_workers.stop().await;
-        if timeout(CLOSING, store.settled()).await.is_err() {
+        if timeout_at(deadline.max(Instant::now() + CLOSING / 2), store.settled()).await.is_err() {
             tracing::error!(
                 charges = store.open_charges(),
                 "not everything could be settled; the next start releases the rest"
@@ -317,20 +317,10 @@ impl Running {
 }
 
 /// Drains a listener; what is left at the deadline is cut off.
-async fn drain(server: Server, deadline: Instant, lifecycle: &Lifecycle) {
-    let cut = async {
-        sleep_until(deadline).await;
-        lifecycle.begin_cut();
-        std::future::pending::<()>().await;
-    };
-    let limit = deadline.saturating_duration_since(Instant::now()) + CUT;
-    tokio::select! {
-        drained = server.drain(limit) => {
-            if drained.cut > 0 {
-                tracing::warn!(connections = drained.cut, "cut off at the deadline; their holds are released");
-            }
-        }
-        () = cut => {}
+async fn drain(server: Server, deadline: Instant) {
+    let drained = server.drain(deadline.saturating_duration_since(Instant::now())).await;
+    if drained.cut > 0 {
+        tracing::warn!(connections = drained.cut, "connections were cut off at the deadline; their holds are released");
     }
 }
 

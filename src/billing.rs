@@ -115,7 +115,7 @@ pub struct Hold {
     balance: Cents,
     generation: Generation,
     settle_timeout: Duration,
-    /// From when on it pays for no forward: this process may have been suspended, and another one may have released it.
+    /// No request is forwarded with this hold after this time: if this process was suspended, another one may have released it.
     forward_until: Instant,
 }
 

@@ -1,8 +1,8 @@
 //! Opens files by path without blocking on, or writing to, something that is not the intended file.
 //!
-//! A path can lead to a FIFO, whose opening blocks until somebody opens its other end, or to a link that another user put
-//! there. [`open_regular`] refuses everything but a regular file and never blocks. [`create_new`] never opens what is
-//! there already, never follows a link, and sets the access rights whatever the umask is.
+//! A path can name a FIFO, which blocks an open until another process opens its other end, or a symbolic link that another
+//! user created. [`open_regular`] accepts only a regular file and never blocks. [`create_new`] never opens an existing file,
+//! never follows a link, and sets the permissions regardless of the umask.
 //!
 //! Usable by every part; uses none.
 
@@ -145,7 +145,7 @@ fn refuse_other_than_regular(found: &Metadata) -> Result<(), FileError> {
 }
 
 fn bits(flags: OFlags) -> i32 {
-    i32::try_from(flags.bits()).unwrap_or_default()
+    i32::try_from(flags.bits()).expect("the flags of open(2) fit its argument")
 }
 
 /// Who may use a file: the permission bits, and the owner and group where they are to be those of another file.
@@ -175,7 +175,8 @@ impl Access {
         is_owned && found.mode() & 0o777 == self.mode
     }
 
-    /// Sets them. Where the group may not be given, it gets no rights: they would be another group's.
+    /// Sets owner, group and mode. If the group cannot be changed, the group bits are cleared, because they would apply to a
+    /// different group.
     fn apply(self, file: &File) -> io::Result<()> {
         let mut mode = self.mode;
         if let Some((uid, gid)) = self.owner {
@@ -196,15 +197,15 @@ impl Access {
 /// refuses.
 pub fn create_new(path: &Path, access: Access) -> io::Result<File> {
     let mut options = File::options();
-    // Nobody but the owner until the group is the right one.
+    // Only the owner has access until the group is set.
     options.read(true).write(true).create_new(true).mode(access.mode & 0o700).custom_flags(bits(OFlags::NOFOLLOW));
     let file = options.open(path)?;
     access.apply(&file)?;
     Ok(file)
 }
 
-/// Gives an existing regular file this access, if it has another. Not for a file that this process holds POSIX locks on: it
-/// may be opened and closed, which drops them.
+/// Sets the access of an existing regular file if it differs. Must not be called for a file that this process holds POSIX
+/// locks on: the file may be opened and closed, which releases them.
 ///
 /// # Errors
 /// The path leads to anything else, or the operating system refuses. A path that leads to nothing is no error.

@@ -4,21 +4,22 @@
 //! It owns the listening sockets, the worker threads (each a single-threaded runtime) and every open connection. It
 //! guarantees that connections, header sections, waits and requests in flight are bounded, that a panic ends one request,
 //! that every request leaves a line in the access log and a count in the metrics, and that a drain lets requests in
-//! flight finish. It is generic over the service and the transport: it knows nothing of routes, keys or money. `app`
-//! wires it; `gateway` and `admin` are what it serves.
+//! flight finish. It is generic over the service and the transport: it takes no decision about routes, keys or money, and
+//! only records what the service reports about them ([`Record`]). `app` wires it; it serves `gateway` and `admin`.
 //!
 //! ```text
 //! bind -> Bound -> Workers::serve -> Server::drain -> Workers::stop          a listener's life
 //! accept -> connection (hyper on a ClientStream) -> layers -> service        a request's way
 //! ```
 //!
-//! Three modules rely on how hyper behaves inside: [`head_wait`], [`refused_head`] and [`write_observer`]. Each is one
-//! type, with tests that drive hyper itself.
+//! Three modules rely on undocumented behaviour of hyper: [`head_wait`], [`refused_head`] and [`write_observer`].
+//! `tests/contract.rs` drives hyper itself and fails when that behaviour changes.
 
 mod accept;
 mod bind;
 mod client;
 mod connection;
+mod connection_limit;
 mod drain;
 mod edge;
 mod head_wait;
@@ -27,7 +28,6 @@ mod keyed_limit;
 mod layers;
 mod lifecycle;
 mod open_files;
-mod population;
 mod problem;
 mod record;
 mod refused;

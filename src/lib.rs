@@ -58,7 +58,6 @@ pub mod files;
 pub mod gateway;
 pub mod http;
 pub mod model;
-
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

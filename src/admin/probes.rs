@@ -9,7 +9,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, VARY};
 use serde::Serialize;
 
 use super::AdminState;
-use super::accept::preferred_format;
+use super::metrics_format::preferred_format;
 use crate::store::{BooksState, Unavailable};
 
 #[derive(Serialize)]

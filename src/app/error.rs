@@ -30,7 +30,7 @@ pub enum AppError {
     Fatal(Fatal),
     /// The demo could not set its scene.
     Demo(DemoError),
-    /// Any of these, which the log has told already.
+    /// Any of these, already written to the log.
     Logged(Box<AppError>),
 }
 

@@ -41,8 +41,8 @@ impl Need {
     }
 }
 
-/// Raises the limit on open files as far as the settings can make use of it. Says so when even the requests of connected
-/// clients could exceed it.
+/// Raises the limit on open files to what the settings may need. Logs a warning when connected clients alone could exceed
+/// it.
 pub(super) fn allow(limits: &Limits, workers: usize) {
     let need = Need::of(limits, workers);
     // Requests whose clients have left go on, and their connections to upstreams with them: as many as there may be requests.

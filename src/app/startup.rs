@@ -20,7 +20,7 @@ use crate::store::{Opening, Role, Store};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::StoreMetrics;
 
-/// How long a start that was ended waits for its store to be closed in order, before the process ends all the same.
+/// How long a cancelled startup waits for the store to close. Then the process ends anyway.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// Reads the configuration. `None`: a signal came first, and the log says so.
@@ -51,17 +51,17 @@ pub(super) async fn read_configuration(
     }
 }
 
-/// The thread that opens the store for one start, and closes it again if that start comes to nothing.
+/// The thread that opens the store during startup, and closes it again if startup fails.
 #[derive(Default)]
 pub(super) struct StoreThread {
-    /// Says that the start succeeded. Dropped unsaid: the store is closed.
+    /// Sends that startup succeeded. Dropping it without sending closes the store.
     keep: Option<mpsc::Sender<()>>,
     /// Ends with the thread.
     ended: Option<oneshot::Receiver<Infallible>>,
 }
 
 impl StoreThread {
-    /// Opens the store. Dropping the future leaves the rest to [`StoreThread::abandoned`].
+    /// Opens the store. Dropping the future leaves the rest to [`StoreThread::close`].
     pub(super) async fn open(
         &mut self,
         config: &Config,
@@ -100,8 +100,8 @@ impl StoreThread {
         }
     }
 
-    /// The start came to nothing: has the store closed, and waits for that.
-    pub(super) async fn abandoned(&mut self) {
+    /// Startup failed: makes the thread close the store, and waits until it has ended.
+    pub(super) async fn close(&mut self) {
         self.keep = None;
         if let Some(ended) = self.ended.take() {
             // An error is the end of the thread; nothing is ever sent.
@@ -110,18 +110,18 @@ impl StoreThread {
     }
 
     /// The same for a start that failed; a signal ends the wait.
-    pub(super) async fn abandoned_until(&mut self, signals: &mut Signals) {
+    pub(super) async fn close_or_signal(&mut self, signals: &mut Signals) {
         tokio::select! {
-            () = self.abandoned() => {}
+            () = self.close() => {}
             name = signals.next() => tracing::warn!(signal = name, "stopping while the database is being closed"),
         }
     }
 
     /// The same when a signal ended the start. What does not close in time is left to the end of the process.
-    pub(super) async fn abandoned_for(&mut self, name: &'static str, signals: &mut Signals) {
+    pub(super) async fn close_after_signal(&mut self, name: &'static str, signals: &mut Signals) {
         tracing::info!(signal = name, "stopping before the gateway serves; send the signal again to stop immediately");
         let is_closed = tokio::select! {
-            closed = timeout(CLOSE, self.abandoned()) => closed.is_ok(),
+            closed = timeout(CLOSE, self.close()) => closed.is_ok(),
             _ = signals.next() => false,
         };
         if is_closed {

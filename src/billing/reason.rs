@@ -1,4 +1,4 @@
-//! Why a hold was captured or released, as the access log and the metrics tell it.
+//! Why a hold was captured or released, as reported in the access log and the metrics.
 
 /// The reason of a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,11 +9,11 @@ pub enum SettlementReason {
     Released,
     /// Captured: the client left while its reply was on its way.
     ClientLeft,
-    /// The client broke off the body of its own request.
+    /// The client aborted the body of its own request. Released if the reply had not begun, otherwise captured.
     AbortedUpload,
     /// Released: the gateway cut the request off when it stopped.
     Drained,
-    /// The capture did not become durable in time, so that the reply was broken off and the hold is undone.
+    /// Released: the capture did not become durable in time, so the reply was aborted.
     Unpaid,
 }
 

@@ -15,7 +15,7 @@ pub struct Limits {
     pub probe_header_timeout: Duration,
     /// Connections of one client address; no limit when 0.
     pub connections_per_address: usize,
-    /// After this age a connection is closed at its next reply.
+    /// After this age a connection is closed with its next reply, or as soon as it has been idle for a second.
     pub connection_age: Duration,
     /// How long a client's connection may be silent before TCP probes it.
     pub tcp_keepalive: Duration,
@@ -60,9 +60,9 @@ pub struct Limits {
     pub upstream_keep_idle: Duration,
     /// How many unused connections to one upstream a worker keeps.
     pub upstream_keep_connections: usize,
-    /// While neither side of an upgraded connection (WebSocket) says anything; then it is closed.
+    /// How long both sides of an upgraded connection (WebSocket) may be silent; then it is closed.
     pub tunnel_idle: Duration,
-    /// From a request's wish for a hold to its commit; then 503.
+    /// From the request for a hold to its commit; then 503.
     pub hold_timeout: Duration,
     /// From an outcome to its commit; then the reply is broken off and the hold released.
     pub settle_timeout: Duration,
@@ -79,8 +79,8 @@ pub struct Limits {
     /// How long a charge may stay held: then a reply that is on its way is captured and flows on, and a request whose reply
     /// has not begun is given up.
     pub open_charge: Duration,
-    /// How long this gateway may show no sign of life before another one on the same file takes it for dead and releases
-    /// its holds, although its lock file is held. A request is not forwarded with a hold that is older than half of this.
+    /// How long this gateway may send no heartbeat before another one on the same file considers it dead and releases its
+    /// holds, even if its lock file is locked. A request is not forwarded with a hold that is older than half of this.
     pub instance_timeout: Duration,
     /// Holds and settlements in one transaction.
     pub batch: usize,
@@ -90,13 +90,13 @@ pub struct Limits {
     pub wal_bytes: u64,
     /// Bytes of a presented key; a longer one is no key.
     pub key_bytes: usize,
-    /// Keys that are remembered.
+    /// Valid keys in the cache.
     pub cached_keys: u64,
-    /// How long at most.
+    /// Time to live of a cached key.
     pub key_ttl: Duration,
-    /// Unknown and inactive keys that are remembered.
+    /// Unknown and inactive keys in the cache.
     pub cached_refusals: u64,
-    /// How long at most.
+    /// Time to live of a cached refusal.
     pub refusal_ttl: Duration,
     /// Reads of the database waiting for a connection; past it 503.
     pub queued_reads: usize,

@@ -250,10 +250,7 @@ impl Settle<'_> {
             return false;
         }
         let captured = hold.capture(outcome).await == Settled::Captured;
-        match captured {
-            true => self.record.settled(SettlementReason::Captured, cents),
-            false => self.record.settled(SettlementReason::Unpaid, Cents::ZERO),
-        }
+        self.record.capture_ended(captured, cents);
         captured
     }
 

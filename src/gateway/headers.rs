@@ -2,8 +2,8 @@
 //!
 //! Towards the upstream: what belongs to the client's connection, what could show the upstream another method, URL,
 //! client or identity than Keytoll saw, and keys under another spelling of their header's name, is removed. What Keytoll
-//! knows is set after that, so that nothing that a client lists in `Connection` can remove it. Towards the client: the upstream's connection fields and anything under `keytoll-`
-//! go, and the receipt is set.
+//! knows is set after that, so that nothing that a client lists in `Connection` can remove it. Towards the client: the
+//! upstream's connection fields and all `keytoll-*` fields are removed, and the receipt is set.
 //!
 //! Names are compared as lax upstreams (CGI, WSGI, PHP) read them: every character but letters and digits is a dash.
 

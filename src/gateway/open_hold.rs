@@ -11,9 +11,8 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::billing::{Hold, Outcome, SettlementReason};
+use crate::billing::{Hold, Outcome};
 use crate::http::Record;
-use crate::model::Cents;
 use crate::store::Settled;
 
 /// The hold, as the reply has it.
@@ -98,10 +97,7 @@ impl Shared {
         let Some(hold) = self.lock().take(State::Capturing) else { return };
         let cents = hold.cents();
         let is_captured = hold.capture(outcome).await == Settled::Captured;
-        match is_captured {
-            true => record.settled(SettlementReason::Captured, cents),
-            false => record.settled(SettlementReason::Unpaid, Cents::ZERO),
-        }
+        record.capture_ended(is_captured, cents);
         let waker = {
             let mut inner = self.lock();
             inner.state = if is_captured { State::Captured } else { State::Unpaid };

@@ -28,7 +28,7 @@ fn probe<T>(request: &Request<T>) -> Option<Probe> {
     }
 }
 
-/// Whether a request is a probe, which no limit applies to.
+/// Whether a request is a probe, which the limits on requests in flight do not apply to.
 pub fn is_probe<T>(request: &Request<T>) -> bool {
     probe(request).is_some()
 }

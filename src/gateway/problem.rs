@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_wallet_is_told_price_and_balance() {
+    fn insufficient_funds_names_price_and_balance() {
         let problem = no_hold(&HoldRefused::Insufficient { balance: Cents(3) }, Cents(25));
         let document = document(&problem);
         assert_eq!(document["detail"], "This request costs 25 cents and the wallet holds 3 cents; top it up.");
@@ -132,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_of_a_charged_request_is_told_the_charge() {
+    fn a_retry_of_a_charged_request_names_the_charge() {
         let document = document(&no_hold(&HoldRefused::AlreadyCharged { charge: ChargeId(7) }, Cents(1)));
         assert_eq!(document["charge_id"], 7);
     }
 
     #[test]
-    fn a_missing_key_is_told_where_to_send_it_and_a_limit_is_named() {
+    fn a_missing_key_says_where_to_send_it_and_a_limit_is_named() {
         let missing = no_credential(Refusal::Missing, "in the header \"x-api-key\"");
         assert_eq!(missing.detail(), "Send your API key in the header \"x-api-key\".");
         assert_eq!(body_too_large(10).detail(), "The request body is limited to 10 bytes.");

@@ -158,12 +158,9 @@ impl Unsettled {
                     let settled = ready!(Pin::new(settling).poll(cx));
                     let (last, cents) = (last.take(), *cents);
                     self.state = State::Done;
-                    if settled != Settled::Captured {
-                        self.record.settled(SettlementReason::Unpaid, Cents::ZERO);
-                        return Poll::Ready(Some(Err(ReplyError::Unpaid)));
-                    }
-                    self.record.settled(SettlementReason::Captured, cents);
-                    return Poll::Ready(last.map(Ok));
+                    let is_captured = settled == Settled::Captured;
+                    self.record.capture_ended(is_captured, cents);
+                    return Poll::Ready(if is_captured { last.map(Ok) } else { Some(Err(ReplyError::Unpaid)) });
                 }
                 State::CapturingLate { last, open } => {
                     let is_captured = ready!(open.poll_captured(cx));

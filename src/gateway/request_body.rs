@@ -44,11 +44,11 @@ struct Deadline {
 }
 
 impl Deadline {
-    /// What is left after so many bytes; `None` when it is over.
-    fn left(&self, received_bytes: u64) -> Option<Duration> {
+    /// What is left after so many bytes; zero when it is over.
+    fn left(&self, received_bytes: u64) -> Duration {
         let earned_ms = u128::from(received_bytes) * 1_000 / u128::from(self.bytes_per_second);
         let earned = Duration::from_millis(u64::try_from(earned_ms).unwrap_or(u64::MAX));
-        self.timeout.saturating_add(earned).checked_sub(self.waited)
+        self.timeout.saturating_add(earned).saturating_sub(self.waited)
     }
 }
 
@@ -140,23 +140,15 @@ impl Stream {
     /// Ready when the client has been waited for too long.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
-        loop {
-            // After the head of the reply only silence counts.
-            let has_reply = self.record.has_reply();
-            let left = if has_reply { self.idle } else { self.deadline.left(self.received_bytes).unwrap_or_default() };
-            let due = since + left.min(self.idle);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if left >= self.idle {
-                return Poll::Ready(BodyError::Idle);
-            }
-            if !self.record.has_reply() {
-                return Poll::Ready(BodyError::TooSlow);
-            }
+        // After the head of the reply only silence counts.
+        let left = if self.record.has_reply() { self.idle } else { self.deadline.left(self.received_bytes) };
+        let due = since + left.min(self.idle);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
         }
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(if left >= self.idle { BodyError::Idle } else { BodyError::TooSlow })
     }
 }
 
@@ -221,14 +213,14 @@ mod tests {
             waited: Duration::from_millis(waited_ms),
         };
         for (waited_ms, received_bytes, left_ms) in [
-            (0, 0, Some(30_000)),
-            (29_000, 0, Some(1_000)),
-            (30_001, 0, None),
-            (30_001, 500, Some(999)),
-            (31_000, 250, None),
-            (30_400, 250, Some(100)),
+            (0, 0, 30_000),
+            (29_000, 0, 1_000),
+            (30_001, 0, 0),
+            (30_001, 500, 999),
+            (31_000, 250, 0),
+            (30_400, 250, 100),
         ] {
-            let left = deadline(waited_ms).left(received_bytes).map(|left| left.as_millis());
+            let left = deadline(waited_ms).left(received_bytes).as_millis();
             assert_eq!(left, left_ms, "{waited_ms} ms, {received_bytes} bytes");
         }
     }

@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use super::bind::Bound;
 use super::client::ClientConnection;
-use super::drain::{Census, Place};
+use super::connection_limit::{ConnectionLimit, ConnectionPermit};
+use super::drain::{ConnectionGuard, OpenConnections};
 use super::edge::Edge;
-use super::keyed_limit::AddressGroup;
-use super::population::{Member, Population};
+use super::keyed_limit::{AddressLimitError, acquire_of_address};
 use super::refused::RefusalReason;
 use super::worker::{Handle, Order, Workers};
 
@@ -28,8 +28,9 @@ const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// A listener that is being served.
 pub struct Server {
-    census: Arc<Census>,
+    open_connections: Arc<OpenConnections>,
     workers: Vec<Handle>,
+    edge: Arc<Edge>,
     local: SocketAddr,
     /// Dropped to stop the acceptor.
     stop: oneshot::Sender<()>,
@@ -48,43 +49,51 @@ impl Workers {
     /// drain ends every connection of these workers.
     ///
     /// # Errors
-    /// The runtime cannot watch the socket.
+    /// The operating system refuses an option of the socket, or the runtime cannot watch it.
     pub fn serve(&self, bound: Bound) -> io::Result<Server> {
         let local = bound.local_addr();
         let listener = TcpListener::from_std(bound.listener(&self.edge.limits)?)?;
-        let census = Arc::new(Census::default());
+        let open_connections = Arc::new(OpenConnections::default());
         let (stop, stopped) = oneshot::channel();
         let acceptor = Acceptor {
-            census: Arc::clone(&census),
+            open_connections: Arc::clone(&open_connections),
             workers: self.handles.clone(),
-            full: Population::new(self.edge.limits.connections),
-            probes: Population::new(self.edge.limits.probe_connections),
+            full: ConnectionLimit::new(self.edge.limits.connections, false),
+            probes: ConnectionLimit::new(self.edge.limits.probe_connections, true),
             edge: Arc::clone(&self.edge),
         };
         let acceptor = tokio::spawn(acceptor.run(listener, stopped));
-        Ok(Server { census, workers: self.handles.clone(), local, stop, acceptor })
+        Ok(Server {
+            open_connections,
+            workers: self.handles.clone(),
+            edge: Arc::clone(&self.edge),
+            local,
+            stop,
+            acceptor,
+        })
     }
 }
 
 impl Server {
-    /// Where it listens.
+    /// Where it is_registered.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
     /// Connections that are open, upgraded ones included.
-    pub fn open_connections(&self) -> usize {
-        self.census.open()
+    #[cfg(test)]
+    pub(super) fn open_connections(&self) -> usize {
+        self.open_connections.open()
     }
 
     #[cfg(test)]
-    pub(super) async fn census_emptied(&self) {
-        self.census.emptied().await;
+    pub(super) async fn all_closed(&self) {
+        self.open_connections.emptied().await;
     }
 
     /// Stops listening, after the connections that already wait; closes idle connections at once, lets requests in
-    /// flight finish, and drops what is left after `limit`. An upgraded connection counts as open; it ends with
-    /// its tunnel, at the latest with its worker.
+    /// flight finish, and cuts off what is left after `limit`: the [`Lifecycle`](super::Lifecycle) then says so. An upgraded
+    /// connection counts as open; it ends with its tunnel, at the latest with its worker.
     pub async fn drain(self, limit: Duration) -> Drained {
         drop(self.stop);
         // It fails only by a panic, and then the listener is closed as well.
@@ -92,10 +101,11 @@ impl Server {
         for worker in &self.workers {
             worker.send(Order::Drain);
         }
-        if timeout(limit, self.census.emptied()).await.is_ok() {
+        if timeout(limit, self.open_connections.emptied()).await.is_ok() {
             return Drained { cut: 0 };
         }
-        let cut = self.census.open();
+        let cut = self.open_connections.open();
+        self.edge.lifecycle.begin_cut();
         for worker in &self.workers {
             worker.send(Order::Cut);
         }
@@ -104,13 +114,13 @@ impl Server {
 }
 
 struct Acceptor {
-    census: Arc<Census>,
+    open_connections: Arc<OpenConnections>,
     workers: Vec<Handle>,
     edge: Arc<Edge>,
     /// Connections that serve every request.
-    full: Arc<Population>,
+    full: Arc<ConnectionLimit>,
     /// Connections beyond those, which serve probes.
-    probes: Arc<Population>,
+    probes: Arc<ConnectionLimit>,
 }
 
 impl Acceptor {
@@ -169,41 +179,33 @@ impl Acceptor {
 
     /// Hands a connection to a worker.
     fn place(&self, stream: StdStream, peer: SocketAddr) -> Result<(), RefusalReason> {
-        let of_address = match &self.edge.connections_of_address {
-            Some(limit) => match AddressGroup::of(peer.ip(), self.edge.trusted_proxies()) {
-                Some(group) => Some(limit.acquire(group).ok_or(RefusalReason::AddressLimit)?),
-                None => None,
-            },
-            None => None,
-        };
-        let (member, is_for_probes) = self.admit()?;
+        let (limit, trusted) = (self.edge.connections_of_address.as_ref(), self.edge.trusted_proxies());
+        let of_address = acquire_of_address(limit, peer.ip(), trusted);
+        let of_address = of_address.map_err(|AddressLimitError| RefusalReason::AddressLimit)?;
+        let permit = self.admit()?;
         let worker = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed));
         let Some(worker) = worker else { return Err(RefusalReason::Overloaded) };
-        let client = ClientConnection::new(Arc::clone(&self.edge), peer, is_for_probes, Arc::clone(member.waiting()));
-        let place = Place::new(&self.census, &worker.open, &self.edge, member, of_address);
+        let (is_for_probes, waiting) = (permit.is_for_probes(), Arc::clone(permit.waiting()));
+        let client = ClientConnection::new(Arc::clone(&self.edge), peer, is_for_probes, waiting);
+        let place = ConnectionGuard::new(&self.open_connections, &worker.open, &self.edge, permit, of_address);
         worker.send(Order::Serve(stream, Box::new(client), place));
         Ok(())
     }
 
     /// Finds a place for one more connection: a free one, that of a connection that waits for a head, or one for probes.
-    /// True: for probes.
-    fn admit(&self) -> Result<(Member, bool), RefusalReason> {
-        if let Some(member) = self.full.join() {
-            return Ok((member, false));
-        }
-        if self.full.evict_longest(EVICTABLE_AFTER) {
-            self.edge.refused.count(RefusalReason::Evicted);
-            if let Some(member) = self.full.join() {
-                return Ok((member, false));
+    fn admit(&self) -> Result<ConnectionPermit, RefusalReason> {
+        for (limit, least_wait) in [(&self.full, EVICTABLE_AFTER), (&self.probes, Duration::ZERO)] {
+            if let Some(permit) = limit.join() {
+                return Ok(permit);
+            }
+            if limit.evict_longest(least_wait) {
+                self.edge.refused.count(RefusalReason::Evicted);
+                if let Some(permit) = limit.join() {
+                    return Ok(permit);
+                }
             }
         }
-        if let Some(member) = self.probes.join() {
-            return Ok((member, true));
-        }
-        if self.probes.evict_longest(Duration::ZERO) {
-            self.edge.refused.count(RefusalReason::Evicted);
-        }
-        self.probes.join().map(|member| (member, true)).ok_or(RefusalReason::Overloaded)
+        Err(RefusalReason::Overloaded)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::edge::Edge;
-use super::waiting::Waiting;
+use super::keyed_limit::is_trusted;
+use super::waiting::HeadWaitState;
 use super::write_observer::WriteObserver;
 
 /// Longer than all but a few requests take.
@@ -21,15 +22,15 @@ pub struct ClientConnection {
     pub(super) is_for_probes: bool,
     /// After this time the next reply is the last one.
     closes_after: Instant,
-    pub(super) waiting: Arc<Waiting>,
-    pub(super) signs: Signs,
+    pub(super) waiting: Arc<HeadWaitState>,
+    pub(super) activity: SocketActivity,
     pub(super) writes: WriteObserver,
     has_unread_body: AtomicBool,
 }
 
 impl ClientConnection {
-    pub(super) fn new(edge: Arc<Edge>, peer: SocketAddr, is_for_probes: bool, waiting: Arc<Waiting>) -> Self {
-        let is_trusted_proxy = edge.trusts(peer.ip().to_canonical());
+    pub(super) fn new(edge: Arc<Edge>, peer: SocketAddr, is_for_probes: bool, waiting: Arc<HeadWaitState>) -> Self {
+        let is_trusted_proxy = is_trusted(peer.ip().to_canonical(), edge.trusted_proxies());
         let closes_after = Instant::now() + edge.limits.connection_age;
         ClientConnection {
             edge,
@@ -38,7 +39,7 @@ impl ClientConnection {
             is_for_probes,
             closes_after,
             waiting,
-            signs: Signs::default(),
+            activity: SocketActivity::default(),
             writes: WriteObserver::default(),
             has_unread_body: AtomicBool::new(false),
         }
@@ -74,10 +75,11 @@ impl ClientConnection {
         // The clock is read only where a long request may have reached the age.
         let left = self.closes_after.saturating_duration_since(started);
         let is_too_old = left.is_zero() || (left < LONG_REQUEST && Instant::now() >= self.closes_after);
-        self.is_for_probes || is_too_old || self.edge.lifecycle.is_draining()
+        is_too_old || self.edge.lifecycle.is_draining()
     }
 
-    /// The client may still be sending a request body that nothing reads.
+    /// RequestFacts that the client may still be sending a request body that nothing reads: the connection is read for longer when it
+    /// is closed.
     pub fn leave_body_unread(&self) {
         self.has_unread_body.store(true, Ordering::Relaxed);
     }
@@ -89,17 +91,17 @@ impl ClientConnection {
 
 /// What the connection's task has to know of its socket, which hyper owns.
 #[derive(Default)]
-pub(super) struct Signs {
-    has_spoken: AtomicBool,
+pub(super) struct SocketActivity {
+    has_received: AtomicBool,
     has_read: AtomicBool,
     is_write_blocked: AtomicBool,
     is_closing: AtomicBool,
 }
 
-impl Signs {
+impl SocketActivity {
     /// Something was read, or the client has ended its side.
     pub(super) fn read(&self) {
-        self.has_spoken.store(true, Ordering::Relaxed);
+        self.has_received.store(true, Ordering::Relaxed);
         self.has_read.store(true, Ordering::Relaxed);
     }
 
@@ -110,8 +112,8 @@ impl Signs {
     }
 
     /// Whether anything was ever read: tells a connection that waits for its first request from an idle one.
-    pub(super) fn has_spoken(&self) -> bool {
-        self.has_spoken.load(Ordering::Relaxed)
+    pub(super) fn has_received(&self) -> bool {
+        self.has_received.load(Ordering::Relaxed)
     }
 
     /// Whether something was read since the last write: while a head is waited for, the beginning of that head.

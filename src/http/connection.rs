@@ -1,8 +1,8 @@
 //! One connection of a client, from its first byte to its last.
 //!
-//! While a request is in flight, and for a moment after, hyper has the socket, with 16 KiB of buffers. When the client
-//! stays connected and sends nothing, the socket is taken back and hyper's part is dropped: an idle connection costs the
-//! socket and a timer. Its next byte brings hyper back.
+//! While a request is in flight, and for [`IDLE_AFTER`] after it, hyper owns the socket and its buffers. When the client
+//! stays connected and sends nothing, the socket is taken back and hyper's state is dropped: an idle connection costs only
+//! the socket and a timer. hyper takes over again when the next byte arrives.
 //!
 //! Generic over the transport and the service, so that it knows neither TLS nor routes.
 
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::client::ClientConnection;
 use super::drain::Drain;
-use super::head_wait::HeadWaits;
+use super::head_wait::HeadWaitTimer;
 use super::layers::ReceivedRequest;
 use super::problem::ProblemKind;
 use super::refused::RefusalReason;
@@ -39,9 +39,9 @@ pub(super) const IDLE_AFTER: Duration = Duration::from_millis(500);
 const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// What the connections of a worker share.
-pub(super) struct WorkerShared {
+pub(super) struct ConnectionContext {
     pub(super) http: Builder,
-    pub(super) heads: HeadWaits,
+    pub(super) heads: HeadWaitTimer,
     pub(super) drain: Arc<Drain>,
 }
 
@@ -53,30 +53,29 @@ struct Idle<T, S> {
     since: Instant,
 }
 
-/// How a connection leaves hyper.
-enum Left<T, S> {
+/// How hyper hands a connection back.
+enum HandBack<T, S> {
     /// It has ended, or was upgraded.
     Ended,
     Idle(Idle<T, S>),
-    /// Its next head did not arrive in time.
-    HeadTimeout {
-        stream: ClientStream<T>,
-        has_begun: bool,
-    },
-    /// It was closed to make room.
-    Evicted {
-        stream: ClientStream<T>,
-        has_begun: bool,
-    },
+    Close(Closing<T>),
+}
+
+/// How a connection is closed on which no request is in flight.
+enum Closing<T> {
+    /// It is idle, and the drain has begun or it has reached its age.
+    Idle(ClientStream<T>),
+    /// Its next head did not arrive in time. `has_begun`: a part of it did.
+    HeadTimeout { stream: ClientStream<T>, has_begun: bool },
+    /// It makes room for another one.
+    Evicted { stream: ClientStream<T>, has_begun: bool },
     /// It speaks HTTP/2.
     Http2(ClientStream<T>),
-    /// It is as old as it may become.
-    TooOld(ClientStream<T>),
 }
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<T, S>(
-    shared: Arc<WorkerShared>,
+    context: Arc<ConnectionContext>,
     stream: ClientStream<T>,
     client: Arc<ClientConnection>,
     service: S,
@@ -88,47 +87,49 @@ pub(super) async fn serve<T, S>(
     let mut idle = Idle { stream, service, since: Instant::now() };
     loop {
         // On the heap, so that the task of an idle connection is small.
-        let left = match Box::pin(run_hyper(&shared, &client, idle)).await {
-            Ok(left) => left,
+        let handed_back = match Box::pin(run_hyper(&context, &client, idle)).await {
+            Ok(handed_back) => handed_back,
             Err(cause) => {
                 tracing::debug!(%cause, "a client's connection ended");
                 return;
             }
         };
-        let left = match left {
-            Left::Idle(quiet) => match wait_idle(&shared, &client, &quiet.stream, quiet.since).await {
-                Woken::Readable => {
-                    idle = quiet;
-                    continue;
-                }
-                Woken::HeadTimeout => Left::HeadTimeout { stream: quiet.stream, has_begun: false },
-                Woken::Evicted => Left::Evicted { stream: quiet.stream, has_begun: false },
-                Woken::TooOld | Woken::Drain => Left::TooOld(quiet.stream),
-            },
-            left => left,
+        let quiet = match handed_back {
+            HandBack::Ended => return,
+            HandBack::Close(closing) => return closing.close(&client).await,
+            HandBack::Idle(quiet) => quiet,
         };
-        return close(left, &client).await;
+        let closing = match wait_idle(&context, &client, &quiet.stream, quiet.since).await {
+            IdleEnd::Readable => {
+                idle = quiet;
+                continue;
+            }
+            IdleEnd::HeadTimeout => Closing::HeadTimeout { stream: quiet.stream, has_begun: false },
+            IdleEnd::Evicted => Closing::Evicted { stream: quiet.stream, has_begun: false },
+            IdleEnd::Close => Closing::Idle(quiet.stream),
+        };
+        return closing.close(&client).await;
     }
 }
 
-/// Ends a connection on which no request is in flight.
-async fn close<T: Transport, S>(left: Left<T, S>, client: &ClientConnection) {
-    match left {
-        Left::Ended | Left::Idle(_) => {}
-        Left::Http2(stream) => stream.refuse_head(ProblemKind::BadRequest).await,
-        Left::HeadTimeout { stream, has_begun: true } => stream.refuse_head(ProblemKind::HeaderTimeout).await,
-        Left::HeadTimeout { mut stream, has_begun: false } => {
-            if !client.signs.has_spoken() {
-                client.edge.refused.count(RefusalReason::HeadTimeout);
+impl<T: Transport> Closing<T> {
+    async fn close(self, client: &ClientConnection) {
+        match self {
+            Closing::Http2(stream) => stream.refuse_head(ProblemKind::BadRequest).await,
+            Closing::HeadTimeout { stream, has_begun: true } => stream.refuse_head(ProblemKind::HeaderTimeout).await,
+            Closing::HeadTimeout { mut stream, has_begun: false } => {
+                if !client.activity.has_received() {
+                    client.edge.refused.count(RefusalReason::HeadTimeout);
+                }
+                let _ = stream.shutdown().await;
             }
-            let _ = stream.shutdown().await;
+            Closing::Idle(mut stream) => {
+                let _ = stream.shutdown().await;
+            }
+            // Its place is taken: nothing is waited for.
+            Closing::Evicted { stream, has_begun: true } => stream.refuse_head_at_once(ProblemKind::Overloaded).await,
+            Closing::Evicted { stream, has_begun: false } => drop(stream),
         }
-        Left::TooOld(mut stream) => {
-            let _ = stream.shutdown().await;
-        }
-        // Its place is taken: nothing is waited for.
-        Left::Evicted { stream, has_begun: true } => stream.refuse_head_at_once(ProblemKind::Overloaded).await,
-        Left::Evicted { stream, has_begun: false } => drop(stream),
     }
 }
 
@@ -157,40 +158,40 @@ impl<S: EdgeService> hyper::service::Service<Request<Incoming>> for Entry<S> {
 
 /// Lets hyper serve the connection, until it ends or no request is in flight and there is a reason to take it back.
 async fn run_hyper<T, S>(
-    shared: &WorkerShared,
+    context: &ConnectionContext,
     client: &Arc<ClientConnection>,
     from: Idle<T, Entry<S>>,
-) -> Result<Left<T, Entry<S>>, hyper::Error>
+) -> Result<HandBack<T, Entry<S>>, hyper::Error>
 where
     T: Transport,
     S: EdgeService,
 {
     let Idle { stream, service, since } = from;
-    let mut connection = shared.http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut bell = pin!(shared.drain.bell());
+    let mut connection = context.http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut drain_begun = pin!(context.drain.drain_begun());
     let mut late = pin!(None);
-    let (mut listens, mut is_told) = (false, false);
+    let (mut is_registered, mut is_shutting_down) = (false, false);
     let mut wait = HeadWait { since: Some(since), alarm: Alarm::default() };
     let reason = poll_fn(|cx| {
         // Once is enough to be woken: the waker is the task's, and nothing here is polled by another.
-        if !listens {
-            listens = true;
-            let _ = bell.as_mut().poll(cx);
+        if !is_registered {
+            is_registered = true;
+            let _ = drain_begun.as_mut().poll(cx);
             client.waiting.wake_on_eviction(cx.waker());
         }
         loop {
-            match wait.poll(shared, &mut connection, cx) {
+            match wait.poll(context, &mut connection, cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(None)),
                 // hyper would close without a reply.
                 Poll::Ready(Err(cause)) if cause.is_parse_version_h2() => return Poll::Ready(Ok(Some(Reason::Http2))),
                 Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
                 Poll::Pending => {}
             }
-            if is_told || !shared.drain.has_begun() {
-                return wait.poll_reason(shared, client, is_told, cx).map(|reason| Ok(Some(reason)));
+            if is_shutting_down || !context.drain.has_begun() {
+                return wait.poll_reason(context, client, is_shutting_down, cx).map(|reason| Ok(Some(reason)));
             }
             // hyper closes a connection at once on which nothing came; what a client sent may just not be read yet.
-            if !client.signs.has_spoken() {
+            if !client.activity.has_received() {
                 if late.is_none() {
                     late.set(Some(sleep_until(Instant::now() + FIRST_REQUEST)));
                 }
@@ -200,24 +201,24 @@ where
                     return Poll::Pending;
                 }
             }
-            is_told = true;
+            is_shutting_down = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
     })
     .await?;
-    let Some(reason) = reason else { return Ok(Left::Ended) };
-    let Some(Parts { io, read_buf, service, .. }) = connection.into_parts() else { return Ok(Left::Ended) };
+    let Some(reason) = reason else { return Ok(HandBack::Ended) };
+    let Some(Parts { io, read_buf, service, .. }) = connection.into_parts() else { return Ok(HandBack::Ended) };
     let mut stream = io.into_inner();
     // The beginning of a head that came with the last request is still in hyper's buffer.
-    let has_begun = (client.signs.has_read() || !read_buf.is_empty()) && !client.signs.is_closing();
+    let has_begun = (client.activity.has_read() || !read_buf.is_empty()) && !client.activity.is_closing();
     Ok(match reason {
         Reason::Quiet(since) => {
             stream.unread(&read_buf);
-            Left::Idle(Idle { stream, service, since })
+            HandBack::Idle(Idle { stream, service, since })
         }
-        Reason::HeadTimeout => Left::HeadTimeout { stream, has_begun },
-        Reason::Evicted => Left::Evicted { stream, has_begun },
-        Reason::Http2 => Left::Http2(stream),
+        Reason::HeadTimeout => HandBack::Close(Closing::HeadTimeout { stream, has_begun }),
+        Reason::Evicted => HandBack::Close(Closing::Evicted { stream, has_begun }),
+        Reason::Http2 => HandBack::Close(Closing::Http2(stream)),
     })
 }
 
@@ -240,7 +241,7 @@ struct HeadWait {
 impl HeadWait {
     fn poll<T, S>(
         &mut self,
-        shared: &WorkerShared,
+        context: &ConnectionContext,
         connection: &mut UpgradeableConnection<TokioIo<ClientStream<T>>, Entry<S>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), hyper::Error>>
@@ -248,7 +249,7 @@ impl HeadWait {
         T: Transport,
         S: EdgeService,
     {
-        let (end, wait) = shared.heads.watch(self.since.is_some(), || Pin::new(connection).poll(cx));
+        let (end, wait) = context.heads.watch(self.since.is_some(), || Pin::new(connection).poll(cx));
         if wait.has_ended {
             self.since = None;
         }
@@ -262,22 +263,22 @@ impl HeadWait {
     /// Ready when the connection is to be taken back from hyper.
     fn poll_reason(
         &mut self,
-        shared: &WorkerShared,
+        context: &ConnectionContext,
         client: &ClientConnection,
-        is_told: bool,
+        is_shutting_down: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Reason> {
-        let is_closing = client.signs.is_closing();
+        let is_closing = client.activity.is_closing();
         if client.waiting.is_evicted() && (self.since.is_some() || is_closing) {
             return Poll::Ready(Reason::Evicted);
         }
         let Some(since) = self.since.filter(|_| !is_closing) else { return Poll::Pending };
-        if client.signs.is_write_blocked() {
+        if client.activity.is_write_blocked() {
             // The last reply is still on its way, and has a timer of its own. The wait begins after it.
             self.since = Some(Instant::now());
             return Poll::Pending;
         }
-        let is_quiet = shared.heads.is_polled() && !client.signs.has_read() && !is_told;
+        let is_quiet = context.heads.is_polled() && !client.activity.has_read() && !is_shutting_down;
         if !is_quiet {
             // A part of a head is there. A quiet connection can be evicted from when it is idle.
             client.waiting.begin(since.into_std());
@@ -335,48 +336,47 @@ impl Alarm {
 }
 
 /// Why a connection is no longer idle.
-enum Woken {
+enum IdleEnd {
     Readable,
     HeadTimeout,
     Evicted,
-    TooOld,
-    Drain,
+    Close,
 }
 
 async fn wait_idle<T: Transport>(
-    shared: &WorkerShared,
+    context: &ConnectionContext,
     client: &ClientConnection,
     stream: &ClientStream<T>,
     since: Instant,
-) -> Woken {
-    let mut bell = pin!(shared.drain.bell());
+) -> IdleEnd {
+    let mut drain_begun = pin!(context.drain.drain_begun());
     let late = since + header_timeout(client);
     // The replies of a busy connection say that it closes. One that has been idle for a while is just closed.
     let closes_after = Instant::from_std(client.closes_after()).max(since + CLOSE_IDLE_AFTER);
     let mut alarm = pin!(sleep_until(late.min(closes_after)));
-    let woken = poll_fn(|cx| {
-        let rings = bell.as_mut().poll(cx).is_ready();
+    let end = poll_fn(|cx| {
+        let is_draining = drain_begun.as_mut().poll(cx).is_ready();
         client.waiting.wake_on_eviction(cx.waker());
         if client.waiting.is_evicted() {
-            return Poll::Ready(Woken::Evicted);
+            return Poll::Ready(IdleEnd::Evicted);
         }
         if stream.poll_readable(cx).is_ready() {
-            return Poll::Ready(Woken::Readable);
+            return Poll::Ready(IdleEnd::Readable);
         }
-        if rings || shared.drain.has_begun() {
-            return Poll::Ready(Woken::Drain);
+        if is_draining || context.drain.has_begun() {
+            return Poll::Ready(IdleEnd::Close);
         }
-        alarm.as_mut().poll(cx).map(|()| if late <= closes_after { Woken::HeadTimeout } else { Woken::TooOld })
+        alarm.as_mut().poll(cx).map(|()| if late <= closes_after { IdleEnd::HeadTimeout } else { IdleEnd::Close })
     })
     .await;
-    match woken {
-        Woken::Drain if !client.signs.has_spoken() => {
+    match end {
+        IdleEnd::Close if context.drain.has_begun() && !client.activity.has_received() => {
             // As in `run_hyper`: the first request may be on its way.
             match timeout(FIRST_REQUEST, poll_fn(|cx| stream.poll_readable(cx))).await {
-                Ok(()) => Woken::Readable,
-                Err(_) => Woken::Drain,
+                Ok(()) => IdleEnd::Readable,
+                Err(_) => IdleEnd::Close,
             }
         }
-        woken => woken,
+        end => end,
     }
 }

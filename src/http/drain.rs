@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use super::connection_limit::ConnectionPermit;
 use super::edge::Edge;
 use super::keyed_limit::{AddressGroup, KeyedPermit};
-use super::population::Member;
 
 /// The count of open connections, all workers together.
 #[derive(Default)]
-pub(super) struct Census {
+pub(super) struct OpenConnections {
     open: AtomicUsize,
     empty: Notify,
 }
 
-impl Census {
+impl OpenConnections {
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
@@ -34,28 +34,28 @@ impl Census {
 }
 
 /// The place of one open connection, counted until it is dropped, also when the connection lives on as an upgrade.
-pub(super) struct Place {
-    census: Arc<Census>,
+pub(super) struct ConnectionGuard {
+    open_connections: Arc<OpenConnections>,
     worker: Arc<AtomicUsize>,
     edge: Arc<Edge>,
-    _member: Member,
+    _member: ConnectionPermit,
     _of_address: Option<KeyedPermit<AddressGroup>>,
 }
 
-impl Place {
+impl ConnectionGuard {
     /// A place with the worker whose count is `worker`.
     pub(super) fn new(
-        census: &Arc<Census>,
+        open_connections: &Arc<OpenConnections>,
         worker: &Arc<AtomicUsize>,
         edge: &Arc<Edge>,
-        member: Member,
+        member: ConnectionPermit,
         of_address: Option<KeyedPermit<AddressGroup>>,
-    ) -> Place {
-        census.open.fetch_add(1, Ordering::AcqRel);
+    ) -> ConnectionGuard {
+        open_connections.open.fetch_add(1, Ordering::AcqRel);
         worker.fetch_add(1, Ordering::Relaxed);
         edge.metrics.connections_open.inc();
-        Place {
-            census: Arc::clone(census),
+        ConnectionGuard {
+            open_connections: Arc::clone(open_connections),
             worker: Arc::clone(worker),
             edge: Arc::clone(edge),
             _member: member,
@@ -64,12 +64,12 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.edge.metrics.connections_open.dec();
         self.worker.fetch_sub(1, Ordering::Relaxed);
-        if self.census.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.census.empty.notify_waiters();
+        if self.open_connections.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.open_connections.empty.notify_waiters();
         }
     }
 }
@@ -78,13 +78,13 @@ impl Drop for Place {
 #[derive(Default)]
 pub(super) struct Drain {
     begun: AtomicBool,
-    bell: Notify,
+    drain_begun: Notify,
 }
 
 impl Drain {
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Release);
-        self.bell.notify_waiters();
+        self.drain_begun.notify_waiters();
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -92,7 +92,7 @@ impl Drain {
     }
 
     /// Ready when the drain begins.
-    pub(super) fn bell(&self) -> tokio::sync::futures::Notified<'_> {
-        self.bell.notified()
+    pub(super) fn drain_begun(&self) -> tokio::sync::futures::Notified<'_> {
+        self.drain_begun.notified()
     }
 }

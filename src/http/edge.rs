@@ -1,6 +1,5 @@
 //! What the connections and requests of one listener share: its name, limits, metrics and phase.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +54,7 @@ pub struct EdgeLimits {
     pub header_timeout: Duration,
     /// While a client reads nothing of its reply.
     pub reply_write_idle: Duration,
-    /// After this age a connection is closed at its next reply.
+    /// After this age a connection is closed with its next reply, or as soon as it has been idle for a second.
     pub connection_age: Duration,
     /// The Content-Length of a refused body up to which it is read and the connection is kept.
     pub refused_body_bytes: u64,
@@ -141,11 +140,6 @@ impl Edge {
             connections_of_address: KeyedLimit::new(limits.connections_per_address),
             requests_of_address: KeyedLimit::new(limits.requests_per_address),
         })
-    }
-
-    /// Whether this peer is a proxy whose forwarding headers are believed.
-    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
     pub(super) fn trusted_proxies(&self) -> &[IpNet] {

@@ -1,4 +1,4 @@
-//! When hyper waits for a request head, as far as that can be told from outside.
+//! Detects from outside when hyper waits for a request head.
 //!
 //! Three things depend on it: the timeout for a head, the memory of an idle connection, and the recognition of replies
 //! that hyper's parser gives by itself. hyper reports none of them. What is used instead is the order of its calls:
@@ -7,8 +7,8 @@
 //! - It polls the sleep whenever it has read all there is and the head is not complete.
 //! - So when bytes were read in a wait and the sleep was neither polled nor dropped since, the head was refused.
 //!
-//! The tests of this module drive hyper itself, and fail when a new version calls in another order. A real timer for each
-//! request would cost more than it is worth: the connection's task has one that outlives them, and the sleeps that hyper
+//! `tests/contract.rs` drives hyper itself and fails when a new version calls in another order. A real timer for each
+//! request would be too expensive: the connection's task has one timer for all its requests, and the sleeps that hyper
 //! gets never end.
 
 use std::pin::Pin;
@@ -21,14 +21,14 @@ use hyper::rt::{Sleep, Timer};
 
 /// What happened to the wait while a connection was polled: it ended, or it began, or it ended and began again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct WaitChange {
+pub(super) struct HeadWaitChange {
     pub(super) has_ended: bool,
     pub(super) has_begun: bool,
 }
 
 /// What the connections of one worker have in common: only one of them is polled at a time.
 #[derive(Clone, Default)]
-pub(super) struct HeadWaits(Arc<State>);
+pub(super) struct HeadWaitTimer(Arc<State>);
 
 #[derive(Default)]
 struct State {
@@ -42,14 +42,14 @@ struct State {
     is_undecided: AtomicBool,
 }
 
-impl HeadWaits {
+impl HeadWaitTimer {
     /// The timer for hyper.
     pub(super) fn timer(&self) -> impl Timer + Send + Sync + 'static {
         self.clone()
     }
 
     /// Polls a connection. `is_waiting`: whether it waited for a head before. What became of the wait.
-    pub(super) fn watch<T>(&self, is_waiting: bool, poll: impl FnOnce() -> T) -> (T, WaitChange) {
+    pub(super) fn watch<T>(&self, is_waiting: bool, poll: impl FnOnce() -> T) -> (T, HeadWaitChange) {
         let state = &self.0;
         // The sleeps of another connection may have been dropped with it since.
         state.has_ended.store(false, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl HeadWaits {
         state.is_waiting.store(false, Ordering::Relaxed);
         state.is_undecided.store(false, Ordering::Relaxed);
         let has_ended = state.has_ended.load(Ordering::Relaxed);
-        (polled, WaitChange { has_ended, has_begun: state.has_begun.load(Ordering::Relaxed) })
+        (polled, HeadWaitChange { has_ended, has_begun: state.has_begun.load(Ordering::Relaxed) })
     }
 
     /// Whether hyper waited for a head at the end of the poll that was just made. After a head that it cannot parse it
@@ -91,10 +91,10 @@ impl HeadWaits {
     }
 }
 
-impl Timer for HeadWaits {
+impl Timer for HeadWaitTimer {
     fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
         self.begin();
-        Box::pin(Wait(self.clone()))
+        Box::pin(EndlessSleep(self.clone()))
     }
 
     fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
@@ -106,9 +106,9 @@ impl Timer for HeadWaits {
     }
 }
 
-struct Wait(HeadWaits);
+struct EndlessSleep(HeadWaitTimer);
 
-impl Future for Wait {
+impl Future for EndlessSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
@@ -119,9 +119,9 @@ impl Future for Wait {
     }
 }
 
-impl Sleep for Wait {}
+impl Sleep for EndlessSleep {}
 
-impl Drop for Wait {
+impl Drop for EndlessSleep {
     fn drop(&mut self) {
         let state = &self.0.0;
         state.has_ended.store(true, Ordering::Relaxed);

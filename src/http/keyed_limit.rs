@@ -60,7 +60,7 @@ impl AddressGroup {
     /// `None` for addresses that are exempt from limits: loopback and trusted proxies, which stand for many clients.
     pub(super) fn of(address: IpAddr, trusted_proxies: &[IpNet]) -> Option<AddressGroup> {
         let address = address.to_canonical();
-        if address.is_loopback() || trusted_proxies.iter().any(|network| network.contains(&address)) {
+        if address.is_loopback() || is_trusted(address, trusted_proxies) {
             return None;
         }
         Some(AddressGroup(match address {
@@ -69,6 +69,29 @@ impl AddressGroup {
         }))
     }
 }
+
+/// Whether an address is one of these proxies.
+pub(super) fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    trusted_proxies.iter().any(|network| network.contains(&address))
+}
+
+/// Counts one more thing of an address. `None` where there is no limit, or the address is exempt.
+///
+/// # Errors
+/// The limit of this address is reached.
+pub(super) fn acquire_of_address(
+    limit: Option<&Arc<KeyedLimit<AddressGroup>>>,
+    address: IpAddr,
+    trusted_proxies: &[IpNet],
+) -> Result<Option<KeyedPermit<AddressGroup>>, AddressLimitError> {
+    let Some(limit) = limit else { return Ok(None) };
+    let Some(group) = AddressGroup::of(address, trusted_proxies) else { return Ok(None) };
+    limit.acquire(group).map(Some).ok_or(AddressLimitError)
+}
+
+/// An address has as many of something as it may.
+#[derive(Debug)]
+pub(super) struct AddressLimitError;
 
 /// The client behind trusted proxies: the rightmost address of the `X-Forwarded-For` fields that is not a trusted proxy.
 /// `fields`: their values in order. `None` when there is none, or what is there is not an address.
@@ -80,7 +103,7 @@ pub(super) fn forwarded_client<'v>(
     for item in items {
         let address: IpAddr = std::str::from_utf8(item).ok()?.trim().parse().ok()?;
         let address = address.to_canonical();
-        if !trusted_proxies.iter().any(|network| network.contains(&address)) {
+        if !is_trusted(address, trusted_proxies) {
             return Some(address);
         }
     }

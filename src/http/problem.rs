@@ -110,7 +110,7 @@ problem_kinds! {
 
     // Keytoll itself.
     LoopDetected: LOOP_DETECTED, "loop-detected", "Request loop",
-        "This request has been through the gateway before: the upstream of the API leads back to it. Tell the operator.";
+        "This request has already passed through this gateway: the upstream of the API routes back to it. Report this to the operator.";
     Overloaded: SERVICE_UNAVAILABLE, "overloaded", "Too many requests", "The gateway is at its limit; try again shortly.";
     Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error",
         "The gateway failed; report the request_id to the operator. Nothing was charged.";
@@ -124,7 +124,7 @@ problem_kinds! {
     NotFound: NOT_FOUND, "not-found", "Not found", "There is no such resource.";
     WrongMethod: METHOD_NOT_ALLOWED, "wrong-method", "Method not allowed",
         "This path does not accept that method; Allow lists those that it accepts.";
-    Misdirected: MISDIRECTED_REQUEST, "misdirected-request", "Not a name of this listener",
+    Misdirected: MISDIRECTED_REQUEST, "misdirected-request", "Host not served by this listener",
         "Host must be an IP address, localhost, or a name in admin.hosts of the configuration.";
     BadJson: BAD_REQUEST, "bad-json", "Unusable JSON", "The request body is not JSON.";
     WrongType: UNSUPPORTED_MEDIA_TYPE, "wrong-type", "Body is not JSON",
@@ -137,7 +137,7 @@ problem_kinds! {
     Overdrawn: CONFLICT, "overdrawn", "Not enough money in the wallet",
         "The wallet holds less than the debit.";
     NotMoney: CONFLICT, "not-money", "The balance is not an integer",
-        "The balance in the database is not an integer; whichever program wrote it has to correct it first.";
+        "The balance in the database is not an integer; the program that wrote it must correct it first.";
     Overflow: CONFLICT, "overflow", "Balance too large", "The balance would not fit 64 bits of cents.";
     DatabaseUnavailable: SERVICE_UNAVAILABLE, "database-unavailable", "Database not available",
         "Nothing was changed; try again.";
@@ -226,7 +226,7 @@ impl Problem {
         serde_json::to_vec(&Document { problem: self, request_id }).expect("texts and numbers are JSON").into()
     }
 
-    /// The reply. A request that is answered so costs nothing.
+    /// The reply.
     pub fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
         let mut response = Response::new(B::from(self.document(request_id)));
         *response.status_mut() = self.kind().status();

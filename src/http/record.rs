@@ -42,12 +42,12 @@ struct Inner {
     has_reply: AtomicBool,
     has_unread: AtomicBool,
     is_in_flight: AtomicBool,
-    notes: Mutex<Notes>,
+    facts: Mutex<RequestFacts>,
 }
 
 /// What is learned on the way.
 #[derive(Default)]
-struct Notes {
+struct RequestFacts {
     api: Option<(usize, Arc<str>)>,
     user: Option<(UserId, KeyId)>,
     status: Option<StatusCode>,
@@ -84,7 +84,7 @@ impl Record {
                 has_reply: AtomicBool::new(false),
                 has_unread: AtomicBool::new(false),
                 is_in_flight: AtomicBool::new(false),
-                notes: Mutex::default(),
+                facts: Mutex::default(),
             }),
         }
     }
@@ -103,47 +103,55 @@ impl Record {
         self.inner.started
     }
 
-    /// The API that the request is for, by its index in the configuration.
+    /// RequestFacts the API that the request is for, by its index in the configuration.
     pub fn routed(&self, index: usize, name: &Arc<str>) {
-        self.notes().api = Some((index, Arc::clone(name)));
+        self.facts().api = Some((index, Arc::clone(name)));
     }
 
-    /// The owner of the key, and the key.
+    /// RequestFacts the owner of the key, and the key.
     pub fn authenticated(&self, user: UserId, key: KeyId) {
-        self.notes().user = Some((user, key));
+        self.facts().user = Some((user, key));
     }
 
     /// Whose key came with the request, once it is authenticated.
     pub fn user(&self) -> Option<(UserId, KeyId)> {
-        self.notes().user
+        self.facts().user
     }
 
-    /// The charge that the request is paid with.
+    /// RequestFacts the charge that the request is paid with.
     pub fn held(&self, charge: ChargeId) {
-        self.notes().charge = Some(charge);
+        self.facts().charge = Some(charge);
     }
 
-    /// The head of the upstream's reply came, `after` the request was forwarded.
+    /// RequestFacts that the head of the upstream's reply came, so long `after` the request was forwarded.
     pub fn upstream_answered(&self, after: Duration) {
         self.inner.has_reply.store(true, Ordering::Relaxed);
-        let mut notes = self.notes();
-        notes.upstream = Some(after);
-        if let Some((index, _)) = &notes.api
+        let mut facts = self.facts();
+        facts.upstream = Some(after);
+        if let Some((index, _)) = &facts.api
             && let Some(api) = self.inner.client.edge.gateway_metrics.api(*index)
         {
             api.upstream_answered(after);
         }
     }
 
-    /// Why the request was charged or not, and what it cost.
+    /// RequestFacts why the request was charged or not, and what it cost; the last call counts.
     pub fn settled(&self, reason: SettlementReason, cost: Cents) {
-        self.notes().settlement = Some((reason, cost));
+        self.facts().settlement = Some((reason, cost));
     }
 
-    /// The status of the final reply.
+    /// A capture of `cost` has ended: durable in time, or not.
+    pub fn capture_ended(&self, is_captured: bool, cost: Cents) {
+        match is_captured {
+            true => self.settled(SettlementReason::Captured, cost),
+            false => self.settled(SettlementReason::Unpaid, Cents::ZERO),
+        }
+    }
+
+    /// RequestFacts the status of the final reply.
     pub fn replied(&self, status: StatusCode) {
         self.inner.has_reply.store(true, Ordering::Relaxed);
-        self.notes().status = Some(status);
+        self.facts().status = Some(status);
     }
 
     /// Whether the head of the final reply is known: from then on the request body has no deadline.
@@ -151,7 +159,7 @@ impl Record {
         self.inner.has_reply.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the request body have arrived.
+    /// Adds `bytes` of request body to the count in the access line.
     pub fn received(&self, bytes: u64) {
         self.inner.request_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -165,12 +173,12 @@ impl Record {
         self.inner.client.edge.lifecycle.is_cutting()
     }
 
-    /// Counts and notes that Keytoll itself answers the request.
+    /// Counts and facts that Keytoll itself answers the request.
     pub fn note_problem(&self, kind: ProblemKind) {
         self.inner.client.edge.metrics.refused(kind as usize);
-        let mut notes = self.notes();
-        notes.problem = Some(kind);
-        notes.status = Some(kind.status());
+        let mut facts = self.facts();
+        facts.problem = Some(kind);
+        facts.status = Some(kind.status());
     }
 
     /// Answers the request with a problem. `unread`: its body, if nothing has read it to its end.
@@ -178,7 +186,7 @@ impl Record {
         self.note_problem(problem.kind());
         self.inner.has_reply.store(true, Ordering::Relaxed);
         if let Some(body) = unread.filter(|body| !body.is_end_stream()) {
-            self.notes().unread = Some(body);
+            self.facts().unread = Some(body);
             self.inner.has_unread.store(true, Ordering::Relaxed);
         }
         problem.into_response(self.request_id())
@@ -189,22 +197,22 @@ impl Record {
         if !self.inner.has_unread.load(Ordering::Relaxed) {
             return false;
         }
-        let mut notes = self.notes();
-        let Some(body) = &notes.unread else { return false };
+        let mut facts = self.facts();
+        let Some(body) = &facts.unread else { return false };
         let length = body.size_hint().exact();
         let is_small = length.is_some_and(|length| length <= self.inner.client.edge.limits.refused_body_bytes);
         if is_small && !self.inner.expects_continue {
             return false;
         }
-        notes.unread = None;
-        drop(notes);
+        facts.unread = None;
+        drop(facts);
         self.inner.client.leave_body_unread();
         true
     }
 
     /// The refused body that is still to be read, so that the connection can be kept.
     pub(super) fn take_unread_body(&self) -> Option<Incoming> {
-        if self.inner.has_unread.load(Ordering::Relaxed) { self.notes().unread.take() } else { None }
+        if self.inner.has_unread.load(Ordering::Relaxed) { self.facts().unread.take() } else { None }
     }
 
     /// Counts the request as in flight until it has ended. False when the limit is reached.
@@ -216,39 +224,39 @@ impl Record {
 
     /// Keeps the permit of the client's address until the request has ended.
     pub(super) fn keep_of_address(&self, permit: KeyedPermit<AddressGroup>) {
-        self.notes().owner_permits.get_or_insert_default()._address = Some(permit);
+        self.facts().owner_permits.get_or_insert_default()._address = Some(permit);
     }
 
     /// Keeps the user's permit until the request has ended.
     pub fn keep_of_user(&self, permit: KeyedPermit<UserId>) {
-        self.notes().owner_permits.get_or_insert_default()._user = Some(permit);
+        self.facts().owner_permits.get_or_insert_default()._user = Some(permit);
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn facts(&self) -> MutexGuard<'_, RequestFacts> {
+        self.inner.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// nginx's number for a client that left before it had a reply; only in the log.
+/// nginx's status code for a client that disconnected before it got a reply. Used only in the log.
 const CLIENT_LEFT: u16 = 499;
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let notes = self.notes.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let facts = self.facts.get_mut().unwrap_or_else(PoisonError::into_inner);
         let duration = self.started.elapsed();
         let edge = &self.client.edge;
         edge.metrics.requests_open.dec();
         if *self.is_in_flight.get_mut() {
             edge.in_flight.release();
         }
-        if let (Some((index, _)), Some(status)) = (&notes.api, notes.status)
+        if let (Some((index, _)), Some(status)) = (&facts.api, facts.status)
             && let Some(api) = edge.gateway_metrics.api(*index)
         {
             api.replied(status, duration);
         }
-        // A hold that was dropped without a word was released.
-        let dropped = notes.charge.map(|_| (SettlementReason::Released, Cents::ZERO));
-        let settlement = notes.settlement.or(dropped);
+        // A hold that was dropped without a recorded settlement was released.
+        let dropped = facts.charge.map(|_| (SettlementReason::Released, Cents::ZERO));
+        let settlement = facts.settlement.or(dropped);
         if let Some((reason, _)) = settlement {
             edge.gateway_metrics.settled(reason as usize);
         }
@@ -258,18 +266,18 @@ impl Drop for Inner {
             client: self.client.peer().ip(),
             method: self.method.as_str(),
             path: self.path.as_ref().map_or("*", |path| path.path()),
-            api: notes.api.as_ref().map(|(_, name)| &**name),
-            user_id: notes.user.map(|(user, _)| user.0),
-            key_id: notes.user.map(|(_, key)| key.0),
-            status: notes.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
-            problem: notes.problem.map(ProblemKind::code),
+            api: facts.api.as_ref().map(|(_, name)| &**name),
+            user_id: facts.user.map(|(user, _)| user.0),
+            key_id: facts.user.map(|(_, key)| key.0),
+            status: facts.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
+            problem: facts.problem.map(ProblemKind::code),
             cost_cents: settlement.map(|(_, cost)| cost.0),
             settlement: settlement.map(|(reason, _)| reason.name()),
-            charge_id: notes.charge.map(|charge| charge.0),
+            charge_id: facts.charge.map(|charge| charge.0),
             request_bytes: *self.request_bytes.get_mut(),
             reply_bytes: *self.reply_bytes.get_mut(),
             duration,
-            upstream: notes.upstream,
+            upstream: facts.upstream,
         }
         .emit();
     }

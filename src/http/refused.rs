@@ -1,5 +1,5 @@
-//! Connections that Keytoll closes before a request: an exact counter for each reason, and one log line a second and
-//! reason, so that a flood of connections is no flood of log lines.
+//! Connections that Keytoll closes while no request is in flight on them. Each reason has an exact counter and at most one
+//! log line per second, so that a flood of connections does not flood the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::telemetry::metrics::EdgeMetrics;
 /// How often refused connections are summed up in the log.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a connection was closed before a request.
+/// Why a connection was closed while no request was in flight on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalReason {
     /// It had waited longest for a request head, and the listener was full.

@@ -1,8 +1,6 @@
 //! Replies to requests whose head cannot be served: hyper's parser refuses it, or it does not arrive in time. There is no
 //! request then, and so no service: the reply is written to the socket as it is, and the access log gets its line here.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -10,7 +8,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
 use super::client::ClientConnection;
-use super::problem::ProblemKind;
+use super::problem::{Problem, ProblemKind};
 use super::request_id::RequestId;
 use crate::telemetry::access::AccessLine;
 
@@ -36,27 +34,9 @@ pub(super) fn refuse_head(client: &ClientConnection, kind: ProblemKind) -> Bytes
     let edge = &client.edge;
     edge.metrics.refused(kind as usize);
     let id = RequestId::generate();
-    let mut response: Response<Bytes> = super::problem::Problem::from(kind).into_response(&id);
-    AccessLine {
-        listener: edge.listener.name(),
-        request_id: id.as_str(),
-        client: client.peer().ip(),
-        method: "-",
-        path: "-",
-        api: None,
-        user_id: None,
-        key_id: None,
-        status: kind.status().as_u16(),
-        problem: Some(kind.code()),
-        cost_cents: None,
-        settlement: None,
-        charge_id: None,
-        request_bytes: 0,
-        reply_bytes: response.body().len() as u64,
-        duration: Duration::ZERO,
-        upstream: None,
-    }
-    .emit();
+    let mut response: Response<Bytes> = Problem::from(kind).into_response(&id);
+    let line = AccessLine::new(edge.listener.name(), id.as_str(), client.peer().ip(), "-", "-", kind.status().as_u16());
+    AccessLine { problem: Some(kind.code()), reply_bytes: response.body().len() as u64, ..line }.emit();
     let length = HeaderValue::from(response.body().len());
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, length);

@@ -1,7 +1,7 @@
 //! A client's socket as hyper sees it. It cuts off a client that reads nothing, replaces the replies of hyper's parser by
 //! problem documents, and does not let a reply get lost when the connection is closed.
 
-use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::client::ClientConnection;
-use super::drain::Place;
-use super::head_wait::HeadWaits;
+use super::drain::ConnectionGuard;
+use super::head_wait::HeadWaitTimer;
 use super::problem::ProblemKind;
 use super::refused_head::{find_parser_reply, refuse_head};
 
@@ -38,7 +38,7 @@ impl Transport for TcpStream {
 pub(super) struct ClientStream<T> {
     transport: T,
     client: Arc<ClientConnection>,
-    heads: HeadWaits,
+    heads: HeadWaitTimer,
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether the timer runs, for a blocked write or for the linger, which no write follows.
     is_timed: bool,
@@ -47,7 +47,7 @@ pub(super) struct ClientStream<T> {
     ahead: Bytes,
     /// The rest of the reply that replaces one of hyper's parser.
     replacement: Option<Bytes>,
-    _place: Place,
+    _place: ConnectionGuard,
 }
 
 struct Linger {
@@ -56,7 +56,12 @@ struct Linger {
 }
 
 impl<T: Transport> ClientStream<T> {
-    pub(super) fn new(transport: T, client: Arc<ClientConnection>, heads: HeadWaits, place: Place) -> Self {
+    pub(super) fn new(
+        transport: T,
+        client: Arc<ClientConnection>,
+        heads: HeadWaitTimer,
+        place: ConnectionGuard,
+    ) -> Self {
         ClientStream {
             transport,
             client,
@@ -86,7 +91,7 @@ impl<T: Transport> ClientStream<T> {
             // Free its memory, too.
             self.ahead = Bytes::new();
         }
-        self.client.signs.read();
+        self.client.activity.read();
         self.heads.note_read();
     }
 
@@ -128,7 +133,7 @@ impl<T: Transport> ClientStream<T> {
 
     /// Takes note of a write, and cuts off a client that reads nothing for too long.
     fn note_write(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        self.client.signs.written(written.is_ready());
+        self.client.activity.written(written.is_ready());
         if written.is_ready() {
             self.is_timed = false;
             if matches!(written, Poll::Ready(Ok(1..))) {
@@ -171,7 +176,7 @@ impl<T: Transport> AsyncRead for ClientStream<T> {
         }
         let read = Pin::new(&mut self.transport).poll_read(cx, buf);
         if read.is_ready() {
-            self.client.signs.read();
+            self.client.activity.read();
             self.heads.note_read();
         }
         read
@@ -187,19 +192,6 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
         self.note_write(written, cx)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
-        self.note_write(written, cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.transport).poll_flush(cx)
     }
@@ -211,7 +203,7 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let limits = self.client.edge.limits;
         if self.linger.is_none() {
-            self.client.signs.close();
+            self.client.activity.close();
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
             let has_read = self.client.has_unread_body();
             self.linger = Some(Linger { ends: Instant::now() + limits.refused_body_timeout, has_read });

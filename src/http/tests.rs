@@ -225,7 +225,7 @@ async fn connections_are_spread_over_the_workers() {
 }
 
 #[tokio::test]
-async fn the_time_for_a_head_begins_anew_after_each_reply() {
+async fn the_head_timeout_restarts_after_each_reply() {
     let header_timeout = SHORT * 20;
     let running = running(1, EdgeLimits { header_timeout, ..limits() }).await;
     let mut stream = client(&running.server).await;
@@ -239,7 +239,7 @@ async fn the_time_for_a_head_begins_anew_after_each_reply() {
 }
 
 #[tokio::test]
-async fn a_connection_that_rested_serves_the_next_request() {
+async fn an_idle_connection_serves_the_next_request() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;
     for _ in 0..2 {
@@ -258,11 +258,11 @@ async fn a_connection_that_rested_serves_the_next_request() {
     running.gate.open.add_permits(1);
     assert_eq!(reply(&mut stream).await.1, "waited");
     drop(stream);
-    running.server.census_emptied().await;
+    running.server.all_closed().await;
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_is_closed_when_its_next_head_does_not_come() {
+async fn an_idle_connection_is_closed_when_its_next_head_does_not_come() {
     let limit = IDLE_AFTER * 2;
     let running = running(1, EdgeLimits { header_timeout: limit, ..limits() }).await;
     let mut stream = client(&running.server).await;
@@ -274,7 +274,7 @@ async fn a_connection_that_rests_is_closed_when_its_next_head_does_not_come() {
 }
 
 #[tokio::test]
-async fn a_drain_closes_connections_that_rest_and_serves_one_that_asks_then() {
+async fn a_drain_closes_idle_connections_and_serves_one_that_asks_then() {
     let running = running(1, limits()).await;
     let mut idle = client(&running.server).await;
     ask(&mut idle, "/").await;
@@ -339,7 +339,7 @@ async fn what_follows_a_request_that_cannot_be_parsed_is_no_request() {
     // The client stays, and says it again.
     stream.write_all(follows.as_bytes()).await.unwrap();
     tokio::select! {
-        () = running.server.census_emptied() => {}
+        () = running.server.all_closed() => {}
         _ = running.gate.came.acquire() => panic!("it was served"),
     }
 }
@@ -350,7 +350,7 @@ async fn a_client_that_takes_nothing_is_cut_off() {
     let mut stream = client(&running.server).await;
     ask(&mut stream, "/large").await;
     stream.readable().await.unwrap();
-    running.server.census_emptied().await;
+    running.server.all_closed().await;
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ async fn a_panic_is_one_reply() {
 }
 
 #[tokio::test]
-async fn a_drain_finishes_what_is_under_way_and_takes_no_more() {
+async fn a_drain_finishes_requests_in_flight_and_takes_no_more() {
     let running = running(1, limits()).await;
     let address = running.server.local_addr();
     let (mut busy, mut idle) = (client(&running.server).await, client(&running.server).await);
@@ -376,7 +376,7 @@ async fn a_drain_finishes_what_is_under_way_and_takes_no_more() {
     running.gate.came.acquire().await.unwrap().forget();
     let drain = tokio::spawn(running.server.drain(LONG));
     assert_eq!(rest(&mut idle).await, "", "an idle connection is closed while another is busy");
-    assert!(TcpStream::connect(address).await.is_err(), "no one listens");
+    assert!(TcpStream::connect(address).await.is_err(), "no one is_registered");
     running.gate.open.add_permits(1);
     let (head, body) = reply(&mut busy).await;
     assert_eq!(body, "waited");

@@ -23,17 +23,17 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// One connection's wait for a request head.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct HeadWaitState {
     /// [`BUSY`], [`CLOSED`], [`EVICTED`], or the begin of the wait in microseconds after [`START`], plus one.
     state: AtomicU64,
     /// Of the connection's task.
     waker: AtomicWaker,
 }
 
-impl Waiting {
+impl HeadWaitState {
     /// A connection that has just been accepted.
-    pub(super) fn new() -> Waiting {
-        Waiting { state: AtomicU64::new(stamp(Instant::now())), waker: AtomicWaker::new() }
+    pub(super) fn new() -> HeadWaitState {
+        HeadWaitState { state: AtomicU64::new(stamp(Instant::now())), waker: AtomicWaker::new() }
     }
 
     /// A wait has begun. An evicted connection stays evicted.
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_either_evicted_or_serves_its_next_request() {
-        let waiting = Waiting::new();
+        let waiting = HeadWaitState::new();
         let since = waiting.since().unwrap();
         assert!(waiting.end() && waiting.since().is_none());
         assert!(!waiting.evict(since), "it is busy");
@@ -122,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_began_anew_is_not_the_one_that_was_seen() {
-        let waiting = Waiting::new();
+    fn a_new_wait_is_not_the_one_that_was_seen() {
+        let waiting = HeadWaitState::new();
         let seen = waiting.since().unwrap();
         assert!(waiting.end());
         waiting.begin(Instant::now() + Duration::from_millis(5));

@@ -18,14 +18,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::client::ClientConnection;
-use super::connection::{self, WorkerShared};
-use super::drain::{Drain, Place};
+use super::connection::{self, ConnectionContext};
+use super::drain::{ConnectionGuard, Drain};
 use super::edge::{Edge, EdgeLimits};
-use super::head_wait::HeadWaits;
+use super::head_wait::HeadWaitTimer;
 use super::layers::ReceivedRequest;
 use super::stream::ClientStream;
 
-/// Of what is read ahead of a body, and of what waits to be written, for each connection.
+/// The least `max_buf_size` for hyper, in bytes: of read-ahead and of unsent data per connection. `header_bytes` may raise it.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// hyper's default limit, for which it needs no allocation for each request.
@@ -111,7 +111,7 @@ impl Error for StartError {
 
 /// An order to a worker.
 pub(super) enum Order {
-    Serve(StdStream, Box<ClientConnection>, Place),
+    Serve(StdStream, Box<ClientConnection>, ConnectionGuard),
     /// Close what is idle, let the rest finish.
     Drain,
     /// Drop every connection.
@@ -215,10 +215,10 @@ fn run<F: Future<Output: Connect>>(
 }
 
 async fn obey(mut orders: UnboundedReceiver<Order>, limits: EdgeLimits, connect: impl Connect) {
-    let heads = HeadWaits::default();
+    let heads = HeadWaitTimer::default();
     let drain = Arc::new(Drain::default());
     let http = http(&limits, &heads);
-    let shared = Arc::new(WorkerShared { http, heads: heads.clone(), drain: Arc::clone(&drain) });
+    let context = Arc::new(ConnectionContext { http, heads: heads.clone(), drain: Arc::clone(&drain) });
     let mut connections = JoinSet::new();
     loop {
         let order = tokio::select! {
@@ -234,7 +234,7 @@ async fn obey(mut orders: UnboundedReceiver<Order>, limits: EdgeLimits, connect:
                     let client = Arc::from(client);
                     let service = connect.connect(&client);
                     let stream = ClientStream::new(stream, Arc::clone(&client), heads.clone(), place);
-                    connections.spawn(connection::serve(Arc::clone(&shared), stream, client, service));
+                    connections.spawn(connection::serve(Arc::clone(&context), stream, client, service));
                 }
                 Err(cause) => tracing::debug!(%cause, "a connection was gone before it was served"),
             },
@@ -253,7 +253,7 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn http(limits: &EdgeLimits, heads: &HeadWaits) -> Builder {
+fn http(limits: &EdgeLimits, heads: &HeadWaitTimer) -> Builder {
     let mut http = Builder::new();
     http.timer(heads.timer())
         .header_read_timeout(limits.header_timeout)

@@ -1,7 +1,7 @@
-//! Tells when the head of a reply has left for the client.
+//! Reports when the head of a reply has been written to the client's socket.
 //!
-//! hyper does not report it. What is used instead: hyper writes the head that it was handed last with its next write to
-//! the socket. A test serves a request through hyper and fails when a new version writes something else first.
+//! hyper does not report it. Instead this relies on the fact that hyper's next write to the socket begins with the head that
+//! hyper received last. `tests/contract.rs` fails when a new version of hyper writes something else first.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};

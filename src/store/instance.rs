@@ -155,10 +155,10 @@ impl From<io::Error> for RegisterError {
 /// A process that is gone, or counts as gone.
 pub(super) struct Dead {
     id: i64,
-    lock: DeadLock,
+    lock: DeadInstanceLock,
 }
 
-enum DeadLock {
+enum DeadInstanceLock {
     /// Taken, and held until the releases are committed.
     Taken(LockFile),
     /// Another process holds it, or it cannot be opened; its instance has been silent for so long.
@@ -169,13 +169,13 @@ impl Dead {
     /// Takes the lock file away, after the releases were committed.
     pub(super) fn remove_lock(self) {
         match self.lock {
-            DeadLock::Taken(lock) => lock.remove(),
-            DeadLock::Silent(path, silent) => {
+            DeadInstanceLock::Taken(lock) => lock.remove(),
+            DeadInstanceLock::Silent(path, silent) => {
                 tracing::warn!(
                     instance = self.id,
                     silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
                     lock_file = %path.display(),
-                    "a gateway was silent for too long and counts as dead, although its lock could not be taken"
+                    "a gateway sent no heartbeat within its instance_timeout; its holds are released although its lock is held"
                 );
                 lock_file::remove(&path);
             }
@@ -221,7 +221,7 @@ pub(super) fn find_dead(
             Err(error) => Err(error),
         };
         if let Ok(Some(lock)) = lock {
-            dead.push(Dead { id, lock: DeadLock::Taken(lock) });
+            dead.push(Dead { id, lock: DeadInstanceLock::Taken(lock) });
             continue;
         }
         held.push(id);
@@ -230,11 +230,11 @@ pub(super) fn find_dead(
         if let (Some(silent), Some(timeout)) = (silent, timeout)
             && silent >= timeout
         {
-            dead.push(Dead { id, lock: DeadLock::Silent(lock_file::path(database, id), silent) });
+            dead.push(Dead { id, lock: DeadInstanceLock::Silent(lock_file::path(database, id), silent) });
         } else if let Err(error) = lock {
             tracing::warn!(
                 instance = id, %error,
-                "the lock of another gateway could not be tried; its holds stay until it is silent for too long"
+                "the lock of another gateway cannot be checked; its holds are kept until its heartbeat times out"
             );
         }
     }

@@ -28,7 +28,7 @@ pub struct KeyRecord {
     pub hint: KeyHint,
 }
 
-/// A key that was just issued or rotated. The key itself is never to be had again.
+/// A key that was just issued or rotated. The key itself cannot be retrieved again.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     /// As it is listed from now on.

@@ -120,8 +120,8 @@ ALTER TABLE keytoll_entries ADD COLUMN key_digest BLOB;
 CREATE UNIQUE INDEX keytoll_entries_key ON keytoll_entries (account_id, key_digest) WHERE key_digest IS NOT NULL;
 ";
 
-/// How an instance shows that it lives, while others share the file: it counts `beats` up, and says within how many
-/// milliseconds it will. NULL: it is of a version that did not.
+/// Heartbeats: while other instances use the file, an instance increments `beats` at least once per `timeout_ms`
+/// milliseconds. `timeout_ms` is NULL for an instance of an older version, which sends none.
 const BEATS: &str = "
 ALTER TABLE keytoll_instances ADD COLUMN beats INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE keytoll_instances ADD COLUMN timeout_ms INTEGER;

@@ -33,7 +33,7 @@ pub(super) fn prepare_file(path: &Path, create: Option<u32>) -> Result<PathBuf, 
     let path = match (fs::canonicalize(path), create) {
         (Ok(path), _) => path,
         (Err(error), _) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(path, error)),
-        (Err(_), _) if fs::symlink_metadata(path).is_ok() => return Err(OpenError::LeadsNowhere(path.to_owned())),
+        (Err(_), _) if fs::symlink_metadata(path).is_ok() => return Err(OpenError::DanglingLink(path.to_owned())),
         (Err(_), None) => return Err(OpenError::Missing(path.to_owned())),
         (Err(_), Some(mode)) => create_file(path, mode)?,
     };
@@ -102,8 +102,8 @@ pub(super) fn share_group(database: &Path) {
 fn not_shared(path: &Path, error: &io::Error) {
     tracing::warn!(
         path = %path.display(), %error,
-        "this file cannot be given the permissions and the group of the database: others who may use the database may not be \
-         able to use this file"
+        "cannot set the permissions and the group of this file to those of the database; other users of the database may not \
+         be able to open it"
     );
 }
 

@@ -111,7 +111,7 @@ pub enum Fatal {
     SyncFailed,
     /// A commit failed, and whether it took place cannot be read.
     FateUnknown,
-    /// Another gateway found this one's lock file missing, or no sign of life, for too long and released its holds.
+    /// Another gateway found this one's lock file or heartbeat missing for too long and released its holds.
     TakenForDead,
     /// The writer ended unexpectedly.
     WriterDied,
@@ -138,7 +138,7 @@ pub enum OpenError {
     /// No file there, and none is to be made.
     Missing(PathBuf),
     /// The path is a link to a file that does not exist.
-    LeadsNowhere(PathBuf),
+    DanglingLink(PathBuf),
     /// The database, or a file that belongs to it, is not a regular file.
     NotAFile {
         /// The file.
@@ -189,7 +189,7 @@ impl fmt::Display for OpenError {
                     path.display()
                 )
             }
-            OpenError::LeadsNowhere(path) => write!(
+            OpenError::DanglingLink(path) => write!(
                 f,
                 "{}: this is a link to a file that does not exist; create that file, or remove the link",
                 path.display()

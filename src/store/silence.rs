@@ -1,9 +1,9 @@
-//! Instances that have stopped to beat: dead, even though another process holds their lock file.
+//! Detects instances that have stopped sending heartbeats. They count as dead even if another process holds their lock file.
 //!
-//! Every gateway that shares a file with another one counts up the `beats` of its row, and states in `timeout_ms` how long
-//! it may fail to. Others do not compare clocks with it: each measures for how long it has seen the same number itself. Only
-//! time between two looks counts that follow each other closely, so that a process that was itself suspended does not take
-//! the others for silent.
+//! Every gateway that shares a file with another one increments `beats` in its row, and states in `timeout_ms` how long the
+//! value may stay unchanged. Clocks are not compared: each process measures for itself how long it has read the same value.
+//! At most `step` is counted between two reads, so that a process that was suspended itself does not declare the others
+//! silent.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ impl Silence {
         Silence { step: 2 * interval, seen: HashMap::new() }
     }
 
-    /// Notes what an instance's row says now. For how long it has said the same.
+    /// Records the current `beats` of an instance. Returns how long the value has been unchanged.
     pub(super) fn note(&mut self, instance: i64, beats: i64, now: Instant) -> Duration {
         let seen = self.seen.entry(instance).or_insert(Seen { beats, silent: Duration::ZERO, looked_at: now });
         if seen.beats == beats {

@@ -55,7 +55,7 @@ const OWN_LOCK: Duration = Duration::from_millis(250);
 /// How often the slow chores are done: the mark of settled charges, processes that are gone, and requests that need not be
 /// remembered.
 const CHORES: Duration = Duration::from_secs(1);
-/// How many heartbeats an instance shows in the time after which it counts as dead, or as many as there are chores.
+/// How many heartbeats an instance writes per `instance_timeout`; the chores run at least twice as often.
 const BEATS: u32 = 6;
 
 /// What a writer is made of.
@@ -364,7 +364,7 @@ fn items(batch: &mut Vec<Command>) -> Vec<Item> {
         .collect()
 }
 
-/// How often the chores are done: several times in the time after which this instance counts as dead.
+/// How often the chores run: every [`CHORES`], or 12 times per `instance_timeout` if that is more often.
 fn chores_interval(instance_timeout: Duration) -> Duration {
     CHORES.min(instance_timeout / (2 * BEATS))
 }

@@ -47,7 +47,37 @@ pub struct AccessLine<'a> {
     pub upstream: Option<Duration>,
 }
 
-impl AccessLine<'_> {
+impl<'a> AccessLine<'a> {
+    /// The line of a request of which nothing else is known.
+    pub fn new(
+        listener: &'static str,
+        request_id: &'a str,
+        client: IpAddr,
+        method: &'a str,
+        path: &'a str,
+        status: u16,
+    ) -> AccessLine<'a> {
+        AccessLine {
+            listener,
+            request_id,
+            client,
+            method,
+            path,
+            api: None,
+            user_id: None,
+            key_id: None,
+            status,
+            problem: None,
+            cost_cents: None,
+            settlement: None,
+            charge_id: None,
+            request_bytes: 0,
+            reply_bytes: 0,
+            duration: Duration::ZERO,
+            upstream: None,
+        }
+    }
+
     /// Logs the line, at level `info`. Costs a comparison when the log filter excludes it.
     pub fn emit(&self) {
         if !tracing::enabled!(target: TARGET, Level::INFO) {

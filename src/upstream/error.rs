@@ -13,7 +13,7 @@ pub enum SendError {
         /// Of the last one tried.
         cause: io::Error,
     },
-    /// It took too long until the request could be sent: what paid for it may not be there any more. Nothing was sent.
+    /// The request could not be sent before the hold expired; another process may have released the hold. Nothing was sent.
     PassageExpired,
     /// The upstream did not answer in time; it may have done what was asked.
     HeadTimeout,
@@ -41,7 +41,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             SendError::Unreachable { .. } => "no upstream takes a connection",
-            SendError::PassageExpired => "the hold is too old to be forwarded with",
+            SendError::PassageExpired => "the hold expired before the request could be sent",
             SendError::HeadTimeout => "the upstream did not answer in time",
             SendError::Broken { .. } => "the upstream broke off before its answer",
             SendError::RequestBody { .. } => "the request's body broke off",

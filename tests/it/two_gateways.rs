@@ -320,7 +320,7 @@ fn a_stranger_who_holds_the_lock_of_a_dead_gateway_freezes_its_holds_for_a_limit
     let frozen = started.elapsed();
     assert!(TIMEOUT <= frozen && frozen < TIMEOUT + RELEASED_WITHIN, "after {frozen:?}");
     assert_eq!(database.balance(slow.id), 1_000);
-    until("it says so", || next.has_said("a gateway was silent for too long and counts as dead"));
+    until("it says so", || next.has_said("a gateway sent no heartbeat within its instance_timeout"));
     until("the lock file is removed", || !lock.exists());
     next.stop();
     database.assert_doctor();

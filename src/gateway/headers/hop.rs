@@ -23,16 +23,16 @@ pub(super) fn is_hop_by_hop(canonical: &str) -> bool {
     )
 }
 
-/// Adds the fields that `Connection` lists to `doomed`. Those that say what a message is, who sent it or what may be
+/// Adds the fields that `Connection` lists to `removed`. Those that say what a message is, who sent it or what may be
 /// done with it are not the connection's, whoever lists them.
-fn collect_listed(headers: &HeaderMap, doomed: &mut Vec<HeaderName>) {
+fn collect_listed(headers: &HeaderMap, removed: &mut Vec<HeaderName>) {
     for token in listed(headers) {
         if matches!(token, b"close" | b"keep-alive" | b"upgrade") {
             continue; // no fields, or removed anyway
         }
         let Ok(name) = HeaderName::from_bytes(token) else { continue };
         if headers.contains_key(&name) && !is_end_to_end(name.as_str()) {
-            doomed.push(name);
+            removed.push(name);
         }
     }
 }
@@ -70,17 +70,17 @@ fn is_end_to_end(name: &str) -> bool {
 
 /// Takes out the fields whose names `must_go`, and those that `Connection` lists; that is one of the former.
 pub(super) fn clean(headers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) {
-    let mut doomed: Vec<HeaderName> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
-    if doomed.contains(&CONNECTION) {
-        collect_listed(headers, &mut doomed);
+    let mut removed: Vec<HeaderName> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
+    if removed.contains(&CONNECTION) {
+        collect_listed(headers, &mut removed);
     }
-    remove_all(headers, &doomed);
+    remove_all(headers, &removed);
 }
 
 /// Takes these fields out. A message that came with `Transfer-Encoding` has its length from there; a `Content-Length` beside
 /// it is false (RFC 9112 §6.3).
-fn remove_all(headers: &mut HeaderMap, doomed: &[HeaderName]) {
-    for name in doomed {
+fn remove_all(headers: &mut HeaderMap, removed: &[HeaderName]) {
+    for name in removed {
         if headers.remove(name).is_some() && *name == TRANSFER_ENCODING {
             headers.remove(CONTENT_LENGTH);
         }
@@ -130,12 +130,12 @@ fn clean_trailers(trailers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) {
             || super::upstream::shows_another_client(canonical)
             || is_head_only(canonical)
     };
-    let doomed: Vec<HeaderName> = trailers
+    let removed: Vec<HeaderName> = trailers
         .keys()
         .filter(|name| must_go(name.as_str()) || spelling::canonical(name.as_str(), is_forbidden))
         .cloned()
         .collect();
-    remove_all(trailers, &doomed);
+    remove_all(trailers, &removed);
 }
 
 fn is_head_only(canonical: &str) -> bool {

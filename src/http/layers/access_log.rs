@@ -102,7 +102,7 @@ impl<B: Body + Unpin> Body for LoggedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         // hyper gathers what it can get, also while the client reads nothing. The write that is blocked wakes the task.
-        if self.record.client().signs.is_write_blocked() {
+        if self.record.client().activity.is_write_blocked() {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);

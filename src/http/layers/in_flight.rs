@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use super::EdgeRequest;
 use crate::http::client::ClientConnection;
-use crate::http::keyed_limit::{AddressGroup, KeyedPermit, forwarded_client};
+use crate::http::keyed_limit::{AddressGroup, AddressLimitError, KeyedPermit, acquire_of_address, forwarded_client};
 use crate::http::problem::{Problem, ProblemKind};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -64,9 +64,9 @@ fn permit_of_address(
         forwarded_client(fields, trusted)
     });
     let address = forwarded.flatten().unwrap_or_else(|| client.address());
-    let Some(group) = AddressGroup::of(address, trusted) else { return Ok(None) };
-    let too_many = "Your address has too many requests in flight; wait for one to end.";
-    limit.acquire(group).map(Some).ok_or_else(|| ProblemKind::RateLimited.with_detail(too_many))
+    acquire_of_address(Some(limit), address, trusted).map_err(|AddressLimitError| {
+        ProblemKind::RateLimited.with_detail("Your address has too many requests in flight; wait for one to end.")
+    })
 }
 
 impl<S, B> Service<EdgeRequest> for LimitInFlight<S>

@@ -1,7 +1,8 @@
-//! Turns a panic into a reply, so that it ends one request and not its connection.
+//! Turns a panic of a service into a 500 reply, so that it ends one request and not its connection. A panic in the body of a
+//! reply ends the connection.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -49,15 +50,18 @@ where
 
     fn call(&mut self, request: EdgeRequest) -> Self::Future {
         let record = request.record.clone();
-        CatchPanicsFuture { inner: AssertUnwindSafe(self.inner.call(request)).catch_unwind(), record }
+        let called = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
+        let inner = called.ok().map(|future| AssertUnwindSafe(future).catch_unwind());
+        CatchPanicsFuture { inner, record }
     }
 }
 
 pin_project! {
     /// The future of [`CatchPanics`].
     pub struct CatchPanicsFuture<F> {
+        // None: the call has panicked.
         #[pin]
-        inner: CatchUnwind<AssertUnwindSafe<F>>,
+        inner: Option<CatchUnwind<AssertUnwindSafe<F>>>,
         record: Record,
     }
 }
@@ -71,12 +75,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        Poll::Ready(match ready!(this.inner.poll(cx)) {
-            Ok(response) => response,
-            Err(_) => {
-                tracing::error!(request_id = %this.record.request_id(), "a request ended with a panic");
-                Ok(this.record.refuse(ProblemKind::Internal.into(), None))
-            }
-        })
+        if let Some(inner) = this.inner.as_pin_mut()
+            && let Ok(response) = ready!(inner.poll(cx))
+        {
+            return Poll::Ready(response);
+        }
+        tracing::error!(request_id = %this.record.request_id(), "a request ended with a panic");
+        Poll::Ready(Ok(this.record.refuse(ProblemKind::Internal.into(), None)))
     }
 }

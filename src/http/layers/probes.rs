@@ -1,4 +1,4 @@
-//! Marks the requests of health checks, which nothing limits.
+//! Marks probes, which the limits on requests in flight do not apply to.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};

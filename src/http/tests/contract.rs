@@ -7,7 +7,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::head_wait::HeadWaits;
+use super::super::head_wait::HeadWaitTimer;
 use super::super::refused_head::find_parser_reply;
 use super::super::write_observer::WriteObserver;
 use super::*;
@@ -15,7 +15,7 @@ use super::*;
 /// A pipe to hyper that takes note of what hyper does with it, as the edge's own stream does.
 struct Watched<'a> {
     read: &'a [u8],
-    heads: HeadWaits,
+    heads: HeadWaitTimer,
     seen: &'a Seen,
 }
 
@@ -61,7 +61,7 @@ impl AsyncWrite for Watched<'_> {
 /// Lets hyper serve these bytes until it does nothing more: what it wrote, each time with whether the edge takes it for a
 /// reply of the parser, and whether it waited for a head at the end.
 async fn served(read: &[u8]) -> (Vec<(bool, String)>, bool) {
-    let (heads, seen) = (HeadWaits::default(), Seen::default());
+    let (heads, seen) = (HeadWaitTimer::default(), Seen::default());
     let mut http = http1::Builder::new();
     http.timer(heads.timer()).header_read_timeout(LONG).writev(false);
     let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("served"))));
@@ -136,7 +136,7 @@ async fn the_first_write_after_a_reply_was_handed_over_has_its_head() {
         }));
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("served")))
     });
-    let watched = Watched { read: GOOD.as_bytes(), heads: HeadWaits::default(), seen: &seen };
+    let watched = Watched { read: GOOD.as_bytes(), heads: HeadWaitTimer::default(), seen: &seen };
     let mut connection = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(watched), service));
     std::future::poll_fn(|cx| {
         connection.as_mut().poll(cx).map(drop).is_pending().then_some(()).map_or(Poll::Pending, Poll::Ready)

@@ -61,8 +61,8 @@ impl Writer {
         }
     }
 
-    /// Once a second: the mark below which everything is settled, the holds of processes that are gone, and requests that
-    /// need not be remembered any more.
+    /// Runs once per [`chores_interval`] (a second or less): updates the mark below which everything is settled, releases the
+    /// holds of dead instances, sends this instance's heartbeat, and forgets expired idempotent requests.
     pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
         let now = Instant::now();
         self.chores_at = now + chores_interval(self.parts.instance_timeout);
@@ -87,7 +87,7 @@ impl Writer {
         Requests::new(self.parts.requests, now_unix_ms).sweep(connection)?;
         let (missing, silence) = (&mut self.missing, Some(&mut self.silence));
         let others = instance::find_dead(connection, &self.parts.path, Some(instance.id), missing, silence)?;
-        // Where nobody looks, nothing is written.
+        // The heartbeat is written only while other instances use the file.
         if others.any && now >= self.beat_at {
             instance.beat(connection)?;
             self.beat_at = now + self.parts.instance_timeout / BEATS;
@@ -150,7 +150,7 @@ impl Writer {
             if *self.parts.health.fatal().borrow() == Some(Fatal::TakenForDead)
                 && let Some(instance) = self.parts.instance.take()
             {
-                // It may have been put back since others removed it; nobody looks for it any more.
+                // This instance may have recreated its lock file after another one removed it; it is no longer needed.
                 instance.remove_lock();
             }
             return;

@@ -52,7 +52,7 @@ pub(super) fn edge_metrics<const N: usize>(
     registry.register("connections_open", "Connections of clients that are open", connections.clone());
     registry.register("requests_open", "Requests in flight, until their reply has ended", requests.clone());
     registry.register("refusals", "Requests that Keytoll itself answered, by problem", refusals.clone());
-    let help = "Connections closed by Keytoll before a request, by reason";
+    let help = "Connections closed by Keytoll while no request was in flight, by reason";
     registry.register("connections_refused", help, refused.clone());
     let counters = |family: &Family<ListenerLabels, Counter>, listener, label, values: &[&'static str]| {
         values.iter().map(|value| family.get_or_create_owned(&[("listener", listener), (label, *value)])).collect()
