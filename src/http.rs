@@ -33,6 +33,7 @@ mod record;
 mod refused;
 mod refused_head;
 mod request_id;
+mod service;
 mod stream;
 mod waiting;
 mod worker;
@@ -46,9 +47,7 @@ pub use bind::{BindError, Bound, bind};
 pub use client::ClientConnection;
 pub use edge::{Edge, EdgeLimits, Listener};
 pub use keyed_limit::{KeyedLimit, KeyedPermit};
-pub use layers::{
-    AccessLogLayer, EdgeRequest, InFlightLayer, IsProbe, LoggedBody, PanicLayer, ProbeLayer, RequestIdLayer,
-};
+pub use layers::{AccessLog, CatchPanics, EdgeRequest, IsProbe, LimitInFlight, LoggedBody, MarkProbes, RequestIds};
 pub use lifecycle::Lifecycle;
 pub use open_files::allow_open_files;
 pub use problem::{Problem, ProblemKind, body_too_large};
@@ -56,4 +55,5 @@ pub use record::Record;
 pub use refused::RefusalReason;
 pub(crate) use request_id::write_hex;
 pub use request_id::{RequestId, X_REQUEST_ID};
-pub use worker::{Connect, EdgeBody, EdgeService, StartError, WorkerIndex, Workers};
+pub use service::{Connect, EdgeBody, EdgeService};
+pub use worker::{StartError, WorkerIndex, Workers};

@@ -11,12 +11,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::ServiceBuilder;
+use tower::layer::layer_fn;
 
 use super::*;
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::http::{
-    AccessLogLayer, ClientConnection, Edge, EdgeLimits, InFlightLayer, Listener, ProbeLayer, RequestIdLayer, Server,
-    Workers, bind,
+    AccessLog, ClientConnection, Edge, EdgeLimits, LimitInFlight, Listener, MarkProbes, RequestIds, Server, Workers,
+    bind,
 };
 use crate::store::Role;
 use crate::telemetry::metrics::MetricNames;
@@ -106,10 +107,10 @@ async fn serve(
     let edge = Edge::new(Listener::Admin, limits, &[], own, gateway, Arc::clone(lifecycle));
     let service = AdminService::new(store.clone(), Arc::clone(metrics), Arc::clone(lifecycle), settings);
     let layers = ServiceBuilder::new()
-        .layer(RequestIdLayer)
-        .layer(AccessLogLayer)
-        .layer(ProbeLayer::new(is_probe))
-        .layer(InFlightLayer);
+        .layer(layer_fn(RequestIds::new))
+        .layer(layer_fn(AccessLog::new))
+        .layer(layer_fn(|inner| MarkProbes::new(inner, is_probe)))
+        .layer(layer_fn(LimitInFlight::new));
     // The worker logs where the test does.
     let log = tracing::dispatcher::get_default(Clone::clone);
     let hook = move |_| {

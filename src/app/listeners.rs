@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 use hyper::body::Incoming;
+use tower::layer::layer_fn;
 use tower::{Service, ServiceBuilder};
 
 use crate::admin::{self, AdminService, AdminSettings, HostCheck};
@@ -15,8 +16,8 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::gateway::{self, Gateway, Shared};
 use crate::http::{
-    AccessLogLayer, ClientConnection, Edge, EdgeBody, EdgeLimits, EdgeRequest, EdgeService, InFlightLayer, IsProbe,
-    Lifecycle, Listener, PanicLayer, ProbeLayer, RequestIdLayer, StartError, WorkerIndex, Workers,
+    AccessLog, CatchPanics, ClientConnection, Edge, EdgeBody, EdgeLimits, EdgeRequest, EdgeService, IsProbe, Lifecycle,
+    LimitInFlight, Listener, MarkProbes, RequestIds, StartError, WorkerIndex, Workers,
 };
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -29,15 +30,15 @@ where
 {
     ServiceBuilder::new()
         // Everything that follows, refusals included, is named by the id.
-        .layer(RequestIdLayer)
+        .layer(layer_fn(RequestIds::new))
         // Outside of all that can refuse, so that every request leaves a line.
-        .layer(AccessLogLayer)
+        .layer(layer_fn(AccessLog::new))
         // A panic in what follows is a reply, and has its line.
-        .layer(PanicLayer)
+        .layer(layer_fn(CatchPanics::new))
         // Before the limits, which do not apply to probes.
-        .layer(ProbeLayer::new(is_probe))
+        .layer(layer_fn(move |inner| MarkProbes::new(inner, is_probe)))
         // Last, so that a permit is held by nothing but requests that are served.
-        .layer(InFlightLayer)
+        .layer(layer_fn(LimitInFlight::new))
         .service(service)
 }
 

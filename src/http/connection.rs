@@ -26,8 +26,8 @@ use super::head_wait::HeadWaitTimer;
 use super::layers::ReceivedRequest;
 use super::problem::ProblemKind;
 use super::refused::RefusalReason;
+use super::service::EdgeService;
 use super::stream::{ClientStream, Transport};
-use super::worker::EdgeService;
 
 /// For the first request on a connection that was accepted just before a drain: it is on its way, or there is none.
 const FIRST_REQUEST: Duration = Duration::from_millis(250);

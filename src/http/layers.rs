@@ -1,10 +1,10 @@
 //! The tower layers around the service of each listener, in the order in which `app` puts them together:
 //!
-//! 1. [`RequestIdLayer`]: gives the request its id, and the reply too;
-//! 2. [`AccessLogLayer`]: opens the request's [`Record`](super::Record), which lives until the reply's body has ended;
-//! 3. [`PanicLayer`]: a panic is one reply;
-//! 4. [`ProbeLayer`]: marks probes, which are never limited;
-//! 5. [`InFlightLayer`]: sheds what is beyond the limits.
+//! 1. [`RequestIds`]: gives the request its id, and the reply too;
+//! 2. [`AccessLog`]: opens the request's [`Record`](super::Record), which lives until the reply's body has ended;
+//! 3. [`CatchPanics`]: a panic is one reply;
+//! 4. [`MarkProbes`]: marks probes, which are never limited;
+//! 5. [`LimitInFlight`]: sheds what is beyond the limits.
 //!
 //! None of them is about money. All are always ready.
 
@@ -14,11 +14,11 @@ mod panic;
 mod probes;
 mod request_id;
 
-pub use access_log::{AccessLogLayer, LoggedBody};
-pub use in_flight::InFlightLayer;
-pub use panic::PanicLayer;
-pub use probes::{IsProbe, ProbeLayer};
-pub use request_id::RequestIdLayer;
+pub use access_log::{AccessLog, LoggedBody};
+pub use in_flight::LimitInFlight;
+pub use panic::CatchPanics;
+pub use probes::{IsProbe, MarkProbes};
+pub use request_id::RequestIds;
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
+use tower::layer::layer_fn;
 
 use super::connection::IDLE_AFTER;
 use super::*;
@@ -156,11 +157,11 @@ async fn running_on(bound: Bound, count: usize, limits: EdgeLimits) -> Running {
         async move {
             move |_: &Arc<ClientConnection>| {
                 ServiceBuilder::new()
-                    .layer(RequestIdLayer)
-                    .layer(AccessLogLayer)
-                    .layer(PanicLayer)
-                    .layer(ProbeLayer::new(|request| request.uri().path() == "/probe"))
-                    .layer(InFlightLayer)
+                    .layer(layer_fn(RequestIds::new))
+                    .layer(layer_fn(AccessLog::new))
+                    .layer(layer_fn(CatchPanics::new))
+                    .layer(layer_fn(|inner| MarkProbes::new(inner, |request| request.uri().path() == "/probe")))
+                    .layer(layer_fn(LimitInFlight::new))
                     .service(Answers { gate: gate.clone() })
             }
         }

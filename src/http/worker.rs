@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
-use bytes::Buf;
-use http::Response;
-use http_body::Body;
 use hyper::server::conn::http1::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -22,7 +19,7 @@ use super::connection::{self, ConnectionContext};
 use super::drain::{ConnectionGuard, Drain};
 use super::edge::{Edge, EdgeLimits};
 use super::head_wait::HeadWaitTimer;
-use super::layers::ReceivedRequest;
+use super::service::Connect;
 use super::stream::ClientStream;
 
 /// The least `max_buf_size` for hyper, in bytes: of read-ahead and of unsent data per connection. `header_bytes` may raise it.
@@ -34,56 +31,6 @@ const HEADERS_ON_STACK: usize = 100;
 /// Which of the workers, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerIndex(pub usize);
-
-/// The body of a reply.
-pub trait EdgeBody: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static {}
-
-impl<B> EdgeBody for B where B: Body<Data: Buf + Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static {}
-
-/// What answers the requests of one connection: the layers and the service behind them.
-pub trait EdgeService:
-    tower::Service<ReceivedRequest, Response = Response<Self::Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + Unpin
-    + 'static
-{
-    /// Of its replies.
-    type Body: EdgeBody;
-}
-
-impl<S, B> EdgeService for S
-where
-    S: tower::Service<ReceivedRequest, Response = Response<B>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Unpin
-        + 'static,
-    B: EdgeBody,
-{
-    type Body = B;
-}
-
-/// Makes the service of each connection; lives on its worker.
-pub trait Connect: 'static {
-    /// What answers the requests of one connection.
-    type Service: EdgeService;
-
-    /// A client has connected.
-    fn connect(&self, client: &Arc<ClientConnection>) -> Self::Service;
-}
-
-impl<F, S> Connect for F
-where
-    F: Fn(&Arc<ClientConnection>) -> S + 'static,
-    S: EdgeService,
-{
-    type Service = S;
-
-    fn connect(&self, client: &Arc<ClientConnection>) -> S {
-        self(client)
-    }
-}
 
 /// A worker did not start.
 #[derive(Debug)]

@@ -14,27 +14,22 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{EdgeRequest, IdentifiedRequest, ReceivedRequest};
 use crate::http::record::Record;
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessLogLayer;
-
-impl<S> Layer<S> for AccessLogLayer {
-    type Service = AccessLog<S>;
-
-    fn layer(&self, inner: S) -> AccessLog<S> {
-        AccessLog { inner }
-    }
-}
-
-/// The service that the layer makes.
 #[derive(Clone, Debug)]
 pub struct AccessLog<S> {
     inner: S,
+}
+
+impl<S> AccessLog<S> {
+    /// Around `inner`.
+    pub fn new(inner: S) -> AccessLog<S> {
+        AccessLog { inner }
+    }
 }
 
 impl<S, B> Service<IdentifiedRequest> for AccessLog<S>

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::{Either, Ready, ready};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::EdgeRequest;
 use crate::http::client::ClientConnection;
@@ -16,21 +16,16 @@ use crate::http::problem::{Problem, ProblemKind};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct InFlightLayer;
-
-impl<S> Layer<S> for InFlightLayer {
-    type Service = LimitInFlight<S>;
-
-    fn layer(&self, inner: S) -> LimitInFlight<S> {
-        LimitInFlight { inner }
-    }
-}
-
-/// The service that the layer makes.
 #[derive(Clone, Debug)]
 pub struct LimitInFlight<S> {
     inner: S,
+}
+
+impl<S> LimitInFlight<S> {
+    /// Around `inner`.
+    pub fn new(inner: S) -> LimitInFlight<S> {
+        LimitInFlight { inner }
+    }
 }
 
 /// Counts a request against the limits.

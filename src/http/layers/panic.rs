@@ -11,28 +11,23 @@ use futures_util::FutureExt;
 use futures_util::future::CatchUnwind;
 use http::Response;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::EdgeRequest;
 use crate::http::problem::ProblemKind;
 use crate::http::record::Record;
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct PanicLayer;
-
-impl<S> Layer<S> for PanicLayer {
-    type Service = CatchPanics<S>;
-
-    fn layer(&self, inner: S) -> CatchPanics<S> {
-        CatchPanics { inner }
-    }
-}
-
-/// The service that the layer makes.
 #[derive(Clone, Debug)]
 pub struct CatchPanics<S> {
     inner: S,
+}
+
+impl<S> CatchPanics<S> {
+    /// Around `inner`.
+    pub fn new(inner: S) -> CatchPanics<S> {
+        CatchPanics { inner }
+    }
 }
 
 impl<S, B> Service<EdgeRequest> for CatchPanics<S>

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::EdgeRequest;
 
@@ -13,31 +13,17 @@ use super::EdgeRequest;
 pub type IsProbe = fn(&Request<Incoming>) -> bool;
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct ProbeLayer {
-    is_probe: IsProbe,
-}
-
-impl ProbeLayer {
-    /// `is_probe` decides which requests are never limited; the service behind the layers answers them.
-    pub fn new(is_probe: IsProbe) -> ProbeLayer {
-        ProbeLayer { is_probe }
-    }
-}
-
-impl<S> Layer<S> for ProbeLayer {
-    type Service = MarkProbes<S>;
-
-    fn layer(&self, inner: S) -> MarkProbes<S> {
-        MarkProbes { inner, is_probe: self.is_probe }
-    }
-}
-
-/// The service that the layer makes.
 #[derive(Clone, Debug)]
 pub struct MarkProbes<S> {
     inner: S,
     is_probe: IsProbe,
+}
+
+impl<S> MarkProbes<S> {
+    /// Around `inner`, which answers probes like any other request.
+    pub fn new(inner: S, is_probe: IsProbe) -> MarkProbes<S> {
+        MarkProbes { inner, is_probe }
+    }
 }
 
 impl<S, B> Service<EdgeRequest> for MarkProbes<S>

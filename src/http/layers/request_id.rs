@@ -6,27 +6,22 @@ use std::task::{Context, Poll, ready};
 
 use http::{HeaderValue, Response};
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
+use tower::Service;
 
 use super::{IdentifiedRequest, ReceivedRequest};
 use crate::http::request_id::{RequestId, X_REQUEST_ID};
 
 /// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestIdLayer;
-
-impl<S> Layer<S> for RequestIdLayer {
-    type Service = RequestIds<S>;
-
-    fn layer(&self, inner: S) -> RequestIds<S> {
-        RequestIds { inner }
-    }
-}
-
-/// The service that the layer makes.
 #[derive(Clone, Debug)]
 pub struct RequestIds<S> {
     inner: S,
+}
+
+impl<S> RequestIds<S> {
+    /// Around `inner`.
+    pub fn new(inner: S) -> RequestIds<S> {
+        RequestIds { inner }
+    }
 }
 
 impl<S, B> Service<ReceivedRequest> for RequestIds<S>
