@@ -35,6 +35,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 pub use host::HostCheck;
@@ -98,8 +99,14 @@ impl tower::Service<EdgeRequest> for AdminService {
 
     fn call(&mut self, request: EdgeRequest) -> Self::Future {
         let EdgeRequest { mut request, record, .. } = request;
-        request.extensions_mut().insert(record);
-        Box::pin(self.0.clone().oneshot(request.map(Body::new)))
+        request.extensions_mut().insert(record.clone());
+        let counted = request.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                record.received(frame.data_ref().map_or(0, |data| data.len() as u64));
+                frame
+            }))
+        });
+        Box::pin(self.0.clone().oneshot(counted))
     }
 }
 

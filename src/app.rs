@@ -288,7 +288,7 @@ impl Running {
             }
             drain(server, cut_at).await;
             // Requests whose clients have left are settled by tasks of their own.
-            if timeout_at(cut_at, store.settled()).await.is_err() {
+            if timeout_at(cut_at + closing / 4, store.settled()).await.is_err() {
                 tracing::warn!(
                     charges = store.open_charges(),
                     "requests whose clients have left are cut off; their holds are released"
@@ -320,7 +320,10 @@ impl Running {
 async fn drain(server: Server, deadline: Instant) {
     let drained = server.drain(deadline.saturating_duration_since(Instant::now())).await;
     if drained.cut > 0 {
-        tracing::warn!(connections = drained.cut, "connections were cut off at the deadline; their holds are released");
+        tracing::warn!(
+            connections = drained.cut,
+            "connections were cut off at the deadline; what they held is released"
+        );
     }
 }
 

@@ -84,8 +84,11 @@ impl OpenHold {
 }
 
 impl Drop for OpenHold {
+    /// A capture that has begun goes on to its end, so that its outcome is recorded.
     fn drop(&mut self) {
-        self.clock.abort();
+        if !matches!(self.shared.lock().state, State::Capturing) {
+            self.clock.abort();
+        }
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::{error, fmt};
+use std::{error, fmt, mem};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
+use tokio::runtime::Handle;
 
 use super::headers::{Receipt, clean_reply_trailers};
 use super::open_hold::OpenHold;
@@ -205,7 +206,7 @@ impl Unsettled {
                             return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
                         }
                     };
-                    self.state = match (open.take(), std::mem::replace(&mut self.state, State::Done)) {
+                    self.state = match (open.take(), mem::replace(&mut self.state, State::Done)) {
                         (Some(hold), _) => {
                             let cents = hold.cents();
                             State::Capturing { last, settling: hold.capture(self.outcome), cents }
@@ -231,10 +232,28 @@ fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 impl Drop for ReplyBody {
     fn drop(&mut self) {
         let Kind::Settling(unsettled) = &mut self.kind else { return };
-        let State::Flowing(open) = &unsettled.state else { return };
-        let Some(hold) = open.take() else { return };
-        end_early(hold, unsettled.outcome, &unsettled.record, SettlementReason::ClientLeft);
+        match mem::replace(&mut unsettled.state, State::Done) {
+            State::Flowing(open) => {
+                if let Some(hold) = open.take() {
+                    end_early(hold, unsettled.outcome, &unsettled.record, SettlementReason::ClientLeft);
+                }
+            }
+            State::Capturing { settling, cents, .. } => record_later(settling, cents, unsettled.record.clone()),
+            // Its own task records the outcome.
+            State::CapturingLate { .. } | State::Done => {}
+        }
     }
+}
+
+/// Records the outcome of a capture whose client has left before it was durable.
+fn record_later(settling: Settling, cents: Cents, record: Record) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    runtime.spawn(async move {
+        match settling.await {
+            Settled::Captured => record.settled(SettlementReason::ClientLeft, cents),
+            Settled::Released { .. } | Settled::Unknown => record.settled(SettlementReason::Unpaid, Cents::ZERO),
+        }
+    });
 }
 
 /// Settles a reply that does not come to its end. If the client caused that, by leaving or by breaking off its own request,

@@ -96,6 +96,8 @@ pub(super) struct SocketActivity {
     has_read: AtomicBool,
     is_write_blocked: AtomicBool,
     is_closing: AtomicBool,
+    is_discarding: AtomicBool,
+    is_upgraded: AtomicBool,
 }
 
 impl SocketActivity {
@@ -133,5 +135,23 @@ impl SocketActivity {
 
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Whether a refused body is being read and discarded: no request is in flight meanwhile.
+    pub(super) fn discard(&self, is_discarding: bool) {
+        self.is_discarding.store(is_discarding, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_discarding(&self) -> bool {
+        self.is_discarding.load(Ordering::Relaxed)
+    }
+
+    /// The connection carries another protocol from now on.
+    pub(super) fn upgrade(&self) {
+        self.is_upgraded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.is_upgraded.load(Ordering::Relaxed)
     }
 }

@@ -66,9 +66,9 @@ enum Closing<T> {
     /// It is idle, and the drain has begun or it has reached its age.
     Idle(ClientStream<T>),
     /// Its next head did not arrive in time. `has_begun`: a part of it did.
-    HeadTimeout { stream: ClientStream<T>, has_begun: bool },
+    HeadTimeout { stream: ClientStream<T>, has_begun: bool, since: Instant },
     /// It makes room for another one.
-    Evicted { stream: ClientStream<T>, has_begun: bool },
+    Evicted { stream: ClientStream<T>, has_begun: bool, since: Instant },
     /// It speaks HTTP/2.
     Http2(ClientStream<T>),
 }
@@ -96,7 +96,7 @@ pub(super) async fn serve<T, S>(
         };
         let quiet = match handed_back {
             HandBack::Ended => return,
-            HandBack::Close(closing) => return closing.close(&client).await,
+            HandBack::Close(closing) => return closing.close_unless_evicted(&client).await,
             HandBack::Idle(quiet) => quiet,
         };
         let closing = match wait_idle(&context, &client, &quiet.stream, quiet.since).await {
@@ -104,20 +104,34 @@ pub(super) async fn serve<T, S>(
                 idle = quiet;
                 continue;
             }
-            IdleEnd::HeadTimeout => Closing::HeadTimeout { stream: quiet.stream, has_begun: false },
-            IdleEnd::Evicted => Closing::Evicted { stream: quiet.stream, has_begun: false },
+            IdleEnd::HeadTimeout => Closing::HeadTimeout { stream: quiet.stream, has_begun: false, since: quiet.since },
+            IdleEnd::Evicted => Closing::Evicted { stream: quiet.stream, has_begun: false, since: quiet.since },
             IdleEnd::Close => Closing::Idle(quiet.stream),
         };
-        return closing.close(&client).await;
+        return closing.close_unless_evicted(&client).await;
     }
 }
 
 impl<T: Transport> Closing<T> {
+    /// Closes in order. A client that still sends can make that last: meanwhile the connection makes room for others.
+    async fn close_unless_evicted(self, client: &ClientConnection) {
+        let mut close = pin!(self.close(client));
+        poll_fn(|cx| {
+            client.waiting.wake_on_eviction(cx.waker());
+            // What can be written at once is written, also for an evicted client.
+            let closed = close.as_mut().poll(cx);
+            if client.waiting.is_evicted() { Poll::Ready(()) } else { closed }
+        })
+        .await;
+    }
+
     async fn close(self, client: &ClientConnection) {
         match self {
-            Closing::Http2(stream) => stream.refuse_head(ProblemKind::BadRequest).await,
-            Closing::HeadTimeout { stream, has_begun: true } => stream.refuse_head(ProblemKind::HeaderTimeout).await,
-            Closing::HeadTimeout { mut stream, has_begun: false } => {
+            Closing::Http2(stream) => stream.refuse_head(ProblemKind::BadRequest, Duration::ZERO).await,
+            Closing::HeadTimeout { stream, has_begun: true, since } => {
+                stream.refuse_head(ProblemKind::HeaderTimeout, since.elapsed()).await;
+            }
+            Closing::HeadTimeout { mut stream, has_begun: false, .. } => {
                 if !client.activity.has_received() {
                     client.edge.refused.count(RefusalReason::HeadTimeout);
                 }
@@ -127,8 +141,10 @@ impl<T: Transport> Closing<T> {
                 let _ = stream.shutdown().await;
             }
             // Its place is taken: nothing is waited for.
-            Closing::Evicted { stream, has_begun: true } => stream.refuse_head_at_once(ProblemKind::Overloaded).await,
-            Closing::Evicted { stream, has_begun: false } => drop(stream),
+            Closing::Evicted { stream, has_begun: true, since } => {
+                stream.refuse_head_at_once(ProblemKind::Overloaded, since.elapsed()).await;
+            }
+            Closing::Evicted { stream, has_begun: false, .. } => drop(stream),
         }
     }
 }
@@ -147,6 +163,7 @@ impl<S: EdgeService> hyper::service::Service<Request<Incoming>> for Entry<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.client);
         let is_evicted = !client.waiting.end();
+        client.activity.discard(false);
         let is_for_probes = client.is_for_probes || is_evicted;
         let mut service = self.service.clone();
         // As tower asks. The layers are always ready; to wait for them here would cost a move of the whole request.
@@ -210,14 +227,15 @@ where
     let Some(Parts { io, read_buf, service, .. }) = connection.into_parts() else { return Ok(HandBack::Ended) };
     let mut stream = io.into_inner();
     // The beginning of a head that came with the last request is still in hyper's buffer.
+    let since = wait.since.unwrap_or_else(Instant::now);
     let has_begun = (client.activity.has_read() || !read_buf.is_empty()) && !client.activity.is_closing();
     Ok(match reason {
         Reason::Quiet(since) => {
             stream.unread(&read_buf);
             HandBack::Idle(Idle { stream, service, since })
         }
-        Reason::HeadTimeout => HandBack::Close(Closing::HeadTimeout { stream, has_begun }),
-        Reason::Evicted => HandBack::Close(Closing::Evicted { stream, has_begun }),
+        Reason::HeadTimeout => HandBack::Close(Closing::HeadTimeout { stream, has_begun, since }),
+        Reason::Evicted => HandBack::Close(Closing::Evicted { stream, has_begun, since }),
         Reason::Http2 => HandBack::Close(Closing::Http2(stream)),
     })
 }
@@ -269,7 +287,8 @@ impl HeadWait {
         cx: &mut Context<'_>,
     ) -> Poll<Reason> {
         let is_closing = client.activity.is_closing();
-        if client.waiting.is_evicted() && (self.since.is_some() || is_closing) {
+        let may_be_evicted = self.since.is_some() || is_closing || client.activity.is_discarding();
+        if client.waiting.is_evicted() && may_be_evicted {
             return Poll::Ready(Reason::Evicted);
         }
         let Some(since) = self.since.filter(|_| !is_closing) else { return Poll::Pending };

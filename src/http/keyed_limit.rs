@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
@@ -101,13 +101,18 @@ pub(super) fn forwarded_client<'v>(
 ) -> Option<IpAddr> {
     let items = fields.rev().flat_map(|field| field.rsplit(|byte| *byte == b','));
     for item in items {
-        let address: IpAddr = std::str::from_utf8(item).ok()?.trim().parse().ok()?;
-        let address = address.to_canonical();
+        let address = address_of(std::str::from_utf8(item).ok()?.trim())?.to_canonical();
         if !is_trusted(address, trusted_proxies) {
             return Some(address);
         }
     }
     None
+}
+
+/// An address, with or without a port; an IPv6 address also in brackets.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()
 }
 
 #[cfg(test)]
@@ -153,6 +158,9 @@ mod tests {
             (vec!["198.51.100.1, 203.0.113.7, 10.0.0.2"], Some("203.0.113.7")),
             (vec!["198.51.100.1", "203.0.113.7", "10.0.0.2"], Some("203.0.113.7")),
             (vec!["198.51.100.1, unknown, 10.0.0.2"], None),
+            (vec!["203.0.113.7:41234, 10.0.0.2:80"], Some("203.0.113.7")),
+            (vec!["[2001:db8::7]:443"], Some("2001:db8::7")),
+            (vec!["[2001:db8::7]"], Some("2001:db8::7")),
             (vec!["10.0.0.2"], None),
             (vec![], None),
         ] {

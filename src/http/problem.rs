@@ -111,7 +111,7 @@ problem_kinds! {
     // Keytoll itself.
     LoopDetected: LOOP_DETECTED, "loop-detected", "Request loop",
         "This request has already passed through this gateway: the upstream of the API routes back to it. Report this to the operator.";
-    Overloaded: SERVICE_UNAVAILABLE, "overloaded", "Too many requests", "The gateway is at its limit; try again shortly.";
+    Overloaded: SERVICE_UNAVAILABLE, "overloaded", "Gateway at its limit", "The gateway is at its limit; try again shortly.";
     Internal: INTERNAL_SERVER_ERROR, "internal", "Internal error",
         "The gateway failed; report the request_id to the operator. Nothing was charged.";
 

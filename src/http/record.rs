@@ -193,7 +193,8 @@ impl Record {
     }
 
     /// Decides what becomes of a body that was refused unread. True: the connection is closed after the reply.
-    pub(super) fn closes_for_unread_body(&self) -> bool {
+    /// `is_for_probes`: it is closed anyway.
+    pub(super) fn closes_for_unread_body(&self, is_for_probes: bool) -> bool {
         if !self.inner.has_unread.load(Ordering::Relaxed) {
             return false;
         }
@@ -201,7 +202,7 @@ impl Record {
         let Some(body) = &facts.unread else { return false };
         let length = body.size_hint().exact();
         let is_small = length.is_some_and(|length| length <= self.inner.client.edge.limits.refused_body_bytes);
-        if is_small && !self.inner.expects_continue {
+        if is_small && !self.inner.expects_continue && !is_for_probes {
             return false;
         }
         facts.unread = None;
@@ -255,7 +256,8 @@ impl Drop for Inner {
             api.replied(status, duration);
         }
         // A hold that was dropped without a recorded settlement was released.
-        let dropped = facts.charge.map(|_| (SettlementReason::Released, Cents::ZERO));
+        let reason = if edge.lifecycle.is_cutting() { SettlementReason::Drained } else { SettlementReason::Released };
+        let dropped = facts.charge.map(|_| (reason, Cents::ZERO));
         let settlement = facts.settlement.or(dropped);
         if let Some((reason, _)) = settlement {
             edge.gateway_metrics.settled(reason as usize);

@@ -58,7 +58,10 @@ impl RefusedConnections {
                 (_, RefusalReason::HeadTimeout) => {
                     tracing::info!(listener, reason = name, count, "silent connections were closed");
                 }
-                (_, RefusalReason::Evicted | RefusalReason::Overloaded | RefusalReason::AddressLimit) => {
+                (_, RefusalReason::Evicted) => {
+                    tracing::warn!(listener, reason = name, count, "connections were closed to make room for others");
+                }
+                (_, RefusalReason::Overloaded | RefusalReason::AddressLimit) => {
                     tracing::warn!(listener, reason = name, count, "connections were refused");
                 }
             }

@@ -1,6 +1,8 @@
 //! Replies to requests whose head cannot be served: hyper's parser refuses it, or it does not arrive in time. There is no
 //! request then, and so no service: the reply is written to the socket as it is, and the access log gets its line here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -29,14 +31,15 @@ pub(super) fn find_parser_reply(written: &[u8]) -> Option<(usize, ProblemKind)> 
     Some((start, kind))
 }
 
-/// The whole reply, as bytes for the socket; the connection is closed after it. Counts and logs the request.
-pub(super) fn refuse_head(client: &ClientConnection, kind: ProblemKind) -> Bytes {
+/// The whole reply, as bytes for the socket; the connection is closed after it. Counts and logs the request, whose head was
+/// waited for so long (`duration`).
+pub(super) fn refuse_head(client: &ClientConnection, kind: ProblemKind, duration: Duration) -> Bytes {
     let edge = &client.edge;
     edge.metrics.refused(kind as usize);
     let id = RequestId::generate();
     let mut response: Response<Bytes> = Problem::from(kind).into_response(&id);
     let line = AccessLine::new(edge.listener.name(), id.as_str(), client.peer().ip(), "-", "-", kind.status().as_u16());
-    AccessLine { problem: Some(kind.code()), reply_bytes: response.body().len() as u64, ..line }.emit();
+    AccessLine { problem: Some(kind.code()), reply_bytes: response.body().len() as u64, duration, ..line }.emit();
     let length = HeaderValue::from(response.body().len());
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, length);

@@ -51,7 +51,7 @@ pub(super) struct ClientStream<T> {
 }
 
 struct Linger {
-    ends: Instant,
+    since: Instant,
     has_read: bool,
 }
 
@@ -101,8 +101,8 @@ impl<T: Transport> ClientStream<T> {
     }
 
     /// Answers a head that was begun, and closes.
-    pub(super) async fn refuse_head(mut self, kind: ProblemKind) {
-        let reply = refuse_head(&self.client, kind);
+    pub(super) async fn refuse_head(mut self, kind: ProblemKind, waited: Duration) {
+        let reply = refuse_head(&self.client, kind, waited);
         // A client that does not take the reply is gone or cut off, and gets no other.
         if self.write_all(&reply).await.is_ok() {
             let _ = self.shutdown().await;
@@ -110,8 +110,8 @@ impl<T: Transport> ClientStream<T> {
     }
 
     /// The same with no time for it: the socket takes the reply at once, or the client gets none.
-    pub(super) async fn refuse_head_at_once(mut self, kind: ProblemKind) {
-        let reply = refuse_head(&self.client, kind);
+    pub(super) async fn refuse_head_at_once(mut self, kind: ProblemKind, waited: Duration) {
+        let reply = refuse_head(&self.client, kind, waited);
         let _ = timeout(Duration::ZERO, self.write_all(&reply)).await;
     }
 
@@ -153,7 +153,7 @@ impl<T: Transport> ClientStream<T> {
             return self.note_write(written, cx);
         };
         let ClientStream { transport, client, replacement, .. } = self;
-        let replacement = replacement.get_or_insert_with(|| refuse_head(client, kind));
+        let replacement = replacement.get_or_insert_with(|| refuse_head(client, kind, Duration::ZERO));
         if start > 0 {
             let written = Pin::new(transport).poll_write(cx, &written[..start]);
             return self.note_write(written, cx);
@@ -201,23 +201,30 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     /// yet. A client that is still sending a refused body gets the time that the settings give it: many clients read the
     /// reply only after they have sent everything.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.client.activity.is_upgraded() {
+            // The other direction goes on, and is read by whom it belongs to.
+            return Pin::new(&mut self.transport).poll_shutdown(cx);
+        }
         let limits = self.client.edge.limits;
         if self.linger.is_none() {
             self.client.activity.close();
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
             let has_read = self.client.has_unread_body();
-            self.linger = Some(Linger { ends: Instant::now() + limits.refused_body_timeout, has_read });
+            self.linger = Some(Linger { since: Instant::now(), has_read });
             self.is_timed = false;
             // A connection that only lingers makes room for others.
             self.client.waiting.begin(Instant::now().into_std());
         }
         let mut scratch = [0; 8 * 1024];
-        let ClientStream { transport, linger, is_timed, .. } = &mut *self;
+        let ClientStream { transport, client, linger, is_timed, .. } = &mut *self;
         let Some(linger) = linger else { return Poll::Ready(Ok(())) };
+        // A stop does not wait for clients that only send what nothing reads.
+        let longest = if client.edge.lifecycle.is_draining() { LINGER } else { limits.refused_body_timeout };
+        let ends = linger.since + longest;
         loop {
             let mut buf = ReadBuf::new(&mut scratch);
             match Pin::new(&mut *transport).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() && Instant::now() < linger.ends => {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && Instant::now() < ends => {
                     linger.has_read = true;
                     *is_timed = false;
                 }
@@ -227,7 +234,7 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
             }
         }
         let idle = if linger.has_read { limits.refused_body_idle } else { LINGER };
-        let left = linger.ends.saturating_duration_since(Instant::now());
+        let left = ends.saturating_duration_since(Instant::now());
         self.poll_timer(idle.min(left), cx).map(Ok)
     }
 }

@@ -310,6 +310,8 @@ impl Writer {
             self.low_water = 0;
             // So are its releases: the locks of the dead are let go, for the next look.
             self.recovered = None;
+            // And its heartbeat. Others that write to the same disk may not be able to send theirs either.
+            self.silence.keep_only(&[]);
             self.beat_at = Instant::now();
             self.parts.metrics.commits_failed.inc();
         }

@@ -9,7 +9,10 @@ use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Api, Client, Customer, Database, Gateway, GatewayBuilder, OK, Process, Request, Upstream, until};
+use crate::harness::{
+    Api, Client, Customer, Database, ENOSPC, Gateway, GatewayBuilder, Ground, OK, Process, Request, Upstream, Word,
+    until,
+};
 
 /// How long a dead gateway's holds may stay.
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
@@ -390,4 +393,31 @@ fn a_request_is_not_forwarded_with_a_hold_that_others_may_have_released() {
     assert_eq!((upstreams.scripted.seen(), database.balance(slow.id)), (0, 1_000));
     gateway.stop();
     database.assert_doctor();
+}
+
+#[test]
+fn gateways_whose_common_disk_was_full_do_not_take_each_other_for_dead() {
+    let ground = Ground::with_cents(1_000);
+    let (shim, upstream) = (ground.shim(), Upstream::fine());
+    let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap();
+    let gateway = || ground.gateway(upstream.address()).under(&shim).limit("instance_timeout_ms", timeout_ms).spawn();
+    let (mut first, mut second) = (gateway(), gateway());
+    let database = ground.database();
+    let (one, other) = (beats(&database, 1), beats(&database, 2));
+    until("both send heartbeats", || beats(&database, 1) > one && beats(&database, 2) > other);
+    shim.set(Word::WriteError, ENOSPC);
+    until("writes fail", || shim.get(Word::Failed) > 0);
+    // Neither can send a heartbeat for longer than an instance may be silent.
+    std::thread::sleep(TIMEOUT * 2);
+    shim.set(Word::WriteError, 0);
+    let (one, other) = (beats(&database, 1), beats(&database, 2));
+    until("both send heartbeats again", || {
+        assert!(first.ended().is_none() && second.ended().is_none(), "a gateway took the other one for dead");
+        beats(&database, 1) > one && beats(&database, 2) > other
+    });
+    for process in [&first, &second] {
+        assert_eq!(process.get("/").key(&ground.key).send().status(), 200);
+    }
+    first.stop();
+    second.stop();
 }

@@ -81,3 +81,23 @@ fn an_upgrade_that_nobody_asked_for_costs_nothing() {
     call.expect_end();
     gateway.assert_charges(0, 1);
 }
+
+#[test]
+fn an_upstream_that_ends_its_side_gets_everything_that_the_client_still_sends() {
+    const PIECE: usize = 64 * 1024;
+    let (upstream, gateway, customer) = scene();
+    let mut client = upgrade(&gateway, &customer).open();
+    let mut call = upstream.call();
+    call.send(SWITCHING);
+    assert_eq!(client.reply().status(), 101);
+    call.finish();
+    client.expect_end();
+    let piece = vec![b'x'; PIECE];
+    for _ in 0..32 {
+        client.send(&piece);
+        call.expect(&piece);
+    }
+    client.finish();
+    call.expect_end();
+    gateway.assert_charges(1, 0);
+}

@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Buf;
 use http::header::CONNECTION;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::{EdgeRequest, IdentifiedRequest, ReceivedRequest};
+use crate::http::client::ClientConnection;
 use crate::http::record::Record;
 
 /// See the module.
@@ -73,9 +75,12 @@ where
         let mut response = ready!(this.inner.poll(cx))?;
         let record = this.record.take().expect("a future is not polled after its end");
         record.replied(response.status());
-        let is_closing =
-            record.closes_for_unread_body() || *this.is_for_probes || record.client().is_closing(record.started());
-        if is_closing && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let is_closing = record.closes_for_unread_body(*this.is_for_probes)
+            || *this.is_for_probes
+            || record.client().is_closing(record.started());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            record.client().activity.upgrade();
+        } else if is_closing {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response.map(|body| LoggedBody { body, record })))
@@ -125,15 +130,23 @@ impl<B> Drop for LoggedBody<B> {
         if let Some(unread) = self.record.take_unread_body()
             && let Ok(runtime) = Handle::try_current()
         {
-            let limits = &self.record.client().edge.limits;
-            runtime.spawn(discard(unread, limits.refused_body_idle, limits.refused_body_timeout));
+            let client = Arc::clone(self.record.client());
+            // Meanwhile the connection makes room for others.
+            client.activity.discard(true);
+            client.waiting.begin(Instant::now());
+            runtime.spawn(discard(unread, client));
         }
     }
 }
 
-/// Reads a body to its end, at most until it has been silent for `idle` or has taken `total`.
-async fn discard(mut body: Incoming, idle: Duration, total: Duration) {
-    let to_end = async { while let Ok(Some(Ok(_))) = timeout(idle, body.frame()).await {} };
+/// Reads a refused body to its end, within the limits for that, and not while the gateway stops.
+async fn discard(mut body: Incoming, client: Arc<ClientConnection>) {
+    let limits = &client.edge.limits;
+    let to_end = async {
+        while let Ok(Some(Ok(_))) = timeout(limits.refused_body_idle, body.frame()).await
+            && !client.edge.lifecycle.is_draining()
+        {}
+    };
     // A body that is not read to its end closes the connection.
-    let _ = timeout(total, to_end).await;
+    let _ = timeout(limits.refused_body_timeout, to_end).await;
 }

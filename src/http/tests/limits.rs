@@ -210,3 +210,56 @@ async fn replies_while_draining_say_that_the_connection_closes() {
     assert!(get(&mut stream, "/").await.0.contains("connection: close\r\n"));
     assert_eq!(rest(&mut stream).await, "");
 }
+
+#[tokio::test]
+async fn a_connection_that_is_being_closed_makes_room_at_once() {
+    let running = running(1, EdgeLimits { connections: 1, ..limits() }).await;
+    for begun in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"rubbish\r\n\r\n"] {
+        let mut closing = client(&running.server).await;
+        closing.write_all(begun).await.unwrap();
+        let (head, _) = reply(&mut closing).await;
+        assert!(head.starts_with("http/1.1 400 "), "{head}");
+        // It goes on sending, so that its connection lingers. Only who has waited for a second is closed for another.
+        closing.write_all(b"more").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let mut other = client(&running.server).await;
+        assert_eq!(get(&mut other, "/").await.1, "ok");
+        end(&mut closing).await;
+        drop(other);
+        running.server.all_closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_body_that_does_not_come_makes_room_for_others() {
+    let running = running(1, EdgeLimits { connections: 1, probe_connections: 1, ..limits() }).await;
+    let head = b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n";
+    let mut first = client(&running.server).await;
+    first.write_all(head).await.unwrap();
+    assert!(reply(&mut first).await.0.starts_with("http/1.1 413 "));
+    let mut for_probes = client(&running.server).await;
+    for_probes.write_all(head).await.unwrap();
+    let (head, _) = reply(&mut for_probes).await;
+    assert!(head.starts_with("http/1.1 503 ") && head.contains("connection: close\r\n"), "{head}");
+    let (head, _) = get(&mut client(&running.server).await, "/probe").await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(get(&mut client(&running.server).await, "/").await.1, "ok");
+    end(&mut first).await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_client_that_sends_what_nothing_reads() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    reply(&mut stream).await;
+    running.edge.lifecycle.begin_drain();
+    let sends = tokio::spawn(async move {
+        while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
+            tokio::time::sleep(SHORT).await
+        }
+    });
+    assert_eq!(running.server.drain(LONG).await, Drained { cut: 0 });
+    sends.await.unwrap();
+}

@@ -177,3 +177,32 @@ fn a_request_that_holds_nothing_has_no_settlement() {
     assert_eq!(scene.process.metric("keytoll_settlements_total", &[]), 0);
     scene.process.stop();
 }
+
+#[test]
+fn a_client_that_leaves_while_its_capture_is_committed_is_said_to_have_paid() {
+    let scene = scene();
+    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
+    call.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+    assert_eq!(client.head().status(), 200);
+    client.expect(b"first");
+    let lock = scene.process.database().lock();
+    call.send("other");
+    client.expect_silence();
+    client.leave();
+    // The gateway notices before the capture is committed.
+    call.expect_end();
+    lock.release();
+    let line = scene.assert_settlement("client_left");
+    assert_eq!(line["cost_cents"], 10, "{line}");
+    scene.process.stop();
+}
+
+#[test]
+fn a_request_that_is_cut_before_its_reply_is_said_to_be_drained() {
+    let mut scene = scene_with(|builder| builder.drain_timeout_ms(100));
+    let (_client, _call) = scene.forwarded(&scene.request("GET"));
+    scene.process.signal("TERM");
+    assert!(scene.process.wait().success());
+    let line = scene.process.access_line(ID);
+    assert_eq!((&line["settlement"], &line["cost_cents"]), (&"drained".into(), &0.into()), "{line}");
+}

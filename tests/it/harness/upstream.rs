@@ -164,6 +164,11 @@ impl Call {
         }
     }
 
+    /// Ends the sending side.
+    pub(crate) fn finish(&mut self) {
+        self.reader().stream().shutdown(Shutdown::Write).unwrap();
+    }
+
     /// Closes the connection.
     pub(crate) fn break_off(self) {
         drop(self);
