@@ -193,8 +193,7 @@ impl Record {
     }
 
     /// Decides what becomes of a body that was refused unread. True: the connection is closed after the reply.
-    /// `is_for_probes`: it is closed anyway.
-    pub(super) fn closes_for_unread_body(&self, is_for_probes: bool) -> bool {
+    pub(super) fn closes_for_unread_body(&self) -> bool {
         if !self.inner.has_unread.load(Ordering::Relaxed) {
             return false;
         }
@@ -202,7 +201,7 @@ impl Record {
         let Some(body) = &facts.unread else { return false };
         let length = body.size_hint().exact();
         let is_small = length.is_some_and(|length| length <= self.inner.client.edge.limits.refused_body_bytes);
-        if is_small && !self.inner.expects_continue && !is_for_probes {
+        if is_small && !self.inner.expects_continue {
             return false;
         }
         facts.unread = None;

@@ -1,6 +1,8 @@
 //! Upgraded connections: paid for before the client hears of it, then bytes both ways.
 
-use crate::harness::{Api, Customer, Gateway, Request, Upstream};
+use std::io::Write;
+
+use crate::harness::{Api, Customer, GLANCE, Gateway, Request, Upstream};
 
 fn scene() -> (Upstream, Gateway, Customer) {
     let upstream = Upstream::scripted();
@@ -85,6 +87,7 @@ fn an_upgrade_that_nobody_asked_for_costs_nothing() {
 #[test]
 fn an_upstream_that_ends_its_side_gets_everything_that_the_client_still_sends() {
     const PIECE: usize = 64 * 1024;
+    const PIECES: usize = 256;
     let (upstream, gateway, customer) = scene();
     let mut client = upgrade(&gateway, &customer).open();
     let mut call = upstream.call();
@@ -92,11 +95,14 @@ fn an_upstream_that_ends_its_side_gets_everything_that_the_client_still_sends() 
     assert_eq!(client.reply().status(), 101);
     call.finish();
     client.expect_end();
-    let piece = vec![b'x'; PIECE];
-    for _ in 0..32 {
-        client.send(&piece);
-        call.expect(&piece);
+    // More than fits into buffers, for an upstream that reads only later.
+    let mut sender = client.sender();
+    let sending = std::thread::spawn(move || (0..PIECES).for_each(|_| sender.write_all(&[b'x'; PIECE]).unwrap()));
+    std::thread::sleep(GLANCE);
+    for _ in 0..PIECES {
+        call.expect(&[b'x'; PIECE]);
     }
+    sending.join().unwrap();
     client.finish();
     call.expect_end();
     gateway.assert_charges(1, 0);

@@ -75,9 +75,8 @@ where
         let mut response = ready!(this.inner.poll(cx))?;
         let record = this.record.take().expect("a future is not polled after its end");
         record.replied(response.status());
-        let is_closing = record.closes_for_unread_body(*this.is_for_probes)
-            || *this.is_for_probes
-            || record.client().is_closing(record.started());
+        let is_closing =
+            record.closes_for_unread_body() || *this.is_for_probes || record.client().is_closing(record.started());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             record.client().activity.upgrade();
         } else if is_closing {

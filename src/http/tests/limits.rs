@@ -7,11 +7,19 @@ async fn get(stream: &mut TcpStream, path: &str) -> (String, String) {
     reply(stream).await
 }
 
+/// How long anything that must happen may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Waits until the connection ends, however it does.
 async fn end(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest).await;
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the connection ends");
     rest
+}
+
+/// With clients that may go on sending what nothing reads, for longer than any test takes.
+fn patient_limits() -> EdgeLimits {
+    EdgeLimits { refused_body_idle: LONG * 2, refused_body_timeout: LONG * 2, ..limits() }
 }
 
 #[tokio::test]
@@ -213,7 +221,7 @@ async fn replies_while_draining_say_that_the_connection_closes() {
 
 #[tokio::test]
 async fn a_connection_that_is_being_closed_makes_room_at_once() {
-    let running = running(1, EdgeLimits { connections: 1, ..limits() }).await;
+    let running = running(1, EdgeLimits { connections: 1, ..patient_limits() }).await;
     for begun in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"rubbish\r\n\r\n"] {
         let mut closing = client(&running.server).await;
         closing.write_all(begun).await.unwrap();
@@ -232,7 +240,7 @@ async fn a_connection_that_is_being_closed_makes_room_at_once() {
 
 #[tokio::test]
 async fn a_refused_body_that_does_not_come_makes_room_for_others() {
-    let running = running(1, EdgeLimits { connections: 1, probe_connections: 1, ..limits() }).await;
+    let running = running(1, EdgeLimits { connections: 1, probe_connections: 1, ..patient_limits() }).await;
     let head = b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n";
     let mut first = client(&running.server).await;
     first.write_all(head).await.unwrap();
@@ -250,16 +258,16 @@ async fn a_refused_body_that_does_not_come_makes_room_for_others() {
 
 #[tokio::test]
 async fn a_drain_does_not_wait_for_a_client_that_sends_what_nothing_reads() {
-    let running = running(1, limits()).await;
+    let running = running(1, patient_limits()).await;
     let mut stream = client(&running.server).await;
     stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
     reply(&mut stream).await;
     running.edge.lifecycle.begin_drain();
     let sends = tokio::spawn(async move {
         while stream.write_all(b"1\r\nx\r\n").await.is_ok() {
-            tokio::time::sleep(SHORT).await
+            tokio::time::sleep(SHORT).await;
         }
     });
-    assert_eq!(running.server.drain(LONG).await, Drained { cut: 0 });
+    assert_eq!(running.server.drain(PATIENCE).await, Drained { cut: 0 });
     sends.await.unwrap();
 }
