@@ -213,3 +213,46 @@ impl Acceptor {
 fn is_of_one_connection(cause: &io::Error) -> bool {
     matches!(cause.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::EdgeLimits;
+    use crate::http::tests::{limits, running};
+
+    /// Loopback has no limit, so the acceptor is told of other addresses here.
+    #[tokio::test]
+    async fn an_address_has_so_many_connections_open_at_once() {
+        let running = running(1, EdgeLimits { connections_per_address: 2, ..limits() }).await;
+        let acceptor = Acceptor {
+            open_connections: Arc::default(),
+            workers: running.workers.handles.clone(),
+            full: ConnectionLimit::new(10, false),
+            probes: ConnectionLimit::new(10, true),
+            edge: Arc::clone(&running.edge),
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // A connection of a client at this address, if it is taken.
+        let connect = |address: &str| {
+            let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            acceptor.place(stream, SocketAddr::new(address.parse().unwrap(), 1)).map(|()| client)
+        };
+        let (first, second) = (connect("203.0.113.7").unwrap(), connect("::ffff:203.0.113.7").unwrap());
+        for _ in 0..2 {
+            assert_eq!(connect("203.0.113.7").unwrap_err(), RefusalReason::AddressLimit);
+        }
+        let _others = (connect("203.0.113.8").unwrap(), connect("2001:db8::7").unwrap());
+        let _exempt = ["127.0.0.1"; 3].map(|address| connect(address).unwrap());
+        drop(first);
+        let third = loop {
+            if let Ok(third) = connect("203.0.113.7") {
+                break third;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(connect("203.0.113.7").unwrap_err(), RefusalReason::AddressLimit);
+        drop((second, third));
+    }
+}

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceBuilder;
 use tower::layer::layer_fn;
 
@@ -27,8 +27,9 @@ use crate::telemetry::metrics::{Format, MetricNames, Metrics};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
+const PIECE: usize = 1024;
 
-fn limits() -> EdgeLimits {
+pub(super) fn limits() -> EdgeLimits {
     EdgeLimits { connections: 100, header_bytes: 16 * 1024, ..EdgeLimits::data(&Limits::default()) }
 }
 
@@ -39,16 +40,23 @@ struct Gate {
     came: Arc<Semaphore>,
 }
 
-/// The body of a reply: whole, or with an end that waits.
+/// The body of a reply: whole, or with an end that waits, or many small pieces.
 #[derive(Default)]
 struct TestBody {
     whole: Full<Bytes>,
     waits: Option<BoxFuture<'static, ()>>,
+    pieces: Option<Pieces>,
+}
+
+/// Pieces of a reply, which nobody may ask for while the client does not take what it was sent before.
+struct Pieces {
+    left: usize,
+    client: Arc<ClientConnection>,
 }
 
 impl From<Bytes> for TestBody {
     fn from(bytes: Bytes) -> TestBody {
-        TestBody { whole: Full::new(bytes), waits: None }
+        TestBody { whole: Full::new(bytes), ..TestBody::default() }
     }
 }
 
@@ -57,6 +65,14 @@ impl Body for TestBody {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(pieces) = &mut self.pieces {
+            assert!(!pieces.client.activity.is_write_blocked(), "the client does not take what it was sent before");
+            let piece = pieces.left.checked_sub(1).map(|left| {
+                pieces.left = left;
+                Ok(Frame::data(Bytes::from_static(&[b'x'; PIECE])))
+            });
+            return Poll::Ready(piece);
+        }
         if let Some(waits) = &mut self.waits {
             std::task::ready!(waits.as_mut().poll(cx));
             self.waits = None;
@@ -65,11 +81,12 @@ impl Body for TestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.whole.is_end_stream()
+        self.pieces.as_ref().map_or_else(|| self.whole.is_end_stream(), |pieces| pieces.left == 0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.whole.size_hint()
+        let of_pieces = |pieces: &Pieces| SizeHint::with_exact((pieces.left * PIECE) as u64);
+        self.pieces.as_ref().map_or_else(|| self.whole.size_hint(), of_pieces)
     }
 }
 
@@ -89,6 +106,7 @@ impl tower::Service<EdgeRequest> for Answers {
     }
 
     fn call(&mut self, request: EdgeRequest) -> Self::Future {
+        assert_ne!(request.request.uri().path(), "/panic-at-once", "on purpose");
         Box::pin(answer(request, self.gate.clone()))
     }
 }
@@ -102,12 +120,32 @@ async fn answer(request: EdgeRequest, gate: Gate) -> Result<Response<TestBody>, 
             gate.open.acquire().await.unwrap().forget();
             reply("waited")
         }
+        // The worker does nothing else meanwhile.
+        "/block" => {
+            gate.came.add_permits(1);
+            while gate.open.try_acquire().map(SemaphorePermit::forget).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            reply("blocked")
+        }
         "/panic" => panic!("on purpose"),
         "/large" => Response::new(TestBody::from(Bytes::from(vec![b'x'; 64 << 20]))),
+        "/pieces" => {
+            let pieces = Pieces { left: (64 << 20) / PIECE, client: Arc::clone(record.client()) };
+            Response::new(TestBody { pieces: Some(pieces), ..TestBody::default() })
+        }
+        "/early" => {
+            tokio::spawn(request.into_body().collect());
+            Response::new(TestBody::from(Bytes::from(vec![b'x'; 64 << 20])))
+        }
         "/stream" => {
             gate.came.add_permits(1);
             let waits = async move { gate.open.acquire().await.unwrap().forget() };
-            Response::new(TestBody { whole: Full::from("streamed"), waits: Some(Box::pin(waits)) })
+            Response::new(TestBody {
+                whole: Full::from("streamed"),
+                waits: Some(Box::pin(waits)),
+                ..TestBody::default()
+            })
         }
         "/read" => {
             let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -122,11 +160,11 @@ async fn answer(request: EdgeRequest, gate: Gate) -> Result<Response<TestBody>, 
     })
 }
 
-struct Running {
-    workers: Workers,
+pub(super) struct Running {
+    pub(super) workers: Workers,
     server: Server,
     gate: Gate,
-    edge: Arc<Edge>,
+    pub(super) edge: Arc<Edge>,
     metrics: Metrics,
 }
 
@@ -140,7 +178,7 @@ impl Running {
     }
 }
 
-async fn running(count: usize, limits: EdgeLimits) -> Running {
+pub(super) async fn running(count: usize, limits: EdgeLimits) -> Running {
     running_on(bind("127.0.0.1:0".parse().unwrap()).unwrap(), count, limits).await
 }
 
@@ -267,9 +305,10 @@ async fn an_idle_connection_is_closed_when_its_next_head_does_not_come() {
     let limit = IDLE_AFTER * 2;
     let running = running(1, EdgeLimits { header_timeout: limit, ..limits() }).await;
     let mut stream = client(&running.server).await;
+    // The wait begins later, with the reply.
+    let asked = std::time::Instant::now();
     ask(&mut stream, "/").await;
     assert_eq!(reply(&mut stream).await.1, "ok");
-    let asked = std::time::Instant::now();
     assert_eq!(rest(&mut stream).await, "");
     assert!(asked.elapsed() >= limit - SHORT, "{:?}", asked.elapsed());
 }
@@ -358,9 +397,12 @@ async fn a_client_that_takes_nothing_is_cut_off() {
 async fn a_panic_is_one_reply() {
     let running = running(1, limits()).await;
     let mut stream = client(&running.server).await;
-    ask(&mut stream, "/panic").await;
-    let (head, _) = reply(&mut stream).await;
-    assert!(head.starts_with("http/1.1 500 "), "{head}");
+    // In the service's future, and before there is one.
+    for path in ["/panic", "/panic-at-once"] {
+        ask(&mut stream, path).await;
+        let (head, _) = reply(&mut stream).await;
+        assert!(head.starts_with("http/1.1 500 "), "{path}: {head}");
+    }
     ask(&mut stream, "/").await;
     assert_eq!(reply(&mut stream).await.1, "ok");
     assert_eq!(running.server.open_connections(), 1);

@@ -4,11 +4,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use socket2::SockRef;
+
 use crate::harness::{Api, Gateway, PATIENCE, Process};
 
 const GIB: usize = 1 << 30;
 const PIECE: usize = 256 * 1024;
 const MOST_GROWTH_KIB: u64 = 32 * 1024;
+const SLOW_READERS: usize = 100;
+/// Of both connections, without what the kernel keeps: some pieces of a reply, and what serves it.
+const MOST_PER_SLOW_READER_KIB: u64 = 192;
 
 /// Reads so many bytes, however they come.
 fn swallow(stream: &mut impl Read, count: usize) {
@@ -116,4 +121,46 @@ fn a_client_that_does_not_read_makes_the_upstream_wait() {
     assert!(sent < GIB / 8, "{sent} bytes were taken for a client that reads nothing");
     client.leave();
     gateway.assert_charges(1, 0);
+}
+
+/// Takes so many requests, answers each with a reply without an end, and sends until the gateway takes no more. The
+/// connections of the blocked writes.
+fn blocked_upstream(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
+    let streams = (0..count).map(|_| {
+        let (mut stream, _) = listener.accept().unwrap();
+        thread::spawn(move || {
+            head(&mut BufReader::new(stream.try_clone().unwrap()));
+            stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n").unwrap();
+            let piece = vec![b'k'; PIECE];
+            while stream.write(&piece).is_ok() {}
+            stream
+        })
+    });
+    let streams: Vec<_> = streams.collect();
+    streams.into_iter().map(|stream| stream.join().unwrap()).collect()
+}
+
+/// What is kept of a reply in the gateway does not grow with what its upstream has.
+#[test]
+fn clients_that_do_not_read_cost_little_memory_each() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(listener.local_addr().unwrap(), directory.path());
+    let key = process.customer("weather", 10_000).key;
+    let clients = |count: usize| -> Vec<TcpStream> {
+        let clients = (0..count).map(|_| {
+            let mut stream = TcpStream::connect(process.address()).unwrap();
+            // Little for the kernel to keep.
+            SockRef::from(&stream).set_recv_buffer_size(PIECE / 16).unwrap();
+            write!(stream, "GET / HTTP/1.1\r\nHost: a\r\nx-api-key: {key}\r\n\r\n").unwrap();
+            stream
+        });
+        clients.collect()
+    };
+    let _first = (clients(1), blocked_upstream(&listener, 1));
+    let before = process.memory_kib("VmRSS:");
+    let _slow = (clients(SLOW_READERS), blocked_upstream(&listener, SLOW_READERS));
+    let growth = process.memory_kib("VmRSS:").saturating_sub(before);
+    assert!(growth < SLOW_READERS as u64 * MOST_PER_SLOW_READER_KIB, "grew by {growth} KiB for {SLOW_READERS} clients");
 }

@@ -85,6 +85,37 @@ async fn at_the_limit_the_connection_that_waited_longest_makes_room() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_complete_when_its_connection_has_made_room_is_not_served() {
+    let running = running(1, EdgeLimits { connections: 3, ..limits() }).await;
+    let mut slow = client(&running.server).await;
+    slow.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+    // From then on it may make room.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let (mut first, mut second) = (client(&running.server).await, client(&running.server).await);
+    ask(&mut second, "/").await;
+    assert_eq!(reply(&mut second).await.1, "ok");
+    ask(&mut first, "/block").await;
+    running.gate.came.acquire().await.unwrap().forget();
+    // Both come while the worker is blocked. It hears of both at once then, and is blocked by the earlier one again.
+    ask(&mut second, "/block").await;
+    slow.write_all(b"st: x\r\n\r\n").await.unwrap();
+    running.gate.open.add_permits(1);
+    running.gate.came.acquire().await.unwrap().forget();
+    let mut third = client(&running.server).await;
+    while running.metric("keytoll_connections_refused_total{listener=\"data\",reason=\"evicted\"}") == 0 {
+        tokio::task::yield_now().await;
+    }
+    running.gate.open.add_permits(1);
+    let (head, body) = reply(&mut slow).await;
+    assert!(head.starts_with("http/1.1 503 "), "{head}");
+    assert_problem(&head, &body, "overloaded");
+    for client in [&mut first, &mut second] {
+        assert_eq!(reply(client).await.1, "blocked");
+    }
+    assert_eq!(get(&mut third, "/").await.1, "ok");
+}
+
+#[tokio::test]
 async fn a_head_that_was_begun_and_does_not_come_is_408_and_silence_is_closed() {
     let running = running(1, EdgeLimits { header_timeout: SHORT, ..limits() }).await;
     let mut slow = client(&running.server).await;
@@ -103,6 +134,31 @@ async fn a_reply_on_its_way_to_a_slow_reader_is_not_cut_by_the_head_timeout() {
     let running = running(1, EdgeLimits { header_timeout: SHORT, ..limits() }).await;
     let mut stream = client(&running.server).await;
     ask(&mut stream, "/large").await;
+    tokio::time::sleep(SHORT * 10).await;
+    let (_, body) = reply(&mut stream).await;
+    assert_eq!(body.len(), 64 << 20);
+}
+
+#[tokio::test]
+async fn a_reply_is_not_gathered_while_its_client_takes_nothing() {
+    let running = running(1, limits()).await;
+    let mut stream = client(&running.server).await;
+    ask(&mut stream, "/pieces").await;
+    stream.readable().await.unwrap();
+    tokio::time::sleep(SHORT * 10).await;
+    // The body itself looks when it is asked.
+    let (_, body) = reply(&mut stream).await;
+    assert_eq!(body.len(), 64 << 20);
+}
+
+#[tokio::test]
+async fn a_reply_that_began_before_the_end_of_its_request_is_not_cut_by_the_head_timeout() {
+    let running = running(1, EdgeLimits { header_timeout: SHORT, ..limits() }).await;
+    let mut stream = client(&running.server).await;
+    stream.write_all(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+    stream.readable().await.unwrap();
+    // With it the request is over; its reply is on its way still.
+    stream.write_all(b"late").await.unwrap();
     tokio::time::sleep(SHORT * 10).await;
     let (_, body) = reply(&mut stream).await;
     assert_eq!(body.len(), 64 << 20);

@@ -105,6 +105,21 @@ fn an_upstream_that_breaks_off_is_released() {
     scene.process.stop();
 }
 
+/// Nobody is told of it any more, so that only the line says it.
+#[test]
+fn a_failure_that_its_client_did_not_wait_for_is_in_the_line() {
+    let scene = scene();
+    let (client, call) = scene.forwarded(&scene.request("GET"));
+    client.leave();
+    let open = || scene.process.metric("keytoll_connections_open", &[("listener", "data")]);
+    until("the client is missed", || open() == 0);
+    call.break_off();
+    let line = scene.assert_settlement("released");
+    assert_eq!((&line["status"], &line["problem"]), (&Value::from(502), &Value::from("upstream-broken")), "{line}");
+    assert_bytes(&line, 0, 0);
+    scene.process.stop();
+}
+
 #[test]
 fn a_client_that_leaves_in_mid_reply_is_said_to_have_left() {
     let scene = scene();
@@ -144,6 +159,18 @@ fn what_is_cut_at_the_deadline_is_said_to_be_drained() {
     assert!(scene.process.wait().success());
     let line = scene.process.access_line(ID);
     assert_eq!(line["settlement"], "drained", "{line}");
+}
+
+/// Its hold is dropped with it, which gives it back.
+#[test]
+fn a_request_that_is_cut_before_its_reply_has_a_settlement() {
+    let mut scene = scene_with(|builder| builder.drain_timeout_ms(100));
+    let (_client, _call) = scene.forwarded(&scene.request("GET"));
+    scene.process.signal("TERM");
+    assert!(scene.process.wait().success());
+    let line = scene.process.access_line(ID);
+    assert!(line["settlement"].is_string(), "{line}");
+    assert_eq!(line["cost_cents"], 0, "{line}");
 }
 
 #[test]

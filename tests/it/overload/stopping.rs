@@ -1,6 +1,8 @@
 //! Stopping: clients are sent elsewhere first, and one deadline bounds all of it.
 
-use super::{BEGUN, builder};
+use std::time::{Duration, Instant};
+
+use super::{BEGUN, builder, finish};
 use crate::harness::{Client, GatewayBuilder, Process, Started, Upstream, until};
 
 struct Scene {
@@ -48,20 +50,26 @@ fn replies_before_the_listener_closes_send_their_clients_elsewhere() {
 }
 
 #[test]
-fn one_deadline_bounds_both_listeners() {
-    let mut scene = scene(|builder| builder.drain_timeout_ms(500));
+fn one_deadline_bounds_the_delay_and_both_listeners() {
+    let (delay, timeout) = (Duration::from_secs(3), Duration::from_secs(4));
+    let mut scene = scene(|builder| builder.line("server", "drain_delay_ms = 3000").drain_timeout_ms(4_000));
     let mut client = scene.process.get("/weather").key(&scene.key).open();
     let mut call = scene.busy.call();
     call.send(BEGUN);
     assert_eq!(client.head().status(), 200);
     client.expect(b"5\r\nfirst\r\n");
     // An operator's request whose body never comes, and one who says nothing.
-    let mut operator = scene.process.operate("POST", "/v1/users").field("Content-Length", "100").open();
+    let operator = scene.process.operate("POST", "/v1/users").field("Content-Type", "application/json");
+    let mut operator = operator.field("Content-Length", "100").open();
     operator.send(b"{");
     let mut silent = Client::connect(scene.process.admin_address());
+    let begun = Instant::now();
     scene.process.signal("TERM");
     let status = scene.process.wait();
     assert!(status.success(), "{status}");
+    // A deadline for each of them would take longer.
+    let taken = begun.elapsed();
+    assert!(taken < delay + timeout - Duration::from_secs(1), "{taken:?}");
     client.rest();
     operator.rest();
     silent.rest();
@@ -82,6 +90,27 @@ fn the_delay_is_a_part_of_the_deadline() {
         // A delay that cannot end before the deadline may also be a mistake of the configuration.
         Started::Ended(status) => assert_eq!(status.code(), Some(78)),
     }
+}
+
+/// Who watches the stop sees it to its end.
+#[test]
+fn operators_are_answered_until_the_last_request_has_ended() {
+    let mut scene = scene(|builder| builder.drain_timeout_ms(600_000));
+    let mut client = scene.process.get("/weather").key(&scene.key).open();
+    let mut call = scene.busy.call();
+    call.send(BEGUN);
+    assert_eq!(client.head().status(), 200);
+    client.expect(b"5\r\nfirst\r\n");
+    scene.process.signal("TERM");
+    until("the port for clients is closed", || Client::try_connect(scene.process.address()).is_err());
+    for (target, status) in [("/healthz", 200), ("/readyz", 503), ("/metrics", 200), ("/v1/users", 200)] {
+        assert_eq!(scene.process.operate("GET", target).send().status(), status, "{target}");
+    }
+    assert_eq!(scene.process.metric("keytoll_requests_open", &[("listener", "data")]), 1);
+    finish(&mut client, call);
+    let status = scene.process.wait();
+    assert!(status.success(), "{status}");
+    assert!(Client::try_connect(scene.process.admin_address()).is_err());
 }
 
 #[test]
