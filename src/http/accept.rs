@@ -75,7 +75,7 @@ impl Workers {
 }
 
 impl Server {
-    /// Where it is_registered.
+    /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }

@@ -18,7 +18,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Where it is_registered; with port 0, the port that the kernel chose.
+    /// Where it listens; with port 0, the port that the kernel chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }

@@ -78,7 +78,7 @@ impl ClientConnection {
         is_too_old || self.edge.lifecycle.is_draining()
     }
 
-    /// RequestFacts that the client may still be sending a request body that nothing reads: the connection is read for longer when it
+    /// Notes that the client may still be sending a request body that nothing reads: the connection is read for longer when it
     /// is closed.
     pub fn leave_body_unread(&self) {
         self.has_unread_body.store(true, Ordering::Relaxed);

@@ -35,11 +35,12 @@ impl OpenConnections {
 
 /// The place of one open connection, counted until it is dropped, also when the connection lives on as an upgrade.
 pub(super) struct ConnectionGuard {
-    open_connections: Arc<OpenConnections>,
     worker: Arc<AtomicUsize>,
     edge: Arc<Edge>,
-    _member: ConnectionPermit,
+    _permit: ConnectionPermit,
     _of_address: Option<KeyedPermit<AddressGroup>>,
+    /// Dropped last: when no connection is open, every place is free.
+    _open: OpenGuard,
 }
 
 impl ConnectionGuard {
@@ -48,18 +49,18 @@ impl ConnectionGuard {
         open_connections: &Arc<OpenConnections>,
         worker: &Arc<AtomicUsize>,
         edge: &Arc<Edge>,
-        member: ConnectionPermit,
+        permit: ConnectionPermit,
         of_address: Option<KeyedPermit<AddressGroup>>,
     ) -> ConnectionGuard {
         open_connections.open.fetch_add(1, Ordering::AcqRel);
         worker.fetch_add(1, Ordering::Relaxed);
         edge.metrics.connections_open.inc();
         ConnectionGuard {
-            open_connections: Arc::clone(open_connections),
             worker: Arc::clone(worker),
             edge: Arc::clone(edge),
-            _member: member,
+            _permit: permit,
             _of_address: of_address,
+            _open: OpenGuard(Arc::clone(open_connections)),
         }
     }
 }
@@ -68,8 +69,16 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.edge.metrics.connections_open.dec();
         self.worker.fetch_sub(1, Ordering::Relaxed);
-        if self.open_connections.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.open_connections.empty.notify_waiters();
+    }
+}
+
+/// One of the open connections.
+struct OpenGuard(Arc<OpenConnections>);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.empty.notify_waiters();
         }
     }
 }

@@ -103,12 +103,12 @@ impl Record {
         self.inner.started
     }
 
-    /// RequestFacts the API that the request is for, by its index in the configuration.
+    /// Notes the API that the request is for, by its index in the configuration.
     pub fn routed(&self, index: usize, name: &Arc<str>) {
         self.facts().api = Some((index, Arc::clone(name)));
     }
 
-    /// RequestFacts the owner of the key, and the key.
+    /// Notes the owner of the key, and the key.
     pub fn authenticated(&self, user: UserId, key: KeyId) {
         self.facts().user = Some((user, key));
     }
@@ -118,12 +118,12 @@ impl Record {
         self.facts().user
     }
 
-    /// RequestFacts the charge that the request is paid with.
+    /// Notes the charge that the request is paid with.
     pub fn held(&self, charge: ChargeId) {
         self.facts().charge = Some(charge);
     }
 
-    /// RequestFacts that the head of the upstream's reply came, so long `after` the request was forwarded.
+    /// Notes that the head of the upstream's reply came, so long `after` the request was forwarded.
     pub fn upstream_answered(&self, after: Duration) {
         self.inner.has_reply.store(true, Ordering::Relaxed);
         let mut facts = self.facts();
@@ -135,7 +135,7 @@ impl Record {
         }
     }
 
-    /// RequestFacts why the request was charged or not, and what it cost; the last call counts.
+    /// Notes why the request was charged or not, and what it cost; the last call counts.
     pub fn settled(&self, reason: SettlementReason, cost: Cents) {
         self.facts().settlement = Some((reason, cost));
     }
@@ -148,7 +148,7 @@ impl Record {
         }
     }
 
-    /// RequestFacts the status of the final reply.
+    /// Notes the status of the final reply.
     pub fn replied(&self, status: StatusCode) {
         self.inner.has_reply.store(true, Ordering::Relaxed);
         self.facts().status = Some(status);

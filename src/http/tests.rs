@@ -419,7 +419,7 @@ async fn a_drain_finishes_requests_in_flight_and_takes_no_more() {
     running.gate.came.acquire().await.unwrap().forget();
     let drain = tokio::spawn(running.server.drain(LONG));
     assert_eq!(rest(&mut idle).await, "", "an idle connection is closed while another is busy");
-    assert!(TcpStream::connect(address).await.is_err(), "no one is_registered");
+    assert!(TcpStream::connect(address).await.is_err(), "no one listens");
     running.gate.open.add_permits(1);
     let (head, body) = reply(&mut busy).await;
     assert_eq!(body, "waited");

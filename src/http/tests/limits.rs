@@ -290,7 +290,7 @@ async fn a_connection_that_is_being_closed_makes_room_at_once() {
         assert_eq!(get(&mut other, "/").await.1, "ok");
         end(&mut closing).await;
         drop(other);
-        running.server.all_closed().await;
+        tokio::time::timeout(PATIENCE, running.server.all_closed()).await.expect("no connection lingers on");
     }
 }
 

@@ -163,17 +163,6 @@ fn what_is_cut_at_the_deadline_is_said_to_be_drained() {
 
 /// Its hold is dropped with it, which gives it back.
 #[test]
-fn a_request_that_is_cut_before_its_reply_has_a_settlement() {
-    let mut scene = scene_with(|builder| builder.drain_timeout_ms(100));
-    let (_client, _call) = scene.forwarded(&scene.request("GET"));
-    scene.process.signal("TERM");
-    assert!(scene.process.wait().success());
-    let line = scene.process.access_line(ID);
-    assert!(line["settlement"].is_string(), "{line}");
-    assert_eq!(line["cost_cents"], 0, "{line}");
-}
-
-#[test]
 fn a_reply_that_cannot_be_paid_is_said_to_be_unpaid() {
     let scene = scene_with(|builder| builder.limit("settle_timeout_ms", 200));
     let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
