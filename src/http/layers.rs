@@ -1,7 +1,7 @@
 //! The tower layers around the service of each listener, in the order in which `app` puts them together:
 //!
 //! 1. [`RequestIds`]: gives the request its id, and the reply too;
-//! 2. [`AccessLog`]: opens the request's [`Record`](super::Record), which lives until the reply's body has ended;
+//! 2. [`AccessLog`]: opens the request's [`Record`], which lives until the reply's body has ended;
 //! 3. [`CatchPanics`]: a panic is one reply;
 //! 4. [`MarkProbes`]: marks probes, which are never limited;
 //! 5. [`LimitInFlight`]: sheds what is beyond the limits.
