@@ -101,9 +101,8 @@ impl tower::Service<EdgeRequest> for AdminService {
         let EdgeRequest { mut request, record, .. } = request;
         request.extensions_mut().insert(record.clone());
         let counted = request.map(|body| {
-            Body::new(body.map_frame(move |frame| {
+            Body::new(body.inspect_frame(move |frame| {
                 record.received(frame.data_ref().map_or(0, |data| data.len() as u64));
-                frame
             }))
         });
         Box::pin(self.0.clone().oneshot(counted))
