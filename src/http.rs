@@ -16,6 +16,7 @@
 //! `tests/contract.rs` drives hyper itself and fails when that behaviour changes.
 
 mod accept;
+mod alarm;
 mod bind;
 mod client;
 mod connection;

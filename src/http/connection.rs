@@ -18,8 +18,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Parts, UpgradeableConnection};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::alarm::Alarm;
 use super::client::ClientConnection;
 use super::drain::Drain;
 use super::head_wait::HeadWaitTimer;
@@ -323,35 +324,6 @@ impl HeadWait {
 fn header_timeout(client: &ClientConnection) -> Duration {
     let limits = &client.edge.limits;
     if client.is_for_probes { limits.probe_header_timeout } else { limits.header_timeout }
-}
-
-/// A timer that is set rarely: when it goes off too early, it is set again.
-#[derive(Default)]
-struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-    due: Option<Instant>,
-}
-
-impl Alarm {
-    /// Ready when it went off, which may be before `due`; never after.
-    fn poll(&mut self, due: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        match self.due {
-            Some(set) if set <= due && now < set => return Poll::Pending,
-            Some(set) if set <= due => {}
-            Some(_) | None => {
-                self.due = Some(due);
-                match &mut self.sleep {
-                    Some(sleep) => sleep.as_mut().reset(due),
-                    None => self.sleep = Some(Box::pin(sleep_until(due))),
-                }
-            }
-        }
-        if let Some(sleep) = &mut self.sleep {
-            ready!(sleep.as_mut().poll(cx));
-        }
-        self.due = None;
-        Poll::Ready(())
-    }
 }
 
 /// Why a connection is no longer idle.
