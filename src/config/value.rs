@@ -36,8 +36,8 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
     network.map(|network| network.trunc()).map_err(|_| Fault::BadNetwork { found: text.to_owned() })
 }
 
-/// The permission bits of a file, in octal: `0600`, `600` or `0o600`. The owner must be able to read and write it, others
-/// must not be able to write it, and nobody executes it.
+/// The permission bits of a file, in octal: `0600`, `600` or `0o600`. The owner must be able to read and write the
+/// file, others must not be able to write it, and no execute bit may be set.
 pub(super) fn file_mode(text: &str) -> Result<u32, Fault> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let is_octal = (3..=4).contains(&digits.len()) && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));

@@ -220,7 +220,7 @@ mod tests {
     use crate::http::EdgeLimits;
     use crate::http::tests::{limits, running};
 
-    /// Loopback has no limit, so the acceptor is told of other addresses here.
+    /// Loopback addresses are exempt from the limit, so the test passes other addresses to the acceptor.
     #[tokio::test]
     async fn an_address_has_so_many_connections_open_at_once() {
         let running = running(1, EdgeLimits { connections_per_address: 2, ..limits() }).await;

@@ -78,8 +78,8 @@ impl ClientConnection {
         is_too_old || self.edge.lifecycle.is_draining()
     }
 
-    /// Notes that the client may still be sending a request body that nothing reads: the connection is read for longer when it
-    /// is closed.
+    /// Notes that the client may still be sending a request body that nothing reads: closing the connection then reads
+    /// for longer.
     pub fn leave_body_unread(&self) {
         self.has_unread_body.store(true, Ordering::Relaxed);
     }

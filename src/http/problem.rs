@@ -84,7 +84,7 @@ problem_kinds! {
     IdempotencyKeyReused: UNPROCESSABLE_ENTITY, "idempotency-key-reused", "Idempotency-Key of another request",
         "This Idempotency-Key was used for another method, path, query, Content-Type, Content-Length or Content-Digest; use a new key for every request.";
     IdempotencyFull: SERVICE_UNAVAILABLE, "idempotency-full", "Too many requests with an Idempotency-Key",
-        "No more requests with a new Idempotency-Key can be recorded now. Try again later, or send the request without one: then a retry is charged again.";
+        "A new Idempotency-Key cannot be recorded at the moment. Try again later, or send the request without one; a retry is then charged again.";
 
     // The request itself.
     NoRoute: NOT_FOUND, "no-route", "Nothing at this path",

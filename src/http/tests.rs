@@ -48,7 +48,7 @@ struct TestBody {
     pieces: Option<Pieces>,
 }
 
-/// Pieces of a reply, which nobody may ask for while the client does not take what it was sent before.
+/// Pieces of a reply. The test fails when one is polled while an earlier write to the client is blocked.
 struct Pieces {
     left: usize,
     client: Arc<ClientConnection>,

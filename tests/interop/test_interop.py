@@ -11,16 +11,9 @@ from sqlalchemy import Column, String, create_engine, select, text, update
 from sqlalchemy.orm import Session
 
 from models import APIKey, Base, User, Wallet, customer, now
-from stage import Gateway, Traffic, Upstream, doctor, keytoll
+from stage import Gateway, Traffic, doctor, keytoll
 
 PRICE = 2
-
-
-@pytest.fixture
-def upstream():
-    upstream = Upstream()
-    yield upstream
-    upstream.close()
 
 
 @pytest.fixture

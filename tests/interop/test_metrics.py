@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from models import Base, customer
-from stage import DEADLINE, Gateway, Upstream
+from stage import DEADLINE, Gateway
 
 # What Prometheus 2 and 3 send.
 PROMETHEUS_2 = (
@@ -33,9 +33,9 @@ PROCESS = {
 
 
 @pytest.fixture
-def gateway(tmp_path):
+def gateway(tmp_path, upstream):
     """A gateway that has served, refused and failed requests."""
-    database, upstream = tmp_path / "auth.db", Upstream()
+    database = tmp_path / "auth.db"
     engine = create_engine(f"sqlite:///{database}")
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -47,7 +47,6 @@ def gateway(tmp_path):
     assert statuses == [200, 401, 503]
     yield gateway
     gateway.stop()
-    upstream.close()
 
 
 def samples(families):

@@ -6,18 +6,11 @@ import subprocess
 
 import pytest
 
-from stage import DEADLINE, Gateway, Upstream, doctor, keytoll
+from stage import DEADLINE, Gateway, doctor, keytoll
 
 SCRIPT = pathlib.Path(__file__).with_name("uploads.mjs")
 MIB = 1 << 20
 TRIES = 4
-
-
-@pytest.fixture
-def upstream():
-    upstream = Upstream()
-    yield upstream
-    upstream.close()
 
 
 @pytest.fixture

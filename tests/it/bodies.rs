@@ -123,8 +123,7 @@ fn a_client_that_does_not_read_makes_the_upstream_wait() {
     gateway.assert_charges(1, 0);
 }
 
-/// Takes so many requests, answers each with a reply without an end, and sends until the gateway takes no more. The
-/// connections of the blocked writes.
+/// Accepts `count` requests and writes a long reply to each until the write blocks. Returns the blocked connections.
 fn blocked_upstream(listener: &TcpListener, count: usize) -> Vec<TcpStream> {
     let streams = (0..count).map(|_| {
         let (mut stream, _) = listener.accept().unwrap();

@@ -99,8 +99,8 @@ fn files_beside_a_database_take_its_group() {
 /// SQLite itself gives files to another group only when the superuser runs it.
 #[test]
 fn files_beside_a_database_take_its_group_when_an_ordinary_user_runs_the_gateway() {
-    /// The usual user and group of nobody.
-    const NOBODY: u32 = 65_534;
+    /// An ordinary user and group without rights of their own.
+    const ORDINARY: u32 = 65_534;
     let Ok(found) = Command::new("setpriv").arg("--version").output() else { return };
     if !is_root() || !found.status.success() {
         return;
@@ -113,9 +113,9 @@ fn files_beside_a_database_take_its_group_when_an_ordinary_user_runs_the_gateway
     }
     ground.database().leave_alone();
     for entry in fs::read_dir(ground.data()).unwrap() {
-        chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        chown(entry.unwrap().path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
     }
-    chown(ground.data(), Some(NOBODY), Some(NOBODY)).unwrap();
+    chown(ground.data(), Some(ORDINARY), Some(ORDINARY)).unwrap();
     chown(ground.file(""), None, Some(GROUP)).unwrap();
     fs::set_permissions(ground.file(""), Permissions::from_mode(0o660)).unwrap();
     let mut command = Command::new("setpriv");

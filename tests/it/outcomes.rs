@@ -48,7 +48,7 @@ fn what_is_charged_can_be_said() {
 
 #[test]
 fn an_upstream_that_nobody_listens_at_costs_nothing() {
-    let gateway = Gateway::of(Api::new("weather", Upstream::nobody()));
+    let gateway = Gateway::of(Api::new("weather", Upstream::unused_address()));
     let customer = gateway.customer("weather", 500);
     let reply = gateway.get("/").key(&customer.key).send();
     reply.assert_problem(502, "upstream-unreachable");
@@ -180,7 +180,7 @@ fn a_request_whose_body_stops_coming_costs_nothing() {
 #[test]
 fn the_next_upstream_is_tried_and_paid_once() {
     let upstream = Upstream::fine();
-    let gateway = Gateway::of(Api::new("weather", Upstream::nobody()).or(upstream.address()));
+    let gateway = Gateway::of(Api::new("weather", Upstream::unused_address()).or(upstream.address()));
     let customer = gateway.customer("weather", 500);
     for paid in 1..=4 {
         gateway.get("/").key(&customer.key).send().assert_receipt(10, 500 - 10 * paid);

@@ -1,6 +1,8 @@
 //! Revocation is exact for priced requests, whoever revokes; for free ones it follows by itself.
 
-use crate::harness::{Api, Client, Customer, Gateway, Upstream, until};
+use std::thread::JoinHandle;
+
+use crate::harness::{Api, Client, Customer, Gateway, Reply, Upstream, until};
 
 const ROUNDS: usize = 60;
 
@@ -13,6 +15,24 @@ fn gateway(upstream: &Upstream) -> Gateway {
 fn ask(gateway: &Gateway, client: &mut Client, customer: &Customer) -> u16 {
     client.send_request(&gateway.get("/").key(&customer.key));
     client.reply().status()
+}
+
+/// Four clients that use the key until they get another status than 200. Returns threads that end with that reply.
+fn use_until_refused(gateway: &Gateway, customer: &Customer) -> Vec<JoinHandle<Reply>> {
+    let use_it = |_| {
+        let (address, request) = (gateway.address(), gateway.get("/").key(&customer.key));
+        std::thread::spawn(move || {
+            let mut client = Client::connect(address);
+            loop {
+                client.send_request(&request);
+                let reply = client.reply();
+                if reply.status() != 200 {
+                    return reply;
+                }
+            }
+        })
+    };
+    (0..4).map(use_it).collect()
 }
 
 /// Revokes in one way after a request that was paid, restores, and again: the very next request is always right.
@@ -91,26 +111,12 @@ fn a_key_that_is_revoked_while_others_use_it_buys_nothing_more() {
     for round in 0..20 {
         let customer = gateway.customer("weather", 1_000_000);
         let before = upstream.seen();
-        let users: Vec<_> = (0..4)
-            .map(|_| {
-                let (address, request) = (gateway.address(), gateway.get("/").key(&customer.key));
-                std::thread::spawn(move || {
-                    let mut client = Client::connect(address);
-                    loop {
-                        client.send_request(&request);
-                        let status = client.reply().status();
-                        if status != 200 {
-                            return status;
-                        }
-                    }
-                })
-            })
-            .collect();
+        let users = use_until_refused(&gateway, &customer);
         until("traffic", || upstream.seen() >= before + 8);
         other.execute("UPDATE api_keys SET is_active = 0 WHERE id = ?1", [customer.key_id]).unwrap();
         gateway.get("/").key(&customer.key).send().assert_problem(401, "inactive-key");
         for user in users {
-            assert_eq!(user.join().unwrap(), 401, "round {round}");
+            assert_eq!(user.join().unwrap().status(), 401, "round {round}");
         }
     }
     gateway.settle();
@@ -163,21 +169,7 @@ fn a_key_that_is_rotated_while_others_use_it_buys_nothing_more() {
     let mut customer = gateway.customer("weather", 1_000_000);
     for round in 0..20 {
         let before = upstream.seen();
-        let users: Vec<_> = (0..4)
-            .map(|_| {
-                let (address, request) = (gateway.address(), gateway.get("/").key(&customer.key));
-                std::thread::spawn(move || {
-                    let mut client = Client::connect(address);
-                    loop {
-                        client.send_request(&request);
-                        let reply = client.reply();
-                        if reply.status() != 200 {
-                            return reply;
-                        }
-                    }
-                })
-            })
-            .collect();
+        let users = use_until_refused(&gateway, &customer);
         until("traffic", || upstream.seen() >= before + 8);
         let rotated = gateway.rotate(&customer);
         gateway.get("/").key(&customer.key).send().assert_problem(401, "invalid-key");

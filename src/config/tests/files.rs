@@ -75,7 +75,7 @@ fn a_token_file_may_be_a_link_as_a_mounted_secret_is() {
     symlink("..2026_11_27", at("..data")).unwrap();
     symlink("..data/token", at("token")).unwrap();
     let loaded = || load(&Overrides::default(), &environment);
-    // As such a mount is: everyone may create files in it, and nobody may replace those of others.
+    // Such a mount has the sticky bit: everyone may create files in it and replace only their own.
     set_mode(directory.path(), 0o1777);
     let config = loaded().unwrap().config;
     assert_eq!(config.admin.token.as_ref().map(AdminToken::expose), Some(TOKEN));

@@ -179,7 +179,7 @@ fn modelled_readings(path: &str) -> BTreeSet<String> {
     all
 }
 
-/// Whether the path has an empty segment (but for the last) or one with parameters alone, for whoever decodes slashes.
+/// Whether the path, once its slashes are decoded, has a segment before the last one that is empty or has only parameters.
 fn has_empty_segment(path: &str) -> bool {
     let decoded = Step::LeaveParametersOut.apply(&Step::Decode.apply(path));
     let segments: Vec<_> = decoded.split('/').collect();

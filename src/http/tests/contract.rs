@@ -87,7 +87,7 @@ async fn served(read: &[u8]) -> (Vec<(bool, String)>, bool) {
 const GOOD: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 #[tokio::test]
-async fn the_replies_of_the_parser_are_told_from_those_of_the_service() {
+async fn the_replies_of_the_parser_are_calls_from_those_of_the_service() {
     for refused in [
         "no HTTP at all\r\n\r\n",
         "GET / HTTP/7.0\r\n\r\n",
@@ -127,12 +127,12 @@ async fn hypers_parser_replies_with_the_statuses_that_have_a_problem() {
 
 #[tokio::test]
 async fn the_first_write_after_a_reply_was_handed_over_has_its_head() {
-    let (seen, handed_over, told) = (Seen::default(), AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+    let (seen, handed_over, calls) = (Seen::default(), AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
     let service = service_fn(async |_| {
         handed_over.store(true, Ordering::Relaxed);
-        let told = Arc::clone(&told);
+        let calls = Arc::clone(&calls);
         seen.observer.on_next_write(Box::new(move || {
-            told.fetch_add(1, Ordering::Relaxed);
+            calls.fetch_add(1, Ordering::Relaxed);
         }));
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("served")))
     });
@@ -145,5 +145,5 @@ async fn the_first_write_after_a_reply_was_handed_over_has_its_head() {
     assert!(handed_over.load(Ordering::Relaxed));
     let writes = seen.writes.lock().unwrap();
     assert!(writes[0].1.starts_with(b"HTTP/1.1 200 OK\r\n"), "{:?}", writes[0]);
-    assert_eq!(told.load(Ordering::Relaxed), 1, "and it is told once");
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "the callback runs once");
 }

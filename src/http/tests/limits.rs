@@ -70,7 +70,7 @@ async fn at_the_limit_the_connection_that_waited_longest_makes_room() {
     slow.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
     let mut idle = client(&running.server).await;
     assert_eq!(get(&mut idle, "/").await.1, "ok");
-    // Until then nobody is closed for a new one, which is only served as a probe.
+    // Before that, no connection is evicted for a new one, and the new one serves only probes.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let mut fourth = client(&running.server).await;
     assert_eq!(get(&mut fourth, "/").await.1, "ok");

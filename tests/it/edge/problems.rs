@@ -8,7 +8,7 @@ use crate::harness::{Api, Gateway, Process, Request, Upstream, until};
 
 fn process(upstream: &Upstream) -> Process {
     let api = Api::new("weather", upstream.address()).path("/weather");
-    let gone = Api::new("gone", Upstream::nobody()).path("/gone").price(0).route("path = \"/\"\npublic = true");
+    let gone = Api::new("gone", Upstream::unused_address()).path("/gone").price(0).route("path = \"/\"\npublic = true");
     let builder = Gateway::builder().api(api).api(gone).limit("request_body_bytes", 1_000);
     builder.limit("requests", 1).operators().access_log().spawn()
 }

@@ -105,7 +105,7 @@ fn an_upstream_that_breaks_off_is_released() {
     scene.process.stop();
 }
 
-/// Nobody is told of it any more, so that only the line says it.
+/// No client receives the problem document, so only the access log has it.
 #[test]
 fn a_failure_that_its_client_did_not_wait_for_is_in_the_line() {
     let scene = scene();

@@ -94,7 +94,7 @@ impl Upstream {
     }
 
     /// An address that nothing listens on.
-    pub(crate) fn nobody() -> SocketAddr {
+    pub(crate) fn unused_address() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 }
