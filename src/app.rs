@@ -132,7 +132,7 @@ async fn assemble(
 ) -> Result<Running, AppError> {
     failpoint::arm(config.fail_point.as_ref());
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let names: Vec<Arc<str>> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
+    let names = config.api_names();
     let names_of_labels = MetricNames {
         apis: &names,
         problems: ProblemKind::CODES,

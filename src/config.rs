@@ -69,6 +69,13 @@ pub struct Config {
     pub fail_point: Option<FailPoint>,
 }
 
+impl Config {
+    /// The names of the configured APIs, in order.
+    pub fn api_names(&self) -> Vec<Arc<str>> {
+        self.apis.iter().map(|api| Arc::clone(&api.name)).collect()
+    }
+}
+
 /// `[server]`.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

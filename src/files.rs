@@ -99,6 +99,11 @@ pub enum Links {
     Refuse,
 }
 
+/// The directory that a path is in.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Opens an existing regular file with the access that `options` ask for. Never blocks, and never creates a file.
 ///
 /// # Errors

@@ -48,7 +48,9 @@ pub use bind::{BindError, Bound, bind};
 pub use client::ClientConnection;
 pub use edge::{Edge, EdgeLimits, Listener};
 pub use keyed_limit::{KeyedLimit, KeyedPermit};
-pub use layers::{AccessLog, CatchPanics, EdgeRequest, IsProbe, LimitInFlight, LoggedBody, MarkProbes, RequestIds};
+pub use layers::{
+    AccessLog, CatchPanics, EdgeRequest, IsProbe, LimitInFlight, LoggedBody, MarkProbes, RequestIds, X_FORWARDED_FOR,
+};
 pub use lifecycle::Lifecycle;
 pub use open_files::allow_open_files;
 pub use problem::{Problem, ProblemKind, body_too_large};

@@ -99,16 +99,16 @@ impl FromRequest<AdminState> for OptionalFields {
 }
 
 async fn gather(body: Body, limit_bytes: usize) -> Result<bytes::Bytes, Problem> {
-    let too_large = body_too_large(limit_bytes as u64);
+    let too_large = || body_too_large(limit_bytes as u64);
     // One that announces too much is not waited for.
     if usize::try_from(body.size_hint().lower()).is_ok_and(|announced| announced <= limit_bytes) {
         match Limited::new(body, limit_bytes).collect().await {
             Ok(whole) => Ok(whole.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
             Err(_) => Err(ProblemKind::BadRequest.with_detail("The request body broke off.")),
         }
     } else {
-        Err(too_large)
+        Err(too_large())
     }
 }
 

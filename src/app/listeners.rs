@@ -76,7 +76,7 @@ pub(super) async fn start_admin(
     let edge = edge(Listener::Admin, limits, config, metrics, lifecycle);
     let settings = AdminSettings {
         token: config.admin.token.clone(),
-        apis: config.apis.iter().map(|api| Arc::clone(&api.name)).collect(),
+        apis: config.api_names(),
         storage: config.keys.storage,
         prefix: config.keys.prefix.clone(),
         body_bytes: config.limits.admin_body_bytes,

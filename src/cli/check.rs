@@ -1,7 +1,5 @@
 //! `keytoll check`: what the configuration means, or every mistake in it with its place.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
 use super::args::{Common, Format};
@@ -72,7 +70,7 @@ pub(super) fn run(args: Args, common: Common, environment: &Environment) -> Resu
 
 /// Adds what is to be said of the keys in the database, if there is one.
 fn warn_of_unknown_apis(config: &mut Config) {
-    let names: Vec<_> = config.apis.iter().map(|api| Arc::clone(&api.name)).collect();
+    let names = config.api_names();
     match store::unknown_apis(&config.database, &names) {
         Ok(Some(found)) => config.warnings.push(found.to_string()),
         Ok(None) => {}

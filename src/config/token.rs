@@ -70,7 +70,7 @@ fn of_file(path: &Path) -> Result<(String, Option<String>), Fault> {
 fn refuse_open_directories(path: &Path) -> Result<(), Fault> {
     let resolved = fs::canonicalize(path).map_err(|error| Fault::Unreadable(error.kind()))?;
     for path in [path, &resolved] {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = files::directory_of(path);
         let mode = fs::metadata(directory).map_err(|error| Fault::Unreadable(error.kind()))?.mode();
         if mode & 0o1002 == 0o002 {
             return Err(Fault::File(FileFault::ReplaceableByOthers { directory: PathBuf::from(directory) }));

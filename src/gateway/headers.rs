@@ -34,7 +34,6 @@ pub(super) const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytol
 pub(super) const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
 /// `Keytoll-Balance-Cents`, to the client.
 pub(super) const KEYTOLL_BALANCE_CENTS: HeaderName = HeaderName::from_static("keytoll-balance-cents");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");

@@ -45,7 +45,7 @@ impl Sayings {
     pub fn new(principal: &Principal, address: IpAddr) -> Sayings {
         let charge_id = ChargeId(1_234_567);
         Sayings {
-            request_id: RequestId::of(&HeaderMap::new()),
+            request_id: RequestId::generate(),
             api: HeaderValue::from_static("weather"),
             identity: Identity { user_id: principal.user_id, key_id: principal.key_id, charge_id: Some(charge_id) },
             peer: Peer::new(address, false),

@@ -259,10 +259,8 @@ fn record_later(settling: Settling, cents: Cents, record: Record) {
 /// Settles a reply that does not come to its end. If the client caused that, by leaving or by breaking off its own request,
 /// the hold is captured, or else all but the last byte would be free. Otherwise it is released.
 fn end_early(hold: Hold, outcome: Outcome, record: &Record, reason: SettlementReason) {
-    if record.is_cutting() {
-        record.settled(SettlementReason::Drained, Cents::ZERO);
-        hold.release_unawaited();
-    } else if reason == SettlementReason::Released {
+    let reason = if record.is_cutting() { SettlementReason::Drained } else { reason };
+    if matches!(reason, SettlementReason::Drained | SettlementReason::Released) {
         record.settled(reason, Cents::ZERO);
         hold.release_unawaited();
     } else {

@@ -131,14 +131,14 @@ impl Target {
 
 /// The one `Host` of the request; HTTP/1.0 may do without.
 fn host<B>(request: &Request<B>) -> Result<Option<Box<str>>, Problem> {
-    let bad = Problem::from(BadRequest::Host);
+    let bad = BadRequest::Host;
     let mut values = request.headers().get_all(HOST).iter();
     let Some(value) = values.next() else {
-        return if request.version() == http::Version::HTTP_10 { Ok(None) } else { Err(bad) };
+        return if request.version() == http::Version::HTTP_10 { Ok(None) } else { Err(bad.into()) };
     };
-    let Ok(text) = value.to_str() else { return Err(bad) };
+    let Ok(text) = value.to_str() else { return Err(bad.into()) };
     if values.next().is_some() || !is_host(text) {
-        return Err(bad);
+        return Err(bad.into());
     }
     Ok(Some(text.into()))
 }

@@ -43,7 +43,7 @@ const CLOSE_IDLE_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct ConnectionContext {
     pub(super) http: Builder,
     pub(super) heads: HeadWaitTimer,
-    pub(super) drain: Arc<Drain>,
+    pub(super) drain: Drain,
 }
 
 /// A socket without hyper, and the service for its requests.

@@ -15,7 +15,7 @@ mod probes;
 mod request_id;
 
 pub use access_log::{AccessLog, LoggedBody};
-pub use in_flight::LimitInFlight;
+pub use in_flight::{LimitInFlight, X_FORWARDED_FOR};
 pub use panic::CatchPanics;
 pub use probes::{IsProbe, MarkProbes};
 pub use request_id::RequestIds;

@@ -173,7 +173,7 @@ impl Record {
         self.inner.client.edge.lifecycle.is_cutting()
     }
 
-    /// Counts and facts that Keytoll itself answers the request.
+    /// Counts and notes that Keytoll itself answers the request.
     pub fn note_problem(&self, kind: ProblemKind) {
         self.inner.client.edge.metrics.refused(kind as usize);
         let mut facts = self.facts();

@@ -163,9 +163,8 @@ fn run<F: Future<Output: Connect>>(
 
 async fn obey(mut orders: UnboundedReceiver<Order>, limits: EdgeLimits, connect: impl Connect) {
     let heads = HeadWaitTimer::default();
-    let drain = Arc::new(Drain::default());
     let http = http(&limits, &heads);
-    let context = Arc::new(ConnectionContext { http, heads: heads.clone(), drain: Arc::clone(&drain) });
+    let context = Arc::new(ConnectionContext { http, heads, drain: Drain::default() });
     let mut connections = JoinSet::new();
     loop {
         let order = tokio::select! {
@@ -180,12 +179,12 @@ async fn obey(mut orders: UnboundedReceiver<Order>, limits: EdgeLimits, connect:
                 Ok(stream) => {
                     let client = Arc::from(client);
                     let service = connect.connect(&client);
-                    let stream = ClientStream::new(stream, Arc::clone(&client), heads.clone(), place);
+                    let stream = ClientStream::new(stream, Arc::clone(&client), context.heads.clone(), place);
                     connections.spawn(connection::serve(Arc::clone(&context), stream, client, service));
                 }
                 Err(cause) => tracing::debug!(%cause, "a connection was gone before it was served"),
             },
-            Some(Order::Drain) => drain.begin(),
+            Some(Order::Drain) => context.drain.begin(),
             Some(Order::Cut) => connections.abort_all(),
             Some(Order::Stop) | None => return,
         }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::open;
 use super::refusal::Fatal;
 
 /// The open file and its write-ahead log.
@@ -21,9 +22,7 @@ pub(super) struct Identity {
 impl Identity {
     /// The files as they are right after the first transaction.
     pub(super) fn of(path: &Path) -> Identity {
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        let wal = PathBuf::from(wal);
+        let wal = open::companion(path, "-wal");
         Identity { file: inode(path), log: inode(&wal), path: path.to_owned(), wal }
     }
 

@@ -55,8 +55,7 @@ pub(super) fn prepare_file(path: &Path, create: Option<u32>) -> Result<PathBuf, 
 /// Creates an empty file, unless another process was faster. Its path without links.
 fn create_file(path: &Path, mode: u32) -> Result<PathBuf, OpenError> {
     let name = path.file_name().ok_or_else(|| OpenError::Missing(path.to_owned()))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let resolved = fs::canonicalize(parent).map_err(|error| io_error(path, error))?.join(name);
+    let resolved = fs::canonicalize(files::directory_of(path)).map_err(|error| io_error(path, error))?.join(name);
     match files::create_new(&resolved, Access::new(mode)) {
         Ok(_) => Ok(resolved),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(resolved),
@@ -66,8 +65,7 @@ fn create_file(path: &Path, mode: u32) -> Result<PathBuf, OpenError> {
 
 /// Refuses a database, or a file that belongs to it, that SQLite could block on.
 fn refuse_other_kinds(database: &Path) -> Result<(), OpenError> {
-    let companions = COMPANIONS.into_iter().map(|suffix| companion(database, suffix));
-    for path in std::iter::once(database.to_owned()).chain(companions) {
+    for path in std::iter::once(database.to_owned()).chain(companions(database)) {
         let Ok(found) = fs::symlink_metadata(&path) else { continue };
         match FileKind::from(found.file_type()) {
             FileKind::Regular => {}
@@ -81,7 +79,7 @@ fn refuse_other_kinds(database: &Path) -> Result<(), OpenError> {
 /// this process opens the database: SQLite's locks on an open file would be dropped.
 pub(super) fn share_access(database: &Path) {
     let Ok(metadata) = fs::metadata(database) else { return };
-    for path in COMPANIONS.into_iter().map(|suffix| companion(database, suffix)) {
+    for path in companions(database) {
         if let Err(error) = files::set_access(&path, Access::of(&metadata)) {
             not_shared(&path, &error.into());
         }
@@ -92,7 +90,7 @@ pub(super) fn share_access(database: &Path) {
 /// it runs as the superuser.
 pub(super) fn share_group(database: &Path) {
     let Ok(metadata) = fs::metadata(database) else { return };
-    for path in COMPANIONS.into_iter().map(|suffix| companion(database, suffix)) {
+    for path in companions(database) {
         if let Err(error) = files::share_group(&path, &metadata) {
             not_shared(&path, &error);
         }
@@ -107,7 +105,12 @@ fn not_shared(path: &Path, error: &io::Error) {
     );
 }
 
-fn companion(database: &Path, suffix: &str) -> PathBuf {
+fn companions(database: &Path) -> [PathBuf; COMPANIONS.len()] {
+    COMPANIONS.map(|suffix| companion(database, suffix))
+}
+
+/// The path of a file that belongs to the database, such as its `-wal`.
+pub(super) fn companion(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()

@@ -35,7 +35,7 @@ impl Silence {
         if seen.beats == beats {
             seen.silent += now.saturating_duration_since(seen.looked_at).min(self.step);
         } else {
-            *seen = Seen { beats, silent: Duration::ZERO, looked_at: now };
+            (seen.beats, seen.silent) = (beats, Duration::ZERO);
         }
         seen.looked_at = now;
         seen.silent

@@ -153,5 +153,12 @@ impl Register<'_> {
     }
 }
 
+/// Increments the counter at `index`, if there is one.
+fn increment(counters: &[Counter], index: usize) {
+    if let Some(counter) = counters.get(index) {
+        counter.inc();
+    }
+}
+
 #[cfg(test)]
 mod tests;

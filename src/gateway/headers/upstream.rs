@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::spelling::CredentialHeaders;
 use super::{
-    KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_FOR, X_FORWARDED_HOST,
-    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, hop, number, spelling, trace,
+    KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_HOST, X_FORWARDED_PREFIX,
+    X_FORWARDED_PROTO, hop, number, spelling, trace,
 };
-use crate::http::{RequestId, X_REQUEST_ID};
+use crate::http::{RequestId, X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::model::{ChargeId, KeyId, UserId};
 
 /// How many fields [`to_upstream`] adds, but for an upgrade. The table grows for them once, not with one after the other.

@@ -13,7 +13,8 @@ use crate::http::client::ClientConnection;
 use crate::http::keyed_limit::{AddressGroup, AddressLimitError, KeyedPermit, acquire_of_address, forwarded_client};
 use crate::http::problem::{Problem, ProblemKind};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `X-Forwarded-For`: the addresses of clients, as proxies tell them.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// See the module.
 #[derive(Clone, Debug)]

@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::increment;
+
 type ListenerLabel = [(&'static str, &'static str); 1];
 type ListenerLabels = [(&'static str, &'static str); 2];
 
@@ -29,12 +31,6 @@ impl EdgeMetrics {
     /// Counts a connection that was closed before a request, by the index of the reason.
     pub fn connection_refused(&self, reason: usize) {
         increment(&self.connections_refused, reason);
-    }
-}
-
-fn increment(counters: &[Counter], index: usize) {
-    if let Some(counter) = counters.get(index) {
-        counter.inc();
     }
 }
 

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::histogram::{Histogram, REQUEST_TIMES, Unit};
+use super::increment;
 
 /// Handles of the request path.
 #[derive(Debug)]
@@ -61,9 +62,7 @@ impl GatewayMetrics {
 
     /// Counts a request with a hold, by the index of its settlement in the list that the metrics were made with.
     pub fn settled(&self, settlement: usize) {
-        if let Some(counter) = self.settlements.get(settlement) {
-            counter.inc();
-        }
+        increment(&self.settlements, settlement);
     }
 }
 
