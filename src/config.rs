@@ -17,6 +17,7 @@ mod limits;
 mod load;
 mod mistake;
 mod path;
+mod policy;
 mod route;
 mod suggest;
 mod token;
@@ -43,6 +44,7 @@ pub use fault::{Expected, Fault, FileFault, PathFault, SourceFault, UrlFault};
 pub use limits::Limits;
 pub use load::{DatabaseSettings, Listeners, Loaded, load, load_database, load_listeners};
 pub use mistake::{ConfigErrors, Mistake, Place};
+pub use policy::ExchangePolicy;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -227,6 +229,8 @@ pub struct ApiConfig {
     pub charge_on: ChargeOn,
     /// Whether a priced request's `Idempotency-Key` counts; otherwise it is the upstream's own affair.
     pub idempotency: bool,
+    /// The rules of exchanges where no route says another.
+    pub policy: ExchangePolicy,
     /// Parts of the API with another price, or public.
     pub routes: Vec<RouteConfig>,
 }
@@ -269,4 +273,6 @@ pub struct RouteConfig {
     pub price: Cents,
     /// Needs no key and is free.
     pub public: bool,
+    /// The rules of its exchanges.
+    pub policy: ExchangePolicy,
 }

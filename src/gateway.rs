@@ -155,7 +155,7 @@ impl Gateway {
         let retryable = idempotency::read(&found, &target, request)?;
         let passage = self.pay(&found, retryable, key.as_ref(), known, record).await?;
         let (gateway, peer, record) = (Arc::clone(self), Arc::clone(peer), record.clone());
-        let exchange = Exchange { gateway, peer, passage, record };
+        let exchange = Exchange { gateway, peer, passage, record, policy: found.route.policy };
         let outgoing = exchange.outgoing(&found, target, request)?;
         let is_owed = exchange.passage.hold().is_some();
         detach::survive(is_owed, exchange.run(found.api.index, outgoing)).await

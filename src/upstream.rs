@@ -32,7 +32,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::billing::Passage;
-use crate::config::{Limits, UpstreamConfig};
+use crate::config::{ExchangePolicy, Limits, UpstreamConfig};
 
 pub use body::UpstreamBody;
 pub use error::{BodyError, SendError};
@@ -47,12 +47,8 @@ use pool::Pool;
 pub struct UpstreamLimits {
     /// For a connection, all addresses of a name together.
     pub connect_timeout: Duration,
-    /// From the request sent, or its last piece that the upstream took, to the reply's head.
-    pub head_timeout: Duration,
     /// From the request to the reply's head, however the request's body moves.
     pub exchange_timeout: Duration,
-    /// Between two pieces of the reply's body.
-    pub body_idle: Duration,
     /// How long an unused connection is kept.
     pub keep_idle: Duration,
     /// How many unused connections to one upstream are kept.
@@ -63,13 +59,22 @@ impl From<&Limits> for UpstreamLimits {
     fn from(limits: &Limits) -> UpstreamLimits {
         UpstreamLimits {
             connect_timeout: limits.connect_timeout,
-            head_timeout: limits.upstream_head_timeout,
             exchange_timeout: limits.open_charge,
-            body_idle: limits.upstream_body_idle,
             keep_idle: limits.upstream_keep_idle,
             keep_connections: limits.upstream_keep_connections,
         }
     }
+}
+
+/// The waits of one exchange.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    /// From the request sent, or its last piece that the upstream took, to the reply's head.
+    head: Duration,
+    /// Between two pieces of the reply's body.
+    body_idle: Duration,
+    /// The latest time for the reply's head.
+    end: Instant,
 }
 
 /// Which `Host` an upstream sees.
@@ -134,7 +139,12 @@ impl<B: RequestBody> Upstream<B> {
     ///
     /// # Errors
     /// Each [`SendError`] says how far the request came.
-    pub async fn send(&self, passage: &Passage, request: Request<B>) -> Result<Response<UpstreamBody<B>>, SendError> {
+    pub async fn send(
+        &self,
+        passage: &Passage,
+        policy: &ExchangePolicy,
+        request: Request<B>,
+    ) -> Result<Response<UpstreamBody<B>>, SendError> {
         let (mut head, body) = request.into_parts();
         head.version = Version::HTTP_11;
         let path = head.uri.path_and_query().cloned();
@@ -142,7 +152,8 @@ impl<B: RequestBody> Upstream<B> {
         let (body, progress) = Outgoing::new(body);
         let mut request = Request::from_parts(head, body);
 
-        let end = Instant::now() + self.limits.exchange_timeout;
+        let most = policy.total_timeout.unwrap_or(self.limits.exchange_timeout).min(self.limits.exchange_timeout);
+        let waits = Waits { head: policy.head_timeout, body_idle: policy.body_idle, end: Instant::now() + most };
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut refused = None;
         for turn in 0..self.targets.len() {
@@ -156,8 +167,8 @@ impl<B: RequestBody> Upstream<B> {
                 return Err(SendError::PassageExpired);
             }
             if let Some(mut kept) = target.pool.take() {
-                match kept.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
-                    Ok(reply) => return Ok(self.reply(reply, kept, progress, target)),
+                match kept.exchange(request, progress.as_deref(), waits).await {
+                    Ok(reply) => return Ok(Self::reply(reply, kept, progress, target, waits)),
                     Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
                     Err(Failure::Sent(error)) => return Err(error),
                 }
@@ -165,7 +176,7 @@ impl<B: RequestBody> Upstream<B> {
             // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
             match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
                 Ok(_) if !passage.is_valid() => return Err(SendError::PassageExpired),
-                Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, end)).await,
+                Ok(stream) => return Box::pin(Self::send_on(stream, request, progress, target, waits)).await,
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");
                     refused = Some(cause);
@@ -177,33 +188,32 @@ impl<B: RequestBody> Upstream<B> {
 
     /// Sends a request as the first one on a connection.
     async fn send_on(
-        &self,
         stream: TcpStream,
         request: Request<Outgoing<B>>,
         progress: Option<Arc<Progress>>,
         target: &Target<B>,
-        end: Instant,
+        waits: Waits,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
         let mut fresh = Connection::open(stream).await?;
-        match fresh.exchange(request, progress.as_deref(), self.limits.head_timeout, end).await {
-            Ok(reply) => Ok(self.reply(reply, fresh, progress, target)),
+        match fresh.exchange(request, progress.as_deref(), waits).await {
+            Ok(reply) => Ok(Self::reply(reply, fresh, progress, target, waits)),
             Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
             Err(Failure::Sent(error)) => Err(error),
         }
     }
 
     fn reply(
-        &self,
         reply: Response<hyper::body::Incoming>,
         mut connection: Connection<B>,
         request: Option<Arc<Progress>>,
         target: &Target<B>,
+        waits: Waits,
     ) -> Response<UpstreamBody<B>> {
         if reply.extensions().get::<hyper::upgrade::OnUpgrade>().is_some() {
             connection.release();
             return reply.map(UpstreamBody::none);
         }
-        reply.map(|body| UpstreamBody::new(body, connection, Arc::clone(&target.pool), request, self.limits.body_idle))
+        reply.map(|body| UpstreamBody::new(body, connection, Arc::clone(&target.pool), request, waits.body_idle))
     }
 }
 

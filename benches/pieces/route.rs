@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use http::{Method, Request};
-use keytoll::config::{ApiConfig, ChargeOn, EncodedSlash, RepeatedSlash, RouteConfig};
+use keytoll::config::{ApiConfig, ChargeOn, EncodedSlash, ExchangePolicy, RepeatedSlash, RouteConfig};
 use keytoll::gateway::{RouteTable, pieces};
 use keytoll::model::Cents;
 
@@ -76,12 +76,19 @@ fn api(path: &str, routes: Vec<RouteConfig>) -> ApiConfig {
         price: Cents(2),
         charge_on: ChargeOn::default(),
         idempotency: false,
+        policy: ExchangePolicy::default(),
         routes,
     }
 }
 
 fn route(path: &str) -> RouteConfig {
-    RouteConfig { methods: vec![Method::GET], path: path.into(), price: Cents(25), public: false }
+    RouteConfig {
+        methods: vec![Method::GET],
+        path: path.into(),
+        price: Cents(25),
+        public: false,
+        policy: ExchangePolicy::default(),
+    }
 }
 
 /// The comparison alone.

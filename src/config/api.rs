@@ -8,8 +8,11 @@ use super::fault::{Fault, UrlFault};
 use super::given::{Raw, set};
 use super::keys::{Draft, Key};
 use super::mistake::{Mistakes, Place};
+use super::policy::{ExchangePolicy, PolicyOverrides};
 use super::route::{ROUTE_KEYS, RouteParts, finish as finish_route, refuse_ties};
-use super::{ApiConfig, ChargeOn, EncodedSlash, Environment, Overrides, RepeatedSlash, UpstreamConfig, path, value};
+use super::{
+    ApiConfig, ChargeOn, EncodedSlash, Environment, Limits, Overrides, RepeatedSlash, UpstreamConfig, path, value,
+};
 use crate::model::Cents;
 
 /// What has been read of an API.
@@ -26,6 +29,7 @@ pub(super) struct ApiParts {
     price: Option<Cents>,
     charge_on: ChargeOn,
     idempotency: bool,
+    policy: PolicyOverrides,
     pub(super) routes: Vec<Draft<RouteParts>>,
 }
 
@@ -62,6 +66,13 @@ pub(super) const API_KEYS: &[Key<ApiParts>] = &[
     Key::new("api.idempotency", |to, given| {
         set(&mut to.idempotency, given.one_of(&["off", "on"], &[false, true]));
     }),
+    Key::new("api.upstream_head_timeout_ms", |to, given| to.policy.read(given)),
+    Key::new("api.upstream_body_idle_ms", |to, given| to.policy.read(given)),
+    Key::new("api.event_stream_idle_ms", |to, given| to.policy.read(given)),
+    Key::new("api.total_timeout_ms", |to, given| to.policy.read(given)),
+    Key::new("api.request_body_bytes", |to, given| to.policy.read(given)),
+    Key::new("api.charge_on_abort", |to, given| to.policy.read(given)),
+    Key::new("api.charge_idle_cut", |to, given| to.policy.read(given)),
 ];
 
 /// The API that flags and environment describe, when they describe one: at `/`, named `default` unless they say
@@ -130,7 +141,7 @@ pub(super) fn refuse_loops(apis: &[Draft<ApiParts>], listeners: [SocketAddr; 2],
 }
 
 /// The APIs that are complete; the mistakes that they make together are added.
-pub(super) fn finish(apis: &[Draft<ApiParts>], mistakes: &mut Mistakes) -> Vec<ApiConfig> {
+pub(super) fn finish(apis: &[Draft<ApiParts>], limits: &Limits, mistakes: &mut Mistakes) -> Vec<ApiConfig> {
     let mut names: HashMap<Arc<str>, Place> = HashMap::new();
     let mut paths: HashMap<(Option<Box<str>>, Box<str>), Place> = HashMap::new();
     for api in apis {
@@ -150,18 +161,19 @@ pub(super) fn finish(apis: &[Draft<ApiParts>], mistakes: &mut Mistakes) -> Vec<A
             }
         }
     }
-    apis.iter().filter_map(|api| finish_one(api, mistakes)).collect()
+    apis.iter().filter_map(|api| finish_one(api, limits, mistakes)).collect()
 }
 
-fn finish_one(api: &Draft<ApiParts>, mistakes: &mut Mistakes) -> Option<ApiConfig> {
+fn finish_one(api: &Draft<ApiParts>, limits: &Limits, mistakes: &mut Mistakes) -> Option<ApiConfig> {
     let parts = &api.parts;
     let routes = &parts.routes;
     for route in routes {
         refuse_missing(route, ROUTE_KEYS, mistakes);
     }
     refuse_ties(routes, mistakes);
-    let routes =
-        routes.iter().filter_map(|route| finish_route(route, parts.path.as_deref(), parts.price, mistakes)).collect();
+    let policy = parts.policy.over(&ExchangePolicy::from(limits));
+    let path = parts.path.as_deref();
+    let routes = routes.iter().filter_map(|route| finish_route(route, path, parts.price, &policy, mistakes)).collect();
     Some(ApiConfig {
         name: Arc::clone(parts.name.as_ref()?),
         host: parts.host.clone(),
@@ -174,6 +186,7 @@ fn finish_one(api: &Draft<ApiParts>, mistakes: &mut Mistakes) -> Option<ApiConfi
         price: parts.price?,
         charge_on: parts.charge_on.clone(),
         idempotency: parts.idempotency,
+        policy,
         routes,
     })
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::environment::{Environment, Overrides};
 use super::given::{Given, Raw, set};
 use super::mistake::{Mistakes, Place};
-use super::value;
 use super::{
     CredentialSource, DAY, DatabaseConfig, Durability, KeyStorage, KeysConfig, Limits, LogConfig, LogFormat,
     ServerConfig,
 };
+use super::{policy, value};
 use crate::model::KeyPrefix;
 
 /// One key of the configuration, of a section that fills a `T`.
@@ -214,8 +214,15 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("limits.header_bytes", |to, given| set(&mut to.limits.header_bytes, given.count(8_192..=MIB))),
     Key::new("limits.headers", |to, given| set(&mut to.limits.headers, given.count(1..=10_000))),
     Key::new("limits.header_timeout_ms", |to, given| set(&mut to.limits.header_timeout, given.millis(1..=HOUR_MS))),
+    Key::new("limits.collected_body_bytes", |to, given| {
+        set(&mut to.limits.collected_body_bytes, given.count(0..=16 * MIB));
+    }),
+    Key::new("limits.collected_bytes", |to, given| set(&mut to.limits.collected_bytes, given.count(0..=64 << 30))),
+    Key::new("limits.expect_continue_ms", |to, given| {
+        set(&mut to.limits.expect_continue, given.millis(1..=HOUR_MS));
+    }),
     Key::new("limits.request_body_bytes", |to, given| {
-        set(&mut to.limits.request_body_bytes, given.large(0..=1 << 50));
+        set(&mut to.limits.request_body_bytes, policy::request_body_bytes(given));
     }),
     Key::new("limits.request_body_idle_ms", |to, given| {
         set(&mut to.limits.request_body_idle, given.millis(1..=DAY_MS));
@@ -236,12 +243,23 @@ pub(super) const KEYS: &[Key<Settings>] = &[
         set(&mut to.limits.refused_body_timeout, given.millis(1..=HOUR_MS));
     }),
     Key::new("limits.reply_write_idle_ms", |to, given| set(&mut to.limits.reply_write_idle, given.millis(1..=DAY_MS))),
+    Key::new("limits.client_stall_ms", |to, given| set(&mut to.limits.client_stall, given.millis(100..=HOUR_MS))),
     Key::new("limits.connect_timeout_ms", |to, given| set(&mut to.limits.connect_timeout, given.millis(1..=HOUR_MS))),
     Key::new("limits.upstream_head_timeout_ms", |to, given| {
         set(&mut to.limits.upstream_head_timeout, given.millis(1..=DAY_MS));
     }),
     Key::new("limits.upstream_body_idle_ms", |to, given| {
         set(&mut to.limits.upstream_body_idle, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.event_stream_idle_ms", |to, given| {
+        set(&mut to.limits.event_stream_idle, given.millis(1..=DAY_MS));
+    }),
+    Key::new("limits.total_timeout_ms", |to, given| {
+        set(&mut to.limits.total_timeout, policy::total_timeout(given));
+    }),
+    Key::new("limits.reply_headers", |to, given| set(&mut to.limits.reply_headers, given.count(1..=10_000))),
+    Key::new("limits.interim_reply_bytes", |to, given| {
+        set(&mut to.limits.interim_reply_bytes, given.count(1_024..=16 * MIB));
     }),
     Key::new("limits.upstream_keep_idle_ms", |to, given| {
         set(&mut to.limits.upstream_keep_idle, given.millis(1..=DAY_MS));

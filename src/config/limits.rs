@@ -34,7 +34,13 @@ pub struct Limits {
     /// From the start of a connection, or the end of its last reply, to the end of a request head; then 408 where one was
     /// begun, and the connection is closed.
     pub header_timeout: Duration,
-    /// Bytes of a request's body, which is streamed, never gathered; past it 413.
+    /// The Content-Length up to which a request's body is collected before its price is held; longer ones are streamed.
+    pub collected_body_bytes: usize,
+    /// Bytes of collected bodies in the whole process; past it bodies are streamed.
+    pub collected_bytes: usize,
+    /// How long the upstream may take to answer `Expect: 100-continue` before the client is asked for its body anyway.
+    pub expect_continue: Duration,
+    /// Bytes of a request's body; past it 413.
     pub request_body_bytes: u64,
     /// Between two pieces of a request's body; then 408.
     pub request_body_idle: Duration,
@@ -50,12 +56,23 @@ pub struct Limits {
     pub refused_body_timeout: Duration,
     /// While a client takes nothing of its reply; then it is cut off.
     pub reply_write_idle: Duration,
+    /// How long a client's TCP may acknowledge nothing of its reply before a reply that the upstream then breaks off is
+    /// charged.
+    pub client_stall: Duration,
     /// For a connection to an upstream; then the next one is tried, or 502.
     pub connect_timeout: Duration,
     /// From the request sent to the upstream's reply head; then 504.
     pub upstream_head_timeout: Duration,
     /// Between two pieces of an upstream's body; then the reply is broken off.
     pub upstream_body_idle: Duration,
+    /// The same for a reply of type `text/event-stream`.
+    pub event_stream_idle: Duration,
+    /// From the request sent to the end of the reply; then 504, or the reply is broken off. `None`: no limit.
+    pub total_timeout: Option<Duration>,
+    /// Header fields of an upstream's reply; past it 502.
+    pub reply_headers: usize,
+    /// Bytes that an upstream may send before the head of its final reply, which are those of its 1xx replies; past it 502.
+    pub interim_reply_bytes: usize,
     /// How long an unused connection to an upstream is kept.
     pub upstream_keep_idle: Duration,
     /// How many unused connections to one upstream a worker keeps.
@@ -124,6 +141,9 @@ impl Default for Limits {
             header_bytes: 32 * 1024,
             headers: 100,
             header_timeout: Duration::from_secs(60),
+            collected_body_bytes: 64 * 1024,
+            collected_bytes: 64 << 20,
+            expect_continue: Duration::from_secs(1),
             request_body_bytes: 16 << 30,
             request_body_idle: Duration::from_secs(30),
             request_body_timeout: Duration::from_secs(30),
@@ -132,9 +152,14 @@ impl Default for Limits {
             refused_body_idle: Duration::from_secs(5),
             refused_body_timeout: Duration::from_secs(30),
             reply_write_idle: Duration::from_secs(60),
+            client_stall: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(3),
             upstream_head_timeout: Duration::from_secs(60),
             upstream_body_idle: Duration::from_secs(60),
+            event_stream_idle: Duration::from_secs(300),
+            total_timeout: None,
+            reply_headers: 256,
+            interim_reply_bytes: 64 * 1024,
             upstream_keep_idle: Duration::from_secs(4),
             upstream_keep_connections: 10_000,
             tunnel_idle: Duration::from_secs(300),

@@ -61,7 +61,7 @@ pub fn load(flags: &Overrides, environment: &Environment) -> Result<Loaded, Conf
     }
     let listeners = [read.settings.parts.server.listen, read.settings.parts.admin_listen];
     api::refuse_loops(&read.apis, listeners, &mut read.mistakes);
-    let apis = api::finish(&read.apis, &mut read.mistakes);
+    let apis = api::finish(&read.apis, &read.settings.parts.limits, &mut read.mistakes);
     refuse_one_address_twice(&read.settings, &mut read.mistakes);
     let (token, token_warning) = token::read(&read.settings, environment, &mut read.mistakes);
     read.mistakes.into_result(&read.settings.parts.log, |_| true)?;

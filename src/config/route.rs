@@ -9,6 +9,7 @@ use super::fault::{Fault, PathFault};
 use super::given::set;
 use super::keys::{Draft, Key};
 use super::mistake::{Mistakes, Place};
+use super::policy::{ExchangePolicy, PolicyOverrides};
 use super::{path, value};
 use crate::model::Cents;
 
@@ -19,6 +20,7 @@ pub(super) struct RouteParts {
     path: Option<Box<str>>,
     price: Option<Cents>,
     public: bool,
+    policy: PolicyOverrides,
 }
 
 /// Every key of `[[api.route]]`.
@@ -30,6 +32,13 @@ pub(super) const ROUTE_KEYS: &[Key<RouteParts>] = &[
         .required("write path = \"/…\", relative to the API's path"),
     Key::new("api.route.price_cents", |to, given| to.price = given.price()),
     Key::new("api.route.public", |to, given| set(&mut to.public, given.boolean())),
+    Key::new("api.route.upstream_head_timeout_ms", |to, given| to.policy.read(given)),
+    Key::new("api.route.upstream_body_idle_ms", |to, given| to.policy.read(given)),
+    Key::new("api.route.event_stream_idle_ms", |to, given| to.policy.read(given)),
+    Key::new("api.route.total_timeout_ms", |to, given| to.policy.read(given)),
+    Key::new("api.route.request_body_bytes", |to, given| to.policy.read(given)),
+    Key::new("api.route.charge_on_abort", |to, given| to.policy.read(given)),
+    Key::new("api.route.charge_idle_cut", |to, given| to.policy.read(given)),
 ];
 
 /// The route, when its path is there; the mistakes that its keys make together are added.
@@ -37,9 +46,10 @@ pub(super) fn finish(
     route: &Draft<RouteParts>,
     api_path: Option<&str>,
     api_price: Option<Cents>,
+    api_policy: &ExchangePolicy,
     mistakes: &mut Mistakes,
 ) -> Option<RouteConfig> {
-    let RouteParts { methods, path, price, public } = &route.parts;
+    let RouteParts { methods, path, price, public, policy } = &route.parts;
     if *public && price.is_some_and(|price| !price.is_zero()) {
         mistakes.add(route.place("api.route.public"), "api.route.public", Fault::PublicWithPrice);
     }
@@ -48,7 +58,7 @@ pub(super) fn finish(
         mistakes.add(route.place("api.route.path"), "api.route.path", Fault::Path(PathFault::Reserved));
     }
     let price = if *public { Cents::ZERO } else { price.or(api_price)? };
-    Some(RouteConfig { methods: methods.clone(), path, price, public: *public })
+    Some(RouteConfig { methods: methods.clone(), path, price, public: *public, policy: policy.over(api_policy) })
 }
 
 /// Adds a mistake for each route that matches the same requests as an earlier one of the same API, neither being more

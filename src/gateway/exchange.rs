@@ -25,6 +25,7 @@ use super::route::Match;
 use super::target::Target;
 use super::{Gateway, receipt, tunnel};
 use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
+use crate::config::ExchangePolicy;
 use crate::failpoint;
 use crate::http::{Problem, ProblemKind, Record};
 use crate::model::Cents;
@@ -40,6 +41,7 @@ pub(super) struct Exchange {
     pub(super) peer: Arc<Peer>,
     pub(super) passage: Passage,
     pub(super) record: Record,
+    pub(super) policy: ExchangePolicy,
 }
 
 /// The request in the form that goes upstream, and what of it decides on the reply.
@@ -95,11 +97,11 @@ impl Exchange {
     /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made
     /// here.
     pub(super) async fn run(self, api: usize, outgoing: Outgoing) -> Result<Response<ReplyBody>, Problem> {
-        let Exchange { gateway, passage, record, .. } = self;
+        let Exchange { gateway, passage, record, policy, .. } = self;
         let Outgoing { request, is_head, is_http10, upgrade } = outgoing;
         let upstream = gateway.upstreams.get(api).ok_or(ProblemKind::Internal)?;
         let started = Instant::now();
-        let sent = upstream.send(&passage, request).await;
+        let sent = upstream.send(&passage, &policy, request).await;
         failpoint::reach("reply-begun");
         record.upstream_answered(started.elapsed());
         // Each hop has a version of its own (RFC 9110 §6.2); that of an HTTP/1.0 upstream would also take away the

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method};
 
 use self::pattern::{Pattern, Spelling, patterns, prefix_bytes};
-use crate::config::{ApiConfig, ChargeOn, EncodedSlash, RepeatedSlash, RouteConfig};
+use crate::config::{ApiConfig, ChargeOn, EncodedSlash, ExchangePolicy, RepeatedSlash, RouteConfig};
 use crate::model::Cents;
 
 /// The label of what no route of an API claims.
@@ -65,6 +65,8 @@ pub struct Route {
     pub price: Cents,
     /// Needs no key and is free.
     pub public: bool,
+    /// The rules of its exchanges.
+    pub policy: ExchangePolicy,
 }
 
 /// All APIs and routes. Read-only, shared by all workers.
@@ -151,11 +153,18 @@ impl Api {
     fn new(index: usize, config: &ApiConfig, routes: &mut Vec<Route>) -> Api {
         let segments = patterns(&config.path, Pattern::literal);
         let mut candidates: Vec<Candidate> = Vec::with_capacity(config.routes.len() + 1);
-        let default = RouteConfig { methods: Vec::new(), path: "/".into(), price: config.price, public: false };
+        let default = RouteConfig {
+            methods: Vec::new(),
+            path: "/".into(),
+            price: config.price,
+            public: false,
+            policy: config.policy,
+        };
         for (place, route) in config.routes.iter().chain([&default]).enumerate() {
             let label = if place == config.routes.len() { DEFAULT_LABEL.into() } else { label(route) };
             candidates.push(Candidate::new(route, routes.len()));
-            routes.push(Route { index: routes.len(), api: index, label, price: route.price, public: route.public });
+            let RouteConfig { price, public, policy, .. } = *route;
+            routes.push(Route { index: routes.len(), api: index, label, price, public, policy });
         }
         // Stable: the default, pushed last, stays behind a route of the same pattern.
         candidates.sort_by(Candidate::precedence);

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::bounded_reads::BoundedReads;
 use super::outgoing::{ClientError, Outgoing, Progress};
-use super::{RequestBody, SendError};
+use super::{RequestBody, SendError, Waits};
 use crate::failpoint;
 
 /// Of a reply's head, and of what is read ahead of a body. Replies carry larger heads than requests (cookies, policies),
@@ -77,15 +77,15 @@ impl<B: RequestBody> Connection<B> {
         &mut self.timer
     }
 
-    /// Sends a request and waits for its reply's head, `limit` long after the request's last movement, and until `end` at
-    /// most.
+    /// Sends a request and waits for its reply's head, `waits.head` long after the request's last movement, and until
+    /// `waits.end` at most.
     pub(super) fn exchange<'a>(
         &'a mut self,
         request: Request<Outgoing<B>>,
         progress: Option<&'a Progress>,
-        limit: Duration,
-        end: Instant,
+        waits: Waits,
     ) -> impl Future<Output = Result<Response<Incoming>, Failure<B>>> + Send + use<'a, B> {
+        let Waits { head: limit, end, .. } = waits;
         self.timer.set((Instant::now() + limit).min(end));
         Exchange { answer: self.sender.try_send_request(request), timer: &mut self.timer, progress, limit, end }
     }

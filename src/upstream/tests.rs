@@ -22,14 +22,7 @@ const SHORT: Duration = Duration::from_millis(20);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn limits() -> UpstreamLimits {
-    UpstreamLimits {
-        connect_timeout: LONG,
-        head_timeout: LONG,
-        exchange_timeout: LONG,
-        body_idle: LONG,
-        keep_idle: LONG,
-        keep_connections: 8,
-    }
+    UpstreamLimits { connect_timeout: LONG, exchange_timeout: LONG, keep_idle: LONG, keep_connections: 8 }
 }
 
 async fn listen() -> (TcpListener, UpstreamConfig) {
@@ -38,16 +31,36 @@ async fn listen() -> (TcpListener, UpstreamConfig) {
     (listener, UpstreamConfig { authority, base_path: "".into() })
 }
 
-fn to(config: &UpstreamConfig, limits: UpstreamLimits) -> Arc<Upstream<TestBody>> {
-    Arc::new(Upstream::new(std::slice::from_ref(config), HostHeader::Replace, limits))
+/// An upstream with the policy of the only route to it.
+#[derive(Clone)]
+struct Routed {
+    upstream: Arc<Upstream<TestBody>>,
+    policy: ExchangePolicy,
+}
+
+impl std::ops::Deref for Routed {
+    type Target = Upstream<TestBody>;
+
+    fn deref(&self) -> &Upstream<TestBody> {
+        &self.upstream
+    }
+}
+
+fn to(config: &UpstreamConfig, limits: UpstreamLimits) -> Routed {
+    to_all(std::slice::from_ref(config), HostHeader::Replace, limits)
+}
+
+fn to_all(configs: &[UpstreamConfig], host: HostHeader, limits: UpstreamLimits) -> Routed {
+    Routed { upstream: Arc::new(Upstream::new(configs, host, limits)), policy: ExchangePolicy::default() }
+}
+
+fn to_with_policy(config: &UpstreamConfig, policy: ExchangePolicy) -> Routed {
+    Routed { policy, ..to(config, limits()) }
 }
 
 /// Sends what costs nothing.
-async fn send(
-    upstream: &Upstream<TestBody>,
-    request: Request<TestBody>,
-) -> Result<Response<UpstreamBody<TestBody>>, SendError> {
-    upstream.send(&Passage::free(Cents::ZERO).unwrap(), request).await
+async fn send(routed: &Routed, request: Request<TestBody>) -> Result<Response<UpstreamBody<TestBody>>, SendError> {
+    routed.send(&Passage::free(Cents::ZERO).unwrap(), &routed.policy, request).await
 }
 
 fn get(path: &str) -> Request<TestBody> {
@@ -78,7 +91,7 @@ async fn answer(stream: &mut TcpStream, text: &str) -> String {
 }
 
 /// Sends a GET that the upstream answers with `text` on a new connection.
-async fn first(upstream: &Upstream<TestBody>, listener: &TcpListener, text: &str) -> (Answer, TcpStream) {
+async fn first(upstream: &Routed, listener: &TcpListener, text: &str) -> (Answer, TcpStream) {
     let script = async {
         let mut stream = listener.accept().await.unwrap().0;
         answer(&mut stream, text).await;
@@ -169,7 +182,7 @@ async fn an_upstream_that_is_down_is_passed_over_and_all_down_is_unreachable() {
     let (gone, down) = listen().await;
     drop(gone);
     let (listener, up) = listen().await;
-    let upstream = Upstream::new(&[down.clone(), up], HostHeader::Replace, limits());
+    let upstream = to_all(&[down.clone(), up], HostHeader::Replace, limits());
     let (reply, _stream) = first(&upstream, &listener, OK).await;
     assert_eq!(text(reply).await, "ok");
     let nowhere = to(&down, limits());
@@ -180,7 +193,7 @@ async fn an_upstream_that_is_down_is_passed_over_and_all_down_is_unreachable() {
 async fn several_upstreams_take_turns() {
     let (one, first_config) = listen().await;
     let (two, second_config) = listen().await;
-    let upstream = Upstream::new(&[first_config, second_config], HostHeader::Replace, limits());
+    let upstream = to_all(&[first_config, second_config], HostHeader::Replace, limits());
     let (reply, mut one) = first(&upstream, &one, OK).await;
     text(reply).await;
     let (reply, _two) = first(&upstream, &two, OK).await;
@@ -192,7 +205,7 @@ async fn several_upstreams_take_turns() {
 #[tokio::test]
 async fn an_upstream_that_says_nothing_is_a_head_timeout_and_is_left() {
     let (listener, config) = listen().await;
-    let upstream = to(&config, UpstreamLimits { head_timeout: SHORT, ..limits() });
+    let upstream = to_with_policy(&config, ExchangePolicy { head_timeout: SHORT, ..ExchangePolicy::default() });
     let (reply, mut stream) = first(&upstream, &listener, "").await;
     assert!(matches!(reply, Err(SendError::HeadTimeout)));
     assert!(closed(&mut stream).await);
@@ -201,7 +214,7 @@ async fn an_upstream_that_says_nothing_is_a_head_timeout_and_is_left() {
 #[tokio::test]
 async fn a_client_that_is_slow_with_its_body_is_no_head_timeout() {
     let (listener, config) = listen().await;
-    let upstream = to(&config, UpstreamLimits { head_timeout: SHORT, ..limits() });
+    let upstream = to_with_policy(&config, ExchangePolicy { head_timeout: SHORT, ..ExchangePolicy::default() });
     let slow = later(async {
         tokio::time::sleep(SHORT * 5).await;
         Ok(Bytes::from_static(b"late"))
@@ -277,7 +290,7 @@ async fn a_body_that_breaks_off_is_an_error_and_never_an_end() {
 #[tokio::test]
 async fn a_body_that_stops_coming_is_broken_off_and_its_connection_closed() {
     let (listener, config) = listen().await;
-    let upstream = to(&config, UpstreamLimits { body_idle: SHORT, ..limits() });
+    let upstream = to_with_policy(&config, ExchangePolicy { body_idle: SHORT, ..ExchangePolicy::default() });
     let (reply, mut stream) = first(&upstream, &listener, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
     let mut body = reply.unwrap().into_body();
     assert!(body.frame().await.unwrap().is_ok());
@@ -350,7 +363,7 @@ async fn an_unused_connection_is_closed_without_another_request() {
 async fn the_base_path_stands_before_the_path_and_a_preserved_host_stays() {
     let (listener, config) = listen().await;
     let config = UpstreamConfig { base_path: "/v2".into(), ..config };
-    let upstream = Upstream::new(&[config], HostHeader::Preserve, limits());
+    let upstream = to_all(&[config], HostHeader::Preserve, limits());
     let mut request = get("/a%20b?c");
     request.headers_mut().insert(HOST, "api.example".parse().unwrap());
     let script = async { answer(&mut listener.accept().await.unwrap().0, OK).await };

@@ -1,3 +1,4 @@
+use super::super::{Duration, ExchangePolicy};
 use super::*;
 
 /// An API whose four keys are told, and then whatever `more` says; they stand in lines 2 to 5.
@@ -213,4 +214,32 @@ fn an_upstream_that_is_the_gateway_itself_is_refused() {
         );
         assert_eq!(found.len(), usize::from(is_own), "{found:?}");
     }
+}
+
+#[test]
+fn a_route_beats_its_api_which_beats_the_limits() {
+    let text = "[limits]\nupstream_head_timeout_ms = 1\nupstream_body_idle_ms = 2\nevent_stream_idle_ms = 3\n\
+                total_timeout_ms = 4\nrequest_body_bytes = 5\n\
+                [[api]]\nname = \"a\"\npath = \"/\"\nupstreams = [\"http://u\"]\nprice_cents = 1\n\
+                upstream_body_idle_ms = 20\ntotal_timeout_ms = 40\ncharge_on_abort = false\n\
+                [[api.route]]\npath = \"/r\"\nevent_stream_idle_ms = 300\ntotal_timeout_ms = 0\nrequest_body_bytes = 500\n\
+                charge_idle_cut = false\n";
+    let config = good(text);
+    let api = ExchangePolicy {
+        head_timeout: Duration::from_millis(1),
+        body_idle: Duration::from_millis(20),
+        event_stream_idle: Duration::from_millis(3),
+        total_timeout: Some(Duration::from_millis(40)),
+        request_body_bytes: 5,
+        charge_on_abort: false,
+        charge_idle_cut: true,
+    };
+    let route = ExchangePolicy {
+        event_stream_idle: Duration::from_millis(300),
+        total_timeout: None,
+        request_body_bytes: 500,
+        charge_idle_cut: false,
+        ..api
+    };
+    assert_eq!((config.apis[0].policy, config.apis[0].routes[0].policy), (api, route));
 }

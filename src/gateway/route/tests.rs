@@ -12,6 +12,7 @@ fn api(name: &str, path: &str) -> ApiConfig {
         upstreams: Vec::new(),
         price: Cents(2),
         idempotency: false,
+        policy: ExchangePolicy::default(),
         charge_on: ChargeOn::default(),
         routes: Vec::new(),
     }
@@ -33,7 +34,13 @@ fn route(line: &str) -> RouteConfig {
     let (methods, path) = target.split_once(' ').unwrap_or(("", target));
     let methods = methods.split(',').filter(|name| !name.is_empty()).map(|name| name.parse().unwrap()).collect();
     let public = price == "public";
-    RouteConfig { methods, path: path.into(), price: Cents(if public { 0 } else { price.parse().unwrap() }), public }
+    RouteConfig {
+        methods,
+        path: path.into(),
+        price: Cents(if public { 0 } else { price.parse().unwrap() }),
+        public,
+        policy: ExchangePolicy::default(),
+    }
 }
 
 fn with_routes(mut api: ApiConfig, lines: &[&str]) -> ApiConfig {

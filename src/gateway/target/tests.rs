@@ -4,7 +4,7 @@ use http::uri::Authority;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{ApiConfig, ChargeOn, EncodedSlash, RepeatedSlash, RouteConfig};
+use crate::config::{ApiConfig, ChargeOn, EncodedSlash, ExchangePolicy, RepeatedSlash, RouteConfig};
 use crate::model::Cents;
 
 proptest! {
@@ -27,8 +27,13 @@ fn names_addresses_and_ports_are_hosts() {
 }
 
 fn api(path: &str, strip_path: bool, (encoded, repeated): (bool, bool), routes: &[String]) -> ApiConfig {
-    let route =
-        |path: &String| RouteConfig { methods: Vec::new(), path: (**path).into(), price: Cents(25), public: false };
+    let route = |path: &String| RouteConfig {
+        methods: Vec::new(),
+        path: (**path).into(),
+        price: Cents(25),
+        public: false,
+        policy: ExchangePolicy::default(),
+    };
     ApiConfig {
         name: path.into(),
         host: None,
@@ -41,6 +46,7 @@ fn api(path: &str, strip_path: bool, (encoded, repeated): (bool, bool), routes: 
         price: Cents(2),
         charge_on: ChargeOn::default(),
         idempotency: false,
+        policy: ExchangePolicy::default(),
         routes: routes.iter().map(route).collect(),
     }
 }
