@@ -36,7 +36,7 @@ pub use route::RouteTable;
 
 use crate::auth::{Auth, Known};
 use crate::billing::{Billing, Hold, Passage, Price};
-use crate::config::{ApiConfig, CredentialSource, Limits};
+use crate::config::{ApiConfig, CredentialSource, ExchangePolicy, Limits};
 use crate::http::{ClientConnection, EdgeRequest, KeyedLimit, Problem, ProblemKind, Record};
 use crate::model::{ApiKey, KeyPrefix, Retryable, RouteId, UserId};
 use crate::store::HoldRefused;
@@ -45,6 +45,7 @@ use credential::Taken;
 use exchange::Exchange;
 use headers::{CredentialHeaders, Peer, Via};
 use problem::{no_credential, no_hold, wrong_api};
+use request_body::{BodyLimits, Collected, CollectedBytes, Streamed};
 use route::Match;
 use target::Target;
 
@@ -61,6 +62,7 @@ pub struct Shared {
     /// This process's name in `Via`.
     via: Via,
     requests_of_user: Option<Arc<KeyedLimit<UserId>>>,
+    collected_bytes: Arc<CollectedBytes>,
 }
 
 /// What [`Shared`] is made of.
@@ -87,7 +89,13 @@ impl Shared {
         let credential_hint = credential::describe(&parts.sources).into();
         let credential_headers = Arc::new(CredentialHeaders::of(&parts.sources));
         let requests_of_user = KeyedLimit::new(parts.limits.requests_per_user);
-        Shared { parts, credential_hint, credential_headers, via: Via::new(), requests_of_user }
+        let collected_bytes = CollectedBytes::new(parts.limits.collected_bytes);
+        Shared { parts, credential_hint, credential_headers, via: Via::new(), requests_of_user, collected_bytes }
+    }
+
+    /// The bounds of a request's body.
+    fn body_limits<'a>(&'a self, policy: &'a ExchangePolicy) -> BodyLimits<'a> {
+        BodyLimits { limits: &self.parts.limits, policy, credentials: &self.credential_headers }
     }
 }
 
@@ -149,14 +157,16 @@ impl Gateway {
             Some(taken) => Some(self.authenticate(taken, &found, record).await?),
             None => None,
         };
+        let policy = found.route.policy;
         if let Some(body) = request.body() {
-            RequestBody::admit(body, &shared.parts.limits)?;
+            request_body::admit(body, &policy)?;
         }
         let retryable = idempotency::read(&found, &target, request)?;
+        let collected = if found.route.price.is_zero() { None } else { self.collect(request, &policy, record).await? };
         let passage = self.pay(&found, retryable, key.as_ref(), known, record).await?;
         let (gateway, peer, record) = (Arc::clone(self), Arc::clone(peer), record.clone());
-        let exchange = Exchange { gateway, peer, passage, record, policy: found.route.policy };
-        let outgoing = exchange.outgoing(&found, target, request)?;
+        let exchange = Exchange { gateway, peer, passage, record, policy };
+        let outgoing = exchange.outgoing(&found, target, request, collected)?;
         let is_owed = exchange.passage.hold().is_some();
         detach::survive(is_owed, exchange.run(found.api.index, outgoing)).await
     }
@@ -200,6 +210,24 @@ impl Gateway {
             record.keep_of_user(limit.acquire(known.user_id()).ok_or(ProblemKind::RateLimited)?);
         }
         Ok(known)
+    }
+
+    /// Reads a small body of a priced request to its end, so that a request whose body breaks off is neither forwarded nor
+    /// charged. `None`: there is no body, or it is streamed.
+    async fn collect(
+        &self,
+        request: &mut Request<Option<Incoming>>,
+        policy: &ExchangePolicy,
+        record: &Record,
+    ) -> Result<Option<Collected>, Problem> {
+        let shared = &self.shared;
+        let Some(body) = request.body_mut() else { return Ok(None) };
+        let Some(length) = request_body::collected_length(body, &shared.parts.limits) else { return Ok(None) };
+        let Some(reservation) = shared.collected_bytes.reserve(length) else { return Ok(None) };
+        let Some(body) = request.body_mut().take() else { return Ok(None) };
+        let body = Streamed::new(body, &shared.body_limits(policy), None, record);
+        let collected = Box::pin(request_body::collect(body, reservation)).await;
+        collected.map(Some).map_err(|error| Problem::from(&error))
     }
 
     /// Takes the price out of the wallet; a priced request goes on only with what comes back.

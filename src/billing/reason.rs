@@ -9,8 +9,13 @@ pub enum SettlementReason {
     Released,
     /// Captured: the client left while its reply was on its way.
     ClientLeft,
-    /// The client aborted the body of its own request. Released if the reply had not begun, otherwise captured.
+    /// The client aborted its request, or the body of it, after the head of the request was forwarded. Captured; released if
+    /// no reply had begun and `charge_on_abort` is off.
     AbortedUpload,
+    /// Captured: the upstream broke the reply off while the client took nothing of it.
+    ClientStalled,
+    /// Captured: the gateway cut an event stream for silence after some of it was delivered.
+    IdleCut,
     /// Released: the gateway cut the request off when it stopped.
     Drained,
     /// Released: the capture did not become durable in time, so the reply was aborted.
@@ -19,7 +24,8 @@ pub enum SettlementReason {
 
 impl SettlementReason {
     /// The name of every reason, by index.
-    pub const NAMES: [&'static str; 6] = ["captured", "released", "client_left", "aborted_upload", "drained", "unpaid"];
+    pub const NAMES: [&'static str; 8] =
+        ["captured", "released", "client_left", "aborted_upload", "client_stalled", "idle_cut", "drained", "unpaid"];
 
     /// The name in logs and metrics.
     pub fn name(self) -> &'static str {

@@ -11,16 +11,16 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::headers::{ForUpstream, Identity, Peer, Receipt, to_client, to_upstream, upgrade_requested};
 use super::open_hold::OpenHold;
-use super::reply::{self, End, ReplyBody, Upstreamed};
-use super::request_body::RequestBody;
+use super::reply::{self, End, ReplyBody, Terms, Upstreamed};
+use super::request_body::{Collected, ContinueGate, RequestBody, Streamed};
 use super::route::Match;
 use super::target::Target;
 use super::{Gateway, receipt, tunnel};
@@ -53,12 +53,13 @@ pub(super) struct Outgoing {
 }
 
 impl Exchange {
-    /// Puts the request into the form that goes upstream.
+    /// Puts the request into the form that goes upstream. `collected`: its body, if that was read before.
     pub(super) fn outgoing(
         &self,
         found: &Match<'_>,
         target: Target,
         request: &mut Request<Option<Incoming>>,
+        collected: Option<Collected>,
     ) -> Result<Outgoing, Problem> {
         let upgrade = upgrade_requested(request.headers());
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut *request)));
@@ -68,6 +69,7 @@ impl Exchange {
             charge_id: self.passage.hold().map(Hold::charge_id),
         });
         let shared = &self.gateway.shared;
+        let expects_continue = collected.is_none() && expects_continue(request);
         let about = ForUpstream {
             request_id: self.record.request_id(),
             api: &found.api.name_value,
@@ -77,16 +79,23 @@ impl Exchange {
             via: shared.via.entry(request.version()),
             stripped_prefix: found.api.stripped_prefix.as_ref(),
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
+            expects_continue,
         };
         to_upstream(request.headers_mut(), about);
-        let incoming = request.body_mut().take().ok_or(ProblemKind::Internal)?;
-        if !incoming.is_end_stream() && incoming.size_hint().exact().is_none() {
-            // hyper would send a GET of unknown length without its body.
-            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        let mut outgoing = Request::new(RequestBody::default());
+        if let Some(collected) = collected {
+            *outgoing.body_mut() = collected.into();
+        } else if let Some(incoming) = request.body_mut().take().filter(|incoming| !incoming.is_end_stream()) {
+            if incoming.size_hint().exact().is_none() {
+                // hyper would send a GET of unknown length without its body.
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            let limit = shared.parts.limits.expect_continue;
+            let gate = expects_continue.then(|| ContinueGate::new(&mut outgoing, limit));
+            *outgoing.body_mut() =
+                Streamed::new(incoming, &shared.body_limits(&self.policy), gate, &self.record).into();
         }
         let is_http10 = request.version() == Version::HTTP_10;
-        let body = RequestBody::new(incoming, &shared.credential_headers, &shared.parts.limits, &self.record);
-        let mut outgoing = Request::new(body);
         *outgoing.uri_mut() = target.into_uri()?;
         let is_head = *request.method() == Method::HEAD;
         *outgoing.method_mut() = mem::take(request.method_mut());
@@ -110,7 +119,7 @@ impl Exchange {
             *reply.version_mut() = Version::HTTP_11;
             reply
         });
-        let settle = Settle { gateway: &gateway, api, is_http10, record: &record };
+        let settle = Settle { gateway: &gateway, api, policy: &policy, is_http10, record: &record };
         match sent {
             // Rare branches are boxed, here and below, to keep this future small.
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -125,16 +134,25 @@ impl Exchange {
     }
 }
 
+/// Whether the client waits to be asked for its body. HTTP/1.0 has no `100 Continue` (RFC 9110 §10.1.1).
+fn expects_continue(request: &Request<Option<Incoming>>) -> bool {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version() > Version::HTTP_10
+        && request.body().as_ref().is_some_and(|incoming| !incoming.is_end_stream())
+        && request.headers().get(EXPECT).is_some_and(expects)
+}
+
 /// What settling needs to know of a request.
 struct Settle<'a> {
     gateway: &'a Gateway,
     api: usize,
+    policy: &'a ExchangePolicy,
     is_http10: bool,
     record: &'a Record,
 }
 
 impl Settle<'_> {
-    /// No head came, or one that cannot be used: released. `is_clients`: the client's own request broke off.
+    /// No head came, or one that cannot be used. `is_clients`: the client broke its own request off, which is charged.
     async fn failed(
         &self,
         passage: Passage,
@@ -142,14 +160,31 @@ impl Settle<'_> {
         is_clients: bool,
     ) -> Result<Response<ReplyBody>, Problem> {
         let receipt = match passage.into_hold() {
-            Some(hold) if is_clients => {
-                let receipt = receipt(&hold);
-                Some(self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await)
-            }
+            Some(hold) if is_clients => Some(self.aborted(hold).await),
             Some(hold) => Some(self.release(hold, Outcome::Failed).await),
             None => None,
         };
         Ok(reply::problem(problem, receipt.as_ref(), self.record))
+    }
+
+    /// The client aborted its request before a reply came: the upstream may have worked for it, so that it is charged unless
+    /// the route says otherwise.
+    async fn aborted(&self, hold: Hold) -> Receipt {
+        let mut receipt = receipt(&hold);
+        if self.record.is_cutting() {
+            // Keytoll itself cut the client off.
+            return self.release(hold, Outcome::Failed).await;
+        }
+        if !self.policy.charge_on_abort {
+            return self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await;
+        }
+        if hold.capture(Outcome::Failed).await == Settled::Captured {
+            self.record.settled(SettlementReason::AbortedUpload, receipt.cost);
+        } else {
+            receipt.cost = Cents::ZERO;
+            self.record.settled(SettlementReason::Unpaid, receipt.cost);
+        }
+        receipt
     }
 
     /// A head came: its status says what is charged.
@@ -192,8 +227,9 @@ impl Settle<'_> {
                 self.watch(reply_head);
                 let limit = self.gateway.shared.parts.limits.open_charge;
                 let open = OpenHold::new(hold, outcome, limit, self.record.clone());
-                let body = ReplyBody::settling(body, first, end, (open, outcome), self.record.clone());
-                Ok(Response::from_parts(head, body))
+                let charge_idle_cut = self.policy.charge_idle_cut && is_event_stream(&head.headers);
+                let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
+                Ok(Response::from_parts(head, ReplyBody::settling(body, first, terms)))
             }
             Gathered::Broken { is_clients } => {
                 let problem = ProblemKind::UpstreamBroken.into();
@@ -331,6 +367,13 @@ async fn gather(body: &mut Upstreamed) -> Gathered {
         }
     }
     Gathered::Begun(frames)
+}
+
+/// Whether a reply is a stream of server-sent events, whatever parameters its media type has.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Replies that have no body whatever their head says (RFC 9110 §6.4.1); HEAD is known from the request.

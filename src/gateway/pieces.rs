@@ -66,6 +66,7 @@ impl Sayings {
             via: self.via.entry(Version::HTTP_11),
             stripped_prefix: None,
             upgrade: None,
+            expects_continue: false,
         };
         to_upstream(headers, about);
     }

@@ -69,10 +69,19 @@ impl From<&SendError> for Problem {
             SendError::HeadTimeout => ProblemKind::UpstreamTimeout.into(),
             SendError::Broken { .. } => ProblemKind::UpstreamBroken.into(),
             SendError::RequestBody { .. } => match error.request_body_cause::<BodyError>() {
-                Some(BodyError::TooLarge { limit_bytes }) => body_too_large(*limit_bytes),
-                Some(BodyError::Idle | BodyError::TooSlow) => ProblemKind::BodyTimeout.into(),
-                Some(BodyError::Broken(_)) | None => BadRequest::Body.into(),
+                Some(cause) => cause.into(),
+                None => BadRequest::Body.into(),
             },
+        }
+    }
+}
+
+impl From<&BodyError> for Problem {
+    fn from(error: &BodyError) -> Problem {
+        match error {
+            BodyError::TooLarge { limit_bytes } => body_too_large(*limit_bytes),
+            BodyError::Idle | BodyError::TooSlow => ProblemKind::BodyTimeout.into(),
+            BodyError::Broken(_) => BadRequest::Body.into(),
         }
     }
 }

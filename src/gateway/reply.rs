@@ -51,6 +51,9 @@ struct Unsettled {
     behind: Option<Frame<Bytes>>,
     state: State,
     outcome: Outcome,
+    /// Whether the reply is charged when it is broken off for silence after some of it was delivered.
+    charge_idle_cut: bool,
+    has_delivered: bool,
     record: Record,
 }
 
@@ -62,6 +65,16 @@ pub(super) enum End {
     /// HTTP/1.0: by the end of the connection, which is no mark of anything. So the last piece is held back instead,
     /// and each piece waits for the next one.
     Silent,
+}
+
+/// How a reply is settled that is not whole yet.
+pub(super) struct Terms {
+    pub(super) open: OpenHold,
+    pub(super) outcome: Outcome,
+    pub(super) end: End,
+    /// Whether the reply is charged when it is broken off for silence after some of it was delivered.
+    pub(super) charge_idle_cut: bool,
+    pub(super) record: Record,
 }
 
 enum State {
@@ -93,14 +106,12 @@ impl ReplyBody {
         ReplyBody { kind: Kind::Passing(Box::new(body)) }
     }
 
-    pub(super) fn settling(
-        body: Upstreamed,
-        first: VecDeque<Frame<Bytes>>,
-        end: End,
-        (open, outcome): (OpenHold, Outcome),
-        record: Record,
-    ) -> ReplyBody {
-        let unsettled = Unsettled { body, first, end, behind: None, state: State::Flowing(open), outcome, record };
+    pub(super) fn settling(body: Upstreamed, first: VecDeque<Frame<Bytes>>, terms: Terms) -> ReplyBody {
+        let Terms { open, outcome, end, charge_idle_cut, record } = terms;
+        let state = State::Flowing(open);
+        let has_delivered = false;
+        let unsettled =
+            Unsettled { body, first, end, behind: None, state, outcome, charge_idle_cut, has_delivered, record };
         ReplyBody { kind: Kind::Settling(Box::new(unsettled)) }
     }
 }
@@ -151,6 +162,15 @@ impl Body for ReplyBody {
 }
 
 impl Unsettled {
+    /// How a reply is settled that was broken off with this error.
+    fn reason(&self, error: &BodyError) -> SettlementReason {
+        match error {
+            BodyError::RequestBody(_) => SettlementReason::AbortedUpload,
+            BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
+            BodyError::Idle | BodyError::Broken(_) => SettlementReason::Released,
+        }
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         loop {
             match &mut self.state {
@@ -181,27 +201,25 @@ impl Unsettled {
                     let last = match frame {
                         Some(Ok(frame)) if frame.is_data() && self.end == End::Silent => {
                             match self.behind.replace(frame) {
-                                Some(behind) => return Poll::Ready(Some(Ok(behind))),
+                                Some(behind) => {
+                                    self.has_delivered = true;
+                                    return Poll::Ready(Some(Ok(behind)));
+                                }
                                 None => continue,
                             }
                         }
                         Some(Ok(_)) | None if self.end == End::Silent => self.behind.take(),
                         Some(Ok(frame)) if frame.is_data() && !(self.first.is_empty() && self.body.is_end_stream()) => {
+                            self.has_delivered = true;
                             return Poll::Ready(Some(Ok(frame)));
                         }
                         Some(Ok(frame)) => Some(cleaned(frame)),
                         None => None,
                         Some(Err(error)) => {
-                            let is_clients = matches!(error, BodyError::RequestBody(_));
                             let hold = open.take();
                             self.state = State::Done;
                             if let Some(hold) = hold {
-                                let reason = if is_clients {
-                                    SettlementReason::AbortedUpload
-                                } else {
-                                    SettlementReason::Released
-                                };
-                                end_early(hold, self.outcome, &self.record, reason);
+                                end_early(hold, self.outcome, &self.record, self.reason(&error));
                             }
                             return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
                         }

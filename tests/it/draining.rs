@@ -43,7 +43,7 @@ fn what_is_cut_at_the_deadline_is_given_back() {
     reads.expect(b"one");
     let (left, _alone) = (request.open(), upstream.call());
     left.leave();
-    let post = gateway.request("POST", "/").key(&customer.key).field("Content-Length", "9");
+    let post = gateway.request("POST", "/").key(&customer.key).field("Transfer-Encoding", "chunked");
     let (mut sends, mut taking) = (post.open(), upstream.call());
     taking.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none");
     assert_eq!(sends.head().status(), 200);

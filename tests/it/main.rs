@@ -4,6 +4,7 @@
 //! `cfg(test)` always holds here; it tells clippy that helpers are tests too.
 
 #[cfg(test)]
+mod aborted_uploads;
 mod admin;
 #[cfg(test)]
 mod bodies;

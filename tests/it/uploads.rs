@@ -141,7 +141,8 @@ fn a_small_body_that_was_sent_with_its_head_keeps_the_connection() {
 
 #[test]
 fn a_small_body_that_comes_after_its_refusal_keeps_the_connection() {
-    for why in WHYS {
+    // Small bodies are read before the price is held, so that an empty wallet refuses none before it was sent.
+    for why in [Why::Key, Why::Route, Why::Size, Why::Load] {
         let refusal = refusal(why);
         let mut client = refusal.with_length(SMALL);
         assert_eq!(refusal.assert_refused(&mut client), None, "{why:?}");
@@ -208,6 +209,9 @@ fn nothing_in_a_refused_body_is_taken_for_a_request() {
 fn a_refused_client_that_asks_first_is_not_asked_to_go_on() {
     for why in WHYS {
         for length in [2_000, LARGE] {
+            if matches!(why, Why::Money) && length <= SMALL {
+                continue; // Small bodies are read before the price is held.
+            }
             let refusal = refusal(why);
             let request = refusal.request.clone().field("Content-Length", length.to_string());
             let mut client = request.field("Expect", "100-continue").open();
@@ -288,10 +292,13 @@ fn deadline(builder: GatewayBuilder, milliseconds: u64) -> GatewayBuilder {
 }
 
 #[test]
-fn a_body_that_trickles_is_cut_at_its_deadline_and_costs_nothing() {
-    for (framing, value, piece) in
-        [("Content-Length", "100000", &b"x"[..]), ("Transfer-Encoding", "chunked", b"1\r\nx\r\n")]
-    {
+fn a_body_that_trickles_is_cut_at_its_deadline() {
+    // One that is collected, which is never forwarded, and two that are streamed.
+    for (framing, value, piece, captured) in [
+        ("Content-Length", "60000", &b"x"[..], 0),
+        ("Content-Length", "100000", b"x", 1),
+        ("Transfer-Encoding", "chunked", b"1\r\nx\r\n", 1),
+    ] {
         let scene = scene(|builder| deadline(builder, 300));
         let request = scene.gateway.request("POST", "/weather").key(&scene.customer.key).field(framing, value);
         let mut client = request.open();
@@ -301,8 +308,8 @@ fn a_body_that_trickles_is_cut_at_its_deadline_and_costs_nothing() {
         scene.gateway.settle();
         let database = scene.gateway.database();
         database.assert_books();
-        assert_eq!((database.charges(0), database.charges(1)), (0, 0), "held, captured");
-        assert_eq!(database.balance(scene.customer.id), 500);
+        assert_eq!((database.charges(0), database.charges(1)), (0, captured), "held, captured");
+        assert_eq!(database.balance(scene.customer.id), 500 - 10 * captured);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, VIA};
+use http::header::{EXPECT, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::spelling::CredentialHeaders;
@@ -61,6 +61,8 @@ pub(crate) struct ForUpstream<'a> {
     pub stripped_prefix: Option<&'a HeaderValue>,
     /// What [`super::upgrade_requested`] said, when the upgrade is to be tried.
     pub upgrade: Option<HeaderValue>,
+    /// Whether the upstream is asked to say 100 Continue before the body is sent (RFC 9110 §10.1.1).
+    pub expects_continue: bool,
 }
 
 /// Turns a client's header section into the one that goes upstream. `Host` and `Content-Length` stay; the credential
@@ -89,6 +91,9 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
         }
     }
     hop::restore_upgrade(headers, about.upgrade);
+    if about.expects_continue {
+        headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    }
 }
 
 /// What is left of the fields that Keytoll continues, found in one pass: most requests have none of them, and to look each
