@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import queue
+import secrets
 import signal
 import subprocess
 import threading
@@ -49,9 +50,17 @@ class Upstream:
     """The API behind the gateway. Every GET is answered with 200, but for what the path says: /status/503."""
 
     def __init__(self):
-        upstream = self
         self.served = 0
         self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = "http://127.0.0.1:%d" % self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def _handler(self):
+        """The class that answers requests."""
+        upstream = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -70,11 +79,7 @@ class Upstream:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = "http://127.0.0.1:%d" % self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        return Handler
 
     def close(self):
         self._server.shutdown()
@@ -116,15 +121,20 @@ class Client:
 
 
 class Gateway:
-    """`keytoll serve` on a database, at 2 cents a request for the API `weather`."""
+    """`keytoll serve` on a database, at 2 cents a request for the API `weather`, or with the APIs of a file."""
 
-    def __init__(self, database, upstream, *flags):
+    def __init__(self, database, upstream, *flags, config=None):
+        if config is None:
+            apis = ["--upstream", upstream.url, "--api", "weather", "--price", "2"]
+        else:
+            apis = ["--config", str(config)]
         arguments = [
-            "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--upstream", upstream.url,
-            "--api", "weather", "--price", "2", "--database", str(database), *flags,
+            "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", *apis, "--database", str(database), *flags,
         ]  # fmt: skip
+        self._token = secrets.token_hex(16)
+        variables = environment() | {"KEYTOLL_ADMIN_TOKEN": self._token}
         self._process = subprocess.Popen(
-            [binary(), *arguments], cwd=database.parent, env=environment(), stderr=subprocess.PIPE, text=True
+            [binary(), *arguments], cwd=database.parent, env=variables, stderr=subprocess.PIPE, text=True
         )
         self.lines = []
         self._serving = queue.Queue()
@@ -165,6 +175,20 @@ class Gateway:
         finally:
             client.close()
 
+    def admin(self, method, path, document=None):
+        """What the admin API answers; fails unless it is a success."""
+        host, _, port = self.admin_address.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, path, None if document is None else json.dumps(document), headers)
+            reply = connection.getresponse()
+            body = reply.read()
+        finally:
+            connection.close()
+        assert 200 <= reply.status < 300, body
+        return json.loads(body)
+
     def get_until(self, status, key):
         """Asks again until the answer has this status: for what the gateway notices within 100 ms, not at once."""
         deadline = time.monotonic() + 5
@@ -178,6 +202,7 @@ class Gateway:
             self._process.send_signal(signal.SIGTERM)
         status = self._process.wait(DEADLINE)
         self._reader.join(DEADLINE)
+        self._process.stderr.close()
         assert status == 0, "\n".join(self.lines)
 
 
