@@ -57,6 +57,8 @@ mod retries;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
+mod silent_streams;
+#[cfg(test)]
 mod starts;
 #[cfg(test)]
 mod two_gateways;
