@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod aborted_uploads;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod bodies;
@@ -52,6 +53,8 @@ mod paths;
 mod power;
 #[cfg(test)]
 mod recovery;
+#[cfg(test)]
+mod reply_framing;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]

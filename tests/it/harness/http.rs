@@ -187,7 +187,7 @@ impl Reader {
     }
 
     /// `None` when it breaks off. `to_end`: whether one without framing goes on to the end of the connection.
-    fn body(
+    pub(crate) fn body(
         &mut self,
         head: &Head,
         to_end: bool,
