@@ -156,11 +156,19 @@ impl Settle<'_> {
     async fn failed(
         &self,
         passage: Passage,
-        problem: Problem,
+        mut problem: Problem,
         is_clients: bool,
     ) -> Result<Response<ReplyBody>, Problem> {
         let receipt = match passage.into_hold() {
-            Some(hold) if is_clients => Some(self.aborted(hold).await),
+            Some(hold) if is_clients => {
+                let receipt = self.aborted(hold).await;
+                if !receipt.cost.is_zero() {
+                    let detail =
+                        format!("{} A part of it had been forwarded, so the request was charged.", problem.detail());
+                    problem = problem.kind().with_detail(detail);
+                }
+                Some(receipt)
+            }
             Some(hold) => Some(self.release(hold, Outcome::Failed).await),
             None => None,
         };
@@ -200,18 +208,19 @@ impl Settle<'_> {
         }
         let outcome = Outcome::Replied(reply.status());
         let Some(hold) = passage.into_hold() else {
-            return Ok(self.pass(reply, None));
+            return Ok(self.pass(reply, None).await);
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
         if !outcome.is_charged(charge_on) {
             let receipt = Box::pin(self.release(hold, outcome)).await;
-            return Ok(self.pass(reply, Some(&receipt)));
+            return Ok(self.pass(reply, Some(receipt)).await);
         }
         let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
         let (mut head, mut body) = reply.into_parts();
         to_client(&mut head.headers, Some(&receipt), None);
         self.record.replied(head.status);
-        let whole = if is_head || has_no_body(head.status) { Gathered::Whole(None) } else { gather(&mut body).await };
+        let whole =
+            if is_head || has_no_body(head.status) { Gathered::Whole(None) } else { gather(&mut body, GIVE_WAY).await };
         match whole {
             Gathered::Whole(data) => {
                 if !self.capture(hold, outcome).await {
@@ -272,11 +281,19 @@ impl Settle<'_> {
     }
 
     /// Hands a reply on for which nothing is left to be settled.
-    fn pass(&self, reply: Response<Upstreamed>, receipt: Option<&Receipt>) -> Response<ReplyBody> {
-        let (mut head, body) = reply.into_parts();
-        to_client(&mut head.headers, receipt, None);
+    async fn pass(&self, reply: Response<Upstreamed>, receipt: Option<Receipt>) -> Response<ReplyBody> {
+        let (mut head, mut body) = reply.into_parts();
+        to_client(&mut head.headers, receipt.as_ref(), None);
+        // hyper would drop a head that is not sent yet when its body breaks off, and close without a reply.
+        let body = match gather(&mut body, 0).await {
+            Gathered::Whole(data) => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+            Gathered::Begun(first) => ReplyBody::passing(body, first),
+            Gathered::Broken { .. } => {
+                return reply::problem(ProblemKind::UpstreamBroken.into(), receipt.as_ref(), self.record);
+            }
+        };
         self.record.replied(head.status);
-        Response::from_parts(head, ReplyBody::passing(body))
+        Response::from_parts(head, body)
     }
 
     /// Whether the price is final now.
@@ -339,10 +356,10 @@ enum Gathered {
 }
 
 /// Looks whether a short reply is complete, without waiting for the upstream: it is then captured and sent in one
-/// piece. hyper's connection task brings the next piece when it is its turn.
-async fn gather(body: &mut Upstreamed) -> Gathered {
+/// piece. hyper's connection task brings the next piece when it is its turn, which it is given `give_way` times.
+async fn gather(body: &mut Upstreamed, give_way: usize) -> Gathered {
     let mut frames = VecDeque::new();
-    for turn in 0..=GIVE_WAY {
+    for turn in 0..=give_way {
         let mut ended = body.is_end_stream();
         if !ended {
             match poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await {
@@ -354,7 +371,7 @@ async fn gather(body: &mut Upstreamed) -> Gathered {
                     return Gathered::Broken { is_clients: matches!(error, BodyError::RequestBody(_)) };
                 }
                 Poll::Ready(None) => ended = true,
-                Poll::Pending if turn < GIVE_WAY => tokio::task::yield_now().await,
+                Poll::Pending if turn < give_way => tokio::task::yield_now().await,
                 Poll::Pending => {}
             }
         }

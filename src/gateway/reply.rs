@@ -36,9 +36,16 @@ enum Kind {
     /// There already, and settled.
     Whole(Full<Bytes>),
     /// On its way, with nothing left to settle.
-    Passing(Box<Upstreamed>),
+    Passing(Box<Passing>),
     /// On its way, and not paid yet.
     Settling(Box<Unsettled>),
+}
+
+/// A reply that is on its way, with nothing left to settle.
+struct Passing {
+    body: Upstreamed,
+    /// What came before the head went out.
+    first: VecDeque<Frame<Bytes>>,
 }
 
 /// A reply that is on its way while its price is held.
@@ -102,8 +109,8 @@ impl ReplyBody {
         ReplyBody::from(Bytes::new())
     }
 
-    pub(super) fn passing(body: Upstreamed) -> ReplyBody {
-        ReplyBody { kind: Kind::Passing(Box::new(body)) }
+    pub(super) fn passing(body: Upstreamed, first: VecDeque<Frame<Bytes>>) -> ReplyBody {
+        ReplyBody { kind: Kind::Passing(Box::new(Passing { body, first })) }
     }
 
     pub(super) fn settling(body: Upstreamed, first: VecDeque<Frame<Bytes>>, terms: Terms) -> ReplyBody {
@@ -138,7 +145,10 @@ impl Body for ReplyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         match &mut self.kind {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Passing(body) => Pin::new(&mut **body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
+            Kind::Passing(passing) => match passing.first.pop_front() {
+                Some(first) => Poll::Ready(Some(Ok(cleaned(first)))),
+                None => Pin::new(&mut passing.body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
+            },
             Kind::Settling(unsettled) => unsettled.poll_frame(cx),
         }
     }
@@ -146,7 +156,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole(body) => body.is_end_stream(),
-            Kind::Passing(body) => body.is_end_stream(),
+            Kind::Passing(passing) => passing.first.is_empty() && passing.body.is_end_stream(),
             Kind::Settling(unsettled) => matches!(unsettled.state, State::Done),
         }
     }
@@ -154,9 +164,8 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(body) => body.size_hint(),
-            Kind::Passing(body) => body.size_hint(),
-            // The head says how long it is, if anyone knows.
-            Kind::Settling(_) => SizeHint::default(),
+            // The head says how long it is, if that is known.
+            Kind::Passing(_) | Kind::Settling(_) => SizeHint::default(),
         }
     }
 }

@@ -199,7 +199,8 @@ fn a_streamed_body_that_stops_coming_or_grows_too_large_is_captured() {
             client.send(b"1\r\nx\r\n");
         }
         let reply = client.reply();
-        reply.assert_problem(status, code);
+        let problem = reply.assert_problem(status, code);
+        assert!(problem["detail"].as_str().unwrap().ends_with("so the request was charged."), "{problem}");
         reply.assert_receipt(10, 490);
         call.expect_end();
         scene.assert_captured();

@@ -46,6 +46,7 @@ fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
         via: &via(),
         stripped_prefix: Some(&HeaderValue::from_static("/weather")),
         upgrade,
+        expects_continue: false,
     };
     to_upstream(&mut map, about);
     map
@@ -108,6 +109,7 @@ fn a_public_request_has_no_identity() {
         via: &via(),
         stripped_prefix: None,
         upgrade: None,
+        expects_continue: false,
     };
     to_upstream(&mut map, about);
     let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
@@ -240,6 +242,7 @@ fn a_peer_is_named_by_its_own_family() {
         via: &via(),
         stripped_prefix: None,
         upgrade: None,
+        expects_continue: false,
     };
     to_upstream(&mut map, about);
     assert_eq!(values(&map, "x-forwarded-for"), ["10.0.0.9"]);
