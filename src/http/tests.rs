@@ -2,6 +2,8 @@
 
 mod contract;
 mod limits;
+#[cfg(target_os = "linux")]
+mod socket_info;
 
 use std::convert::Infallible;
 use std::pin::Pin;
