@@ -16,6 +16,7 @@ use crate::config::Limits;
 use crate::http::{Problem, Record, body_too_large};
 
 /// The body of a request. Most requests have none, and are moved often: so what a body needs is boxed.
+#[derive(Default)]
 pub struct RequestBody(Option<Box<Stream>>);
 
 /// A body that is on its way.
