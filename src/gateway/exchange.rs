@@ -17,7 +17,9 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::headers::{ForUpstream, Identity, Peer, Receipt, to_client, to_upstream, upgrade_requested};
+use super::headers::{
+    ForUpstream, Identity, Peer, Receipt, to_client, to_upstream, upgrade_granted, upgrade_requested,
+};
 use super::open_hold::OpenHold;
 use super::reply::{self, End, ReplyBody, Upstreamed};
 use super::request_body::RequestBody;
@@ -60,7 +62,7 @@ impl Exchange {
         target: Target,
         request: &mut Request<Option<Incoming>>,
     ) -> Result<Outgoing, Problem> {
-        let upgrade = upgrade_requested(request.headers());
+        let upgrade = upgrade_requested(request.headers(), request.version());
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut *request)));
         let identity = self.record.user().map(|(user_id, key_id)| Identity {
             user_id,
@@ -77,6 +79,7 @@ impl Exchange {
             via: shared.via.entry(request.version()),
             stripped_prefix: found.api.stripped_prefix.as_ref(),
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
+            version: request.version(),
         };
         to_upstream(request.headers_mut(), about);
         let incoming = request.body_mut().take().ok_or(ProblemKind::Internal)?;
@@ -156,13 +159,9 @@ impl Settle<'_> {
     async fn replied(
         &self,
         passage: Passage,
-        mut reply: Response<Upstreamed>,
+        reply: Response<Upstreamed>,
         is_head: bool,
     ) -> Result<Response<ReplyBody>, Problem> {
-        // Of two framings the one that was followed counts (RFC 9112 §6.3); hyper leaves both fields in the head.
-        if reply.headers().contains_key(TRANSFER_ENCODING) {
-            reply.headers_mut().remove(CONTENT_LENGTH);
-        }
         let outcome = Outcome::Replied(reply.status());
         let Some(hold) = passage.into_hold() else {
             return Ok(self.pass(reply, None));
@@ -183,7 +182,10 @@ impl Settle<'_> {
                     return Ok(self.unpaid(receipt));
                 }
                 self.watch(reply_head);
-                let body = data.map_or_else(ReplyBody::empty, ReplyBody::from);
+                let body = match data {
+                    None if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
+                    data => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+                };
                 Ok(Response::from_parts(head, body))
             }
             Gathered::Begun(first) => {
@@ -209,7 +211,9 @@ impl Settle<'_> {
         mut reply: Response<Upstreamed>,
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Result<Response<ReplyBody>, Problem> {
-        let Some((protocol, client)) = upgrade else {
+        let granted =
+            upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
+        let Some((protocol, client)) = granted else {
             return self.failed(passage, ProblemKind::UpstreamBroken.into(), false).await;
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
@@ -240,7 +244,11 @@ impl Settle<'_> {
         let (mut head, body) = reply.into_parts();
         to_client(&mut head.headers, receipt, None);
         self.record.replied(head.status);
-        Response::from_parts(head, ReplyBody::passing(body))
+        let body = match head.status {
+            StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
+            _ => ReplyBody::passing(body),
+        };
+        Response::from_parts(head, body)
     }
 
     /// Whether the price is final now.

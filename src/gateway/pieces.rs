@@ -66,6 +66,7 @@ impl Sayings {
             via: self.via.entry(Version::HTTP_11),
             stripped_prefix: None,
             upgrade: None,
+            version: Version::HTTP_11,
         };
         to_upstream(headers, about);
     }

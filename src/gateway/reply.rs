@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::{error, fmt, mem};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -35,6 +36,8 @@ pub struct ReplyBody {
 enum Kind {
     /// There already, and settled.
     Whole(Full<Bytes>),
+    /// None, in a reply whose head gives the length of another one.
+    NotModified { length: u64 },
     /// On its way, with nothing left to settle.
     Passing(Box<Upstreamed>),
     /// On its way, and not paid yet.
@@ -89,6 +92,12 @@ impl ReplyBody {
         ReplyBody::from(Bytes::new())
     }
 
+    /// Of a 304. hyper writes the Content-Length of a body that is there, and never asks for that of a 304.
+    pub(super) fn not_modified(headers: &HeaderMap) -> ReplyBody {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        length.map_or_else(ReplyBody::empty, |length| ReplyBody { kind: Kind::NotModified { length } })
+    }
+
     pub(super) fn passing(body: Upstreamed) -> ReplyBody {
         ReplyBody { kind: Kind::Passing(Box::new(body)) }
     }
@@ -127,6 +136,7 @@ impl Body for ReplyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         match &mut self.kind {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::NotModified { .. } => Poll::Ready(None),
             Kind::Passing(body) => Pin::new(&mut **body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
             Kind::Settling(unsettled) => unsettled.poll_frame(cx),
         }
@@ -135,6 +145,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole(body) => body.is_end_stream(),
+            Kind::NotModified { .. } => false,
             Kind::Passing(body) => body.is_end_stream(),
             Kind::Settling(unsettled) => matches!(unsettled.state, State::Done),
         }
@@ -143,6 +154,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(body) => body.size_hint(),
+            Kind::NotModified { length } => SizeHint::with_exact(*length),
             Kind::Passing(body) => body.size_hint(),
             // The head says how long it is, if anyone knows.
             Kind::Settling(_) => SizeHint::default(),
