@@ -21,6 +21,7 @@ mod bind;
 mod client;
 mod connection;
 mod connection_limit;
+mod content_length;
 mod drain;
 mod edge;
 mod head_wait;
@@ -47,6 +48,7 @@ mod tests;
 pub use accept::{Drained, Server};
 pub use bind::{BindError, Bound, bind};
 pub use client::ClientConnection;
+pub(crate) use content_length::{is_plain_content_length, normalize_content_length};
 pub use edge::{Edge, EdgeLimits, Listener};
 pub use keyed_limit::{KeyedLimit, KeyedPermit};
 pub use layers::{

@@ -1,20 +1,24 @@
 //! Connections from one worker to the upstreams of one API: pool, choice among several, timeouts.
 //!
 //! Owns the HTTP/1.1 client side: where a request goes, on which connection, and how long each step may take. Promises
-//! that a request which an upstream may have seen is never sent again, that nothing waits without a limit, and that a
-//! reply which breaks off is an error of its body, never its end. Knows nothing of keys, money or problems: refusals
-//! are typed, and `gateway` gives them a status.
+//! that a request which an upstream may have seen is not sent again, with one exception; that nothing waits without a limit;
+//! and that a reply which breaks off is an error of its body, never its end. The exception: `GET`, `HEAD` and `OPTIONS`
+//! without a body, on a kept connection that ended without a byte of reply, are sent once more on a new connection. Knows
+//! nothing of keys, money or problems: refusals are typed, and `gateway` gives them a status.
 //!
 //! An [`Upstream`] belongs to one worker, a single-threaded runtime. It may be shared between threads (its locks are
 //! then contended, and a connection that is still finishing its last request is closed instead of reused).
 
 mod body;
-mod bounded_reads;
 mod connect;
 mod connection;
 mod error;
 mod outgoing;
 mod pool;
+mod repeat;
+mod reply_head;
+mod socket;
+mod socket_state;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +30,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
+use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -36,11 +41,13 @@ use crate::config::{ExchangePolicy, Limits, UpstreamConfig};
 
 pub use body::UpstreamBody;
 pub use error::{BodyError, SendError};
+pub use reply_head::BadReply;
 
 use connect::Address;
 use connection::{Connection, Failure};
 use outgoing::{Outgoing, Progress};
 use pool::Pool;
+use reply_head::ReplyTraits;
 
 /// The waits and counts of the way to an upstream; see [`Limits`] for each.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +60,10 @@ pub struct UpstreamLimits {
     pub keep_idle: Duration,
     /// How many unused connections to one upstream are kept.
     pub keep_connections: usize,
+    /// Header fields of a reply.
+    pub reply_headers: usize,
+    /// Bytes of the interim replies before a reply.
+    pub interim_reply_bytes: usize,
 }
 
 impl From<&Limits> for UpstreamLimits {
@@ -62,17 +73,17 @@ impl From<&Limits> for UpstreamLimits {
             exchange_timeout: limits.open_charge,
             keep_idle: limits.upstream_keep_idle,
             keep_connections: limits.upstream_keep_connections,
+            reply_headers: limits.reply_headers,
+            interim_reply_bytes: limits.interim_reply_bytes,
         }
     }
 }
 
 /// The waits of one exchange.
 #[derive(Clone, Copy, Debug)]
-struct Waits {
-    /// From the request sent, or its last piece that the upstream took, to the reply's head.
-    head: Duration,
-    /// Between two pieces of the reply's body.
-    body_idle: Duration,
+struct Waits<'p> {
+    policy: &'p ExchangePolicy,
+    start: Instant,
     /// The latest time for the reply's head.
     end: Instant,
 }
@@ -86,11 +97,16 @@ pub enum HostHeader {
     Replace,
 }
 
-/// What a request body must be to be sent upstream.
-pub trait RequestBody: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static {}
+/// What a request body must be to be sent upstream. Its default is no body.
+pub trait RequestBody:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Default + Send + Unpin + 'static
+{
+}
 
-impl<B> RequestBody for B where B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static
-{}
+impl<B> RequestBody for B where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Default + Send + Unpin + 'static
+{
+}
 
 /// The upstreams of one API, as one worker reaches them.
 pub struct Upstream<B: RequestBody> {
@@ -135,7 +151,8 @@ impl<B: RequestBody> Upstream<B> {
     /// body before its end, closes the connection.
     ///
     /// A refused or late connection tries the next upstream, each once. A kept connection that turns out dead before
-    /// the request was written to it is replaced by a new one. Nothing else is ever tried again.
+    /// the request was written to it is replaced by a new one; so is one that ends without a byte of reply to a `GET`,
+    /// `HEAD` or `OPTIONS` without a body. Nothing else is tried again.
     ///
     /// # Errors
     /// Each [`SendError`] says how far the request came.
@@ -152,8 +169,10 @@ impl<B: RequestBody> Upstream<B> {
         let (body, progress) = Outgoing::new(body);
         let mut request = Request::from_parts(head, body);
 
+        let may_repeat = progress.is_none() && repeat::may_repeat(request.method());
+        let start = Instant::now();
         let most = policy.total_timeout.unwrap_or(self.limits.exchange_timeout).min(self.limits.exchange_timeout);
-        let waits = Waits { head: policy.head_timeout, body_idle: policy.body_idle, end: Instant::now() + most };
+        let waits = Waits { policy, start, end: start + most };
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut refused = None;
         for turn in 0..self.targets.len() {
@@ -166,17 +185,25 @@ impl<B: RequestBody> Upstream<B> {
             if !passage.is_valid() {
                 return Err(SendError::PassageExpired);
             }
-            if let Some(mut kept) = target.pool.take() {
-                match kept.exchange(request, progress.as_deref(), waits).await {
-                    Ok(reply) => return Ok(Self::reply(reply, kept, progress, target, waits)),
+            // To read the clock once more costs a request something; a later upstream comes after a failed connection.
+            let now = if turn == 0 { start } else { Instant::now() };
+            if let Some(mut kept) = target.pool.take(now) {
+                match kept.exchange(request, progress.as_deref(), &waits, now, may_repeat).await {
+                    Ok(mut reply) => {
+                        let traits = target.check(&mut reply)?;
+                        return Ok(Self::reply(reply, traits, kept, progress, target, &waits));
+                    }
                     Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
+                    Err(Failure::Unanswered { request, error }) => {
+                        return Box::pin(self.repeat(&request, error, passage, target, waits)).await;
+                    }
                     Err(Failure::Sent(error)) => return Err(error),
                 }
             }
             // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
             match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
                 Ok(_) if !passage.is_valid() => return Err(SendError::PassageExpired),
-                Ok(stream) => return Box::pin(Self::send_on(stream, request, progress, target, waits)).await,
+                Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, &waits)).await,
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");
                     refused = Some(cause);
@@ -187,37 +214,72 @@ impl<B: RequestBody> Upstream<B> {
     }
 
     /// Sends a request as the first one on a connection.
+    /// Sends a request again that was `written` to a kept connection which ended without a byte of reply, within the
+    /// deadlines of the first time. `error`: what is said where that is not possible.
+    async fn repeat(
+        &self,
+        written: &[u8],
+        error: SendError,
+        passage: &Passage,
+        target: &Target<B>,
+        waits: Waits<'_>,
+    ) -> Result<Response<UpstreamBody<B>>, SendError> {
+        let end = waits.end.min(waits.start + waits.policy.head_timeout);
+        let connect_timeout = self.limits.connect_timeout.min(end.saturating_duration_since(Instant::now()));
+        let Some(request) = repeat::read_back(written) else { return Err(error) };
+        match connect::connect(&target.address, connect_timeout).await {
+            Ok(stream) if passage.is_valid() => {
+                tracing::debug!(upstream = %target.address, "a kept connection ended without a reply; sending again");
+                self.send_on(stream, request, None, target, &Waits { end, ..waits }).await
+            }
+            Ok(_) | Err(_) => Err(error),
+        }
+    }
+
     async fn send_on(
+        &self,
         stream: TcpStream,
         request: Request<Outgoing<B>>,
         progress: Option<Arc<Progress>>,
         target: &Target<B>,
-        waits: Waits,
+        waits: &Waits<'_>,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
-        let mut fresh = Connection::open(stream).await?;
-        match fresh.exchange(request, progress.as_deref(), waits).await {
-            Ok(reply) => Ok(Self::reply(reply, fresh, progress, target, waits)),
+        let mut fresh = Connection::open(stream, &self.limits).await?;
+        match fresh.exchange(request, progress.as_deref(), waits, Instant::now(), false).await {
+            Ok(mut reply) => {
+                let traits = target.check(&mut reply)?;
+                Ok(Self::reply(reply, traits, fresh, progress, target, waits))
+            }
             Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
-            Err(Failure::Sent(error)) => Err(error),
+            Err(Failure::Unanswered { error, .. } | Failure::Sent(error)) => Err(error),
         }
     }
 
     fn reply(
-        reply: Response<hyper::body::Incoming>,
+        reply: Response<Incoming>,
+        traits: ReplyTraits,
         mut connection: Connection<B>,
         request: Option<Arc<Progress>>,
         target: &Target<B>,
-        waits: Waits,
+        waits: &Waits<'_>,
     ) -> Response<UpstreamBody<B>> {
-        if reply.extensions().get::<hyper::upgrade::OnUpgrade>().is_some() {
+        if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.release();
             return reply.map(UpstreamBody::none);
         }
-        reply.map(|body| UpstreamBody::new(body, connection, Arc::clone(&target.pool), request, waits.body_idle))
+        reply.map(|body| UpstreamBody::new(body, connection, &target.pool, request, traits, waits))
     }
 }
 
 impl<B: RequestBody> Target<B> {
+    /// Checks the head of a reply from here.
+    fn check(&self, reply: &mut Response<Incoming>) -> Result<ReplyTraits, SendError> {
+        reply_head::check(reply).map_err(|reason| {
+            tracing::debug!(upstream = %self.address, %reason, "a reply is not handed on");
+            SendError::BadReply { reason }
+        })
+    }
+
     /// Puts the base path before `path`, the path that the request came with.
     fn address_to<T>(&self, request: &mut Request<T>, path: Option<&PathAndQuery>) {
         let Some(path) = path else { return };

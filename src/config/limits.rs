@@ -69,7 +69,7 @@ pub struct Limits {
     pub event_stream_idle: Duration,
     /// From the request sent to the end of the reply; then 504, or the reply is broken off. `None`: no limit.
     pub total_timeout: Option<Duration>,
-    /// Header fields of an upstream's reply; past it 502.
+    /// Header fields of an upstream's reply; past it 502. 100 is the limit at which hyper needs no allocation.
     pub reply_headers: usize,
     /// Bytes that an upstream may send before the head of its final reply, which are those of its 1xx replies; past it 502.
     pub interim_reply_bytes: usize,
@@ -158,7 +158,7 @@ impl Default for Limits {
             upstream_body_idle: Duration::from_secs(60),
             event_stream_idle: Duration::from_secs(300),
             total_timeout: None,
-            reply_headers: 256,
+            reply_headers: 100,
             interim_reply_bytes: 64 * 1024,
             upstream_keep_idle: Duration::from_secs(4),
             upstream_keep_connections: 10_000,

@@ -11,13 +11,15 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::headers::{ForUpstream, Identity, Peer, Receipt, to_client, to_upstream, upgrade_requested};
+use super::headers::{
+    ForUpstream, Identity, Peer, Receipt, to_client, to_upstream, upgrade_granted, upgrade_requested,
+};
 use super::open_hold::OpenHold;
 use super::reply::{self, End, ReplyBody, Terms, Upstreamed};
 use super::request_body::{Collected, ContinueGate, RequestBody, Streamed};
@@ -61,7 +63,7 @@ impl Exchange {
         request: &mut Request<Option<Incoming>>,
         collected: Option<Collected>,
     ) -> Result<Outgoing, Problem> {
-        let upgrade = upgrade_requested(request.headers());
+        let upgrade = upgrade_requested(request.headers(), request.version());
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut *request)));
         let identity = self.record.user().map(|(user_id, key_id)| Identity {
             user_id,
@@ -80,6 +82,7 @@ impl Exchange {
             stripped_prefix: found.api.stripped_prefix.as_ref(),
             upgrade: upgrade.as_ref().map(|(protocol, _)| protocol.clone()),
             expects_continue,
+            version: request.version(),
         };
         to_upstream(request.headers_mut(), about);
         let mut outgoing = Request::new(RequestBody::default());
@@ -199,13 +202,9 @@ impl Settle<'_> {
     async fn replied(
         &self,
         passage: Passage,
-        mut reply: Response<Upstreamed>,
+        reply: Response<Upstreamed>,
         is_head: bool,
     ) -> Result<Response<ReplyBody>, Problem> {
-        // Of two framings the one that was followed counts (RFC 9112 §6.3); hyper leaves both fields in the head.
-        if reply.headers().contains_key(TRANSFER_ENCODING) {
-            reply.headers_mut().remove(CONTENT_LENGTH);
-        }
         let outcome = Outcome::Replied(reply.status());
         let Some(hold) = passage.into_hold() else {
             return Ok(self.pass(reply, None).await);
@@ -227,7 +226,10 @@ impl Settle<'_> {
                     return Ok(self.unpaid(receipt));
                 }
                 self.watch(reply_head);
-                let body = data.map_or_else(ReplyBody::empty, ReplyBody::from);
+                let body = match data {
+                    None if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
+                    data => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+                };
                 Ok(Response::from_parts(head, body))
             }
             Gathered::Begun(first) => {
@@ -236,7 +238,7 @@ impl Settle<'_> {
                 self.watch(reply_head);
                 let limit = self.gateway.shared.parts.limits.open_charge;
                 let open = OpenHold::new(hold, outcome, limit, self.record.clone());
-                let charge_idle_cut = self.policy.charge_idle_cut && is_event_stream(&head.headers);
+                let charge_idle_cut = self.policy.charge_idle_cut && body.is_event_stream();
                 let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
                 Ok(Response::from_parts(head, ReplyBody::settling(body, first, terms)))
             }
@@ -254,7 +256,9 @@ impl Settle<'_> {
         mut reply: Response<Upstreamed>,
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Result<Response<ReplyBody>, Problem> {
-        let Some((protocol, client)) = upgrade else {
+        let granted =
+            upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
+        let Some((protocol, client)) = granted else {
             return self.failed(passage, ProblemKind::UpstreamBroken.into(), false).await;
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
@@ -286,6 +290,7 @@ impl Settle<'_> {
         to_client(&mut head.headers, receipt.as_ref(), None);
         // hyper would drop a head that is not sent yet when its body breaks off, and close without a reply.
         let body = match gather(&mut body, 0).await {
+            Gathered::Whole(_) if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
             Gathered::Whole(data) => data.map_or_else(ReplyBody::empty, ReplyBody::from),
             Gathered::Begun(first) => ReplyBody::passing(body, first),
             Gathered::Broken { .. } => {
@@ -384,13 +389,6 @@ async fn gather(body: &mut Upstreamed, give_way: usize) -> Gathered {
         }
     }
     Gathered::Begun(frames)
-}
-
-/// Whether a reply is a stream of server-sent events, whatever parameters its media type has.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Replies that have no body whatever their head says (RFC 9110 §6.4.1); HEAD is known from the request.

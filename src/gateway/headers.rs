@@ -15,7 +15,7 @@ mod upstream;
 mod via;
 
 pub(super) use client::{Receipt, to_client};
-pub(super) use hop::{clean_reply_trailers, clean_request_trailers, upgrade_requested};
+pub(super) use hop::{clean_reply_trailers, clean_request_trailers, upgrade_granted, upgrade_requested};
 pub(super) use spelling::CredentialHeaders;
 pub(super) use upstream::{ForUpstream, Identity, Peer, to_upstream};
 pub(super) use via::Via;

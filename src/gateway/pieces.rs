@@ -67,6 +67,7 @@ impl Sayings {
             stripped_prefix: None,
             upgrade: None,
             expects_continue: false,
+            version: Version::HTTP_11,
         };
         to_upstream(headers, about);
     }

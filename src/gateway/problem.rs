@@ -67,7 +67,7 @@ impl From<&SendError> for Problem {
             SendError::Unreachable { .. } => ProblemKind::UpstreamUnreachable.into(),
             SendError::PassageExpired => ProblemKind::BillingUnavailable.into(),
             SendError::HeadTimeout => ProblemKind::UpstreamTimeout.into(),
-            SendError::Broken { .. } => ProblemKind::UpstreamBroken.into(),
+            SendError::Broken { .. } | SendError::BadReply { .. } => ProblemKind::UpstreamBroken.into(),
             SendError::RequestBody { .. } => match error.request_body_cause::<BodyError>() {
                 Some(cause) => cause.into(),
                 None => BadRequest::Body.into(),

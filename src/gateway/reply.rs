@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::{error, fmt, mem};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -35,6 +36,8 @@ pub struct ReplyBody {
 enum Kind {
     /// There already, and settled.
     Whole(Full<Bytes>),
+    /// None, in a reply whose head gives the length of another one.
+    NotModified { length: u64 },
     /// On its way, with nothing left to settle.
     Passing(Box<Passing>),
     /// On its way, and not paid yet.
@@ -113,6 +116,12 @@ impl ReplyBody {
         ReplyBody { kind: Kind::Passing(Box::new(Passing { body, first })) }
     }
 
+    /// Of a 304. hyper writes the Content-Length of a body that is there, and never asks for that of a 304.
+    pub(super) fn not_modified(headers: &HeaderMap) -> ReplyBody {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        length.map_or_else(ReplyBody::empty, |length| ReplyBody { kind: Kind::NotModified { length } })
+    }
+
     pub(super) fn settling(body: Upstreamed, first: VecDeque<Frame<Bytes>>, terms: Terms) -> ReplyBody {
         let Terms { open, outcome, end, charge_idle_cut, record } = terms;
         let state = State::Flowing(open);
@@ -145,6 +154,7 @@ impl Body for ReplyBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         match &mut self.kind {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::NotModified { .. } => Poll::Ready(None),
             Kind::Passing(passing) => match passing.first.pop_front() {
                 Some(first) => Poll::Ready(Some(Ok(cleaned(first)))),
                 None => Pin::new(&mut passing.body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
@@ -156,6 +166,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole(body) => body.is_end_stream(),
+            Kind::NotModified { .. } => false,
             Kind::Passing(passing) => passing.first.is_empty() && passing.body.is_end_stream(),
             Kind::Settling(unsettled) => matches!(unsettled.state, State::Done),
         }
@@ -164,6 +175,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(body) => body.size_hint(),
+            Kind::NotModified { length } => SizeHint::with_exact(*length),
             // The head says how long it is, if that is known.
             Kind::Passing(_) | Kind::Settling(_) => SizeHint::default(),
         }
@@ -176,7 +188,10 @@ impl Unsettled {
         match error {
             BodyError::RequestBody(_) => SettlementReason::AbortedUpload,
             BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
-            BodyError::Idle | BodyError::Broken(_) => SettlementReason::Released,
+            BodyError::TotalTimeout { was_client_slow: true } => SettlementReason::ClientStalled,
+            BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { was_client_slow: false } => {
+                SettlementReason::Released
+            }
         }
     }
 

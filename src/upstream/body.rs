@@ -1,26 +1,27 @@
 //! A reply's body: breaks off when nothing comes, and gives its connection back at its end.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::connection::{BodyWait, Connection};
 use super::outgoing::Progress;
 use super::pool::Pool;
-use super::{BodyError, RequestBody};
+use super::reply_head::ReplyTraits;
+use super::{BodyError, RequestBody, Waits};
 
 /// The body of an upstream's reply. At its end the connection goes back to the pool; to drop it earlier closes the
 /// connection.
 pub struct UpstreamBody<B: RequestBody> {
     incoming: Incoming,
     lease: Option<Lease<B>>,
-    idle: Duration,
+    is_event_stream: bool,
     /// Of the request's body, which may still be on its way.
     request: Option<Arc<Progress>>,
     /// Whether the timer runs since the last piece; a piece that is there at once never touches it.
@@ -29,44 +30,88 @@ pub struct UpstreamBody<B: RequestBody> {
 
 struct Lease<B: RequestBody> {
     connection: Connection<B>,
-    pool: Arc<Pool<B>>,
+    /// Where the connection goes at the end; `None` when it may not be used again.
+    pool: Option<Arc<Pool<B>>>,
 }
 
 impl<B: RequestBody> UpstreamBody<B> {
     pub(super) fn new(
         incoming: Incoming,
-        connection: Connection<B>,
-        pool: Arc<Pool<B>>,
+        mut connection: Connection<B>,
+        pool: &Arc<Pool<B>>,
         request: Option<Arc<Progress>>,
-        idle: Duration,
+        traits: ReplyTraits,
+        waits: &Waits<'_>,
     ) -> UpstreamBody<B> {
-        let lease = Some(Lease { connection, pool });
-        let mut body = UpstreamBody { incoming, lease, idle, request, waits: false };
+        let ReplyTraits { is_event_stream, is_reusable } = traits;
+        let mut body = UpstreamBody { incoming, lease: None, is_event_stream, request, waits: false };
+        let pool = is_reusable.then(|| Arc::clone(pool));
         if body.incoming.is_end_stream() {
-            body.finish();
+            if let Some(pool) = pool {
+                pool.give(connection);
+            }
+            return body;
         }
+        let policy = waits.policy;
+        let idle = if is_event_stream { policy.event_stream_idle } else { policy.body_idle };
+        let end = policy.total_timeout.map(|timeout| waits.start + timeout);
+        connection.set_body_wait(BodyWait { idle, end });
+        body.lease = Some(Lease { connection, pool });
         body
     }
 
     /// Of a reply whose connection is now something else.
     pub(super) fn none(incoming: Incoming) -> UpstreamBody<B> {
-        UpstreamBody { incoming, lease: None, idle: Duration::ZERO, request: None, waits: false }
+        UpstreamBody { incoming, lease: None, is_event_stream: false, request: None, waits: false }
+    }
+
+    /// Whether the reply is of type `text/event-stream`.
+    pub fn is_event_stream(&self) -> bool {
+        self.is_event_stream
+    }
+
+    /// The local and the remote address of the connection that the body comes on; `None` after its end.
+    pub fn socket_addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.lease.as_ref()?.connection.addresses()
     }
 
     fn finish(&mut self) {
-        if let Some(Lease { connection, pool }) = self.lease.take() {
+        if let Some(Lease { connection, pool: Some(pool) }) = self.lease.take() {
             pool.give(connection);
         }
     }
 
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Closes the connection.
+    fn break_off(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.lease = None;
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Whether the time for the whole exchange is over.
+    fn is_late(&mut self) -> bool {
+        let end = self.lease.as_mut().and_then(|lease| lease.connection.body_wait().0.end);
+        end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Ready when the upstream has been waited for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
-        let timer = lease.connection.timer();
+        let (BodyWait { idle, end }, timer) = lease.connection.body_wait();
         if !self.waits {
             self.waits = true;
-            timer.set(Instant::now() + self.idle);
+            let idle_until = Instant::now() + idle;
+            timer.set(end.map_or(idle_until, |end| end.min(idle_until)));
         }
-        timer.poll(cx)
+        ready!(timer.poll(cx));
+        let is_late = end.is_some_and(|end| Instant::now() >= end);
+        Poll::Ready(if is_late { BodyError::TotalTimeout { was_client_slow: false } } else { BodyError::Idle })
+    }
+
+    fn broken(&mut self, cause: hyper::Error) -> BodyError {
+        // hyper ends a connection whose request breaks off, and says no more of it than that.
+        let is_clients = self.request.as_ref().is_some_and(|request| request.has_failed())
+            && !self.lease.as_ref().is_some_and(|lease| lease.connection.has_write_failed());
+        if is_clients { BodyError::RequestBody(cause) } else { BodyError::Broken(cause) }
     }
 }
 
@@ -76,29 +121,32 @@ impl<B: RequestBody> Body for UpstreamBody<B> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(_))) if self.is_late() => {
+                // While the upstream is waited for, hyper asks for each piece as soon as it comes: a piece that is late
+                // now was there in time only if it was not asked for since the one before.
+                let was_client_slow = !self.waits;
+                self.break_off(BodyError::TotalTimeout { was_client_slow })
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 self.waits = false;
-                // Whoever sends this on may never ask again after the last byte or the trailers.
+                // hyper's server may never ask again after the last byte or the trailers.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(cause))) => {
-                self.lease = None;
-                // hyper ends a connection whose request breaks off, and says no more of it than that.
-                let is_clients = self.request.as_ref().is_some_and(|request| request.has_failed());
-                let error = if is_clients { BodyError::RequestBody(cause) } else { BodyError::Broken(cause) };
-                Poll::Ready(Some(Err(error)))
+                let error = self.broken(cause);
+                self.break_off(error)
             }
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)
             }
-            Poll::Pending => self.poll_idle(cx).map(|()| {
-                self.lease = None;
-                Some(Err(BodyError::Idle))
-            }),
+            Poll::Pending => {
+                let error = ready!(self.poll_wait(cx));
+                self.break_off(error)
+            }
         }
     }
 

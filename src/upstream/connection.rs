@@ -1,7 +1,9 @@
 //! One connection to an upstream: a task that drives it, and the handle that sends on it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,28 +17,52 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::bounded_reads::BoundedReads;
 use super::outgoing::{ClientError, Outgoing, Progress};
-use super::{RequestBody, SendError, Waits};
+use super::socket::UpstreamSocket;
+use super::socket_state::SocketState;
+use super::{BadReply, RequestBody, SendError, UpstreamLimits, Waits};
 use crate::failpoint;
 
 /// Of a reply's head, and of what is read ahead of a body. Replies carry larger heads than requests (cookies, policies),
 /// but none that is sound comes near it.
-const HEAD_BYTES: usize = 64 * 1024;
+pub(super) const HEAD_BYTES: usize = 64 * 1024;
 
-/// The handle. To drop it closes the connection at once, whatever is under way on it.
-pub(super) struct Connection<B: RequestBody> {
+/// hyper's own limit on header fields, for which it keeps an array on the stack. Any other limit costs two allocations a
+/// reply.
+const STACK_HEADERS: usize = 100;
+
+/// The handle. To drop it closes the connection at once, whatever is under way on it. Boxed, because it is moved with each
+/// reply.
+pub(super) struct Connection<B: RequestBody>(Box<Handle<B>>);
+
+struct Handle<B: RequestBody> {
     sender: SendRequest<Outgoing<B>>,
     driver: Option<AbortHandle>,
     /// One timer for all waits on this connection, one after the other: to move a registered timer into the future
     /// costs next to nothing, to register a new one for each request does not. Made with the first wait.
     timer: Timer,
+    /// Shared with the socket, which hyper owns.
+    state: Arc<SocketState>,
+    /// Bytes of a reply's head and of the interim replies before it.
+    head_bytes: u64,
+    body_wait: BodyWait,
+}
+
+/// How long the body of the reply is waited for that is on its way.
+#[derive(Clone, Copy)]
+pub(super) struct BodyWait {
+    /// Between two pieces.
+    pub(super) idle: Duration,
+    /// When the body must have ended.
+    pub(super) end: Option<Instant>,
 }
 
 /// Why an exchange gave no reply.
 pub(super) enum Failure<B> {
     /// The connection was dead already; nothing was written.
     Unsent { request: Box<Request<Outgoing<B>>>, cause: hyper::Error },
+    /// The connection ended without a byte of reply to a request that may be sent again, which is here as it was written.
+    Unanswered { request: Vec<u8>, error: SendError },
     /// The upstream may have seen the request.
     Sent(SendError),
 }
@@ -46,48 +72,80 @@ impl<B: RequestBody> Connection<B> {
     ///
     /// # Errors
     /// `Broken` when hyper cannot start.
-    pub(super) async fn open(stream: TcpStream) -> Result<Connection<B>, SendError> {
-        let (sender, connection) = http1::Builder::new()
+    pub(super) async fn open(stream: TcpStream, limits: &UpstreamLimits) -> Result<Connection<B>, SendError> {
+        let mut builder = http1::Builder::new();
+        if limits.reply_headers != STACK_HEADERS {
+            builder.max_headers(limits.reply_headers);
+        }
+        let state = Arc::new(SocketState::new(&stream));
+        let socket = UpstreamSocket::new(stream, Arc::clone(&state));
+        let (sender, connection) = builder
             .max_header_size(HEAD_BYTES)
+            // Old servers send both. hyper removes the spaces and joins the lines, as a proxy must (RFC 9112 §5.1, §5.2).
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
             // As towards clients: short messages leave in one piece.
             .writev(false)
             .max_buf_size(HEAD_BYTES)
-            .handshake::<_, Outgoing<B>>(TokioIo::new(BoundedReads(stream)))
+            .handshake::<_, Outgoing<B>>(TokioIo::new(socket))
             .await
             .map_err(|cause| SendError::Broken { cause })?;
         let driver = tokio::spawn(async move {
-            // Whoever has a request on the connection is told the error by hyper; on an idle one it is no event.
+            // hyper reports the error to the request on the connection, if there is one; without one it does not matter.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Connection { sender, driver: Some(driver.abort_handle()), timer: Timer(None) })
+        let head_bytes = (HEAD_BYTES + limits.interim_reply_bytes) as u64;
+        let (driver, timer) = (Some(driver.abort_handle()), Timer(None));
+        let body_wait = BodyWait { idle: Duration::ZERO, end: None };
+        Ok(Connection(Box::new(Handle { sender, driver, timer, state, head_bytes, body_wait })))
     }
 
     /// Whether the connection is between two requests and alive, as far as one can know.
     pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        self.0.sender.is_ready() && !self.0.state.has_write_failed()
     }
 
     /// Leaves the connection to its upgrade.
     pub(super) fn release(&mut self) {
-        self.driver = None;
+        self.0.state.become_tunnel();
+        self.0.driver = None;
     }
 
-    /// The timer, for the wait that follows the exchange.
-    pub(super) fn timer(&mut self) -> &mut Timer {
-        &mut self.timer
+    /// The local address and the upstream's.
+    pub(super) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.0.state.addresses()
     }
 
-    /// Sends a request and waits for its reply's head, `waits.head` long after the request's last movement, and until
-    /// `waits.end` at most.
+    /// Whether the upstream broke off while a request was written to it.
+    pub(super) fn has_write_failed(&self) -> bool {
+        self.0.state.has_write_failed()
+    }
+
+    /// Keeps how long the body of the reply is waited for.
+    pub(super) fn set_body_wait(&mut self, wait: BodyWait) {
+        self.0.body_wait = wait;
+    }
+
+    /// How long the body of the reply is waited for, and the timer for that.
+    pub(super) fn body_wait(&mut self) -> (BodyWait, &mut Timer) {
+        (self.0.body_wait, &mut self.0.timer)
+    }
+
+    /// Sends a request `now` and waits for its reply's head, the head timeout after the request's last movement, and until
+    /// `waits.end` at most. `may_repeat`: without a byte of reply the request is handed back.
     pub(super) fn exchange<'a>(
         &'a mut self,
         request: Request<Outgoing<B>>,
         progress: Option<&'a Progress>,
-        waits: Waits,
+        waits: &Waits<'_>,
+        now: Instant,
+        may_repeat: bool,
     ) -> impl Future<Output = Result<Response<Incoming>, Failure<B>>> + Send + use<'a, B> {
-        let Waits { head: limit, end, .. } = waits;
-        self.timer.set((Instant::now() + limit).min(end));
-        Exchange { answer: self.sender.try_send_request(request), timer: &mut self.timer, progress, limit, end }
+        let (limit, end) = (waits.policy.head_timeout, waits.end);
+        let Handle { sender, timer, state, head_bytes, .. } = &mut *self.0;
+        timer.set((now + limit).min(end));
+        state.begin(*head_bytes, may_repeat);
+        Exchange { answer: sender.try_send_request(request), timer, state, progress, limit, end }
     }
 }
 
@@ -97,6 +155,7 @@ pin_project! {
         #[pin]
         answer: A,
         timer: &'a mut Timer,
+        state: &'a SocketState,
         progress: Option<&'a Progress>,
         limit: Duration,
         end: Instant,
@@ -112,10 +171,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(answer) = this.answer.poll(cx) {
-            return Poll::Ready(answer.map_err(|mut failed| match failed.take_message() {
-                Some(request) => Failure::Unsent { request: Box::new(request), cause: failed.into_error() },
-                None => Failure::Sent(sort(failed.into_error())),
-            }));
+            let answer = answer.map_err(|failed| failure(failed, this.state));
+            this.state.head_received();
+            return Poll::Ready(answer);
         }
         failpoint::reach("request-sent");
         loop {
@@ -132,17 +190,35 @@ where
 impl<B: RequestBody> Drop for Connection<B> {
     /// hyper alone would go on sending a request's body to an upstream that has already answered, for as long as both take.
     fn drop(&mut self) {
-        if let Some(driver) = self.driver.take() {
+        if let Some(driver) = self.0.driver.take() {
             driver.abort();
         }
     }
 }
 
-/// Tells the client's failure from the upstream's.
-fn sort(cause: hyper::Error) -> SendError {
+/// Why there is no reply.
+fn failure<B>(mut failed: TrySendError<Request<Outgoing<B>>>, state: &SocketState) -> Failure<B> {
+    if let Some(request) = failed.take_message() {
+        return Failure::Unsent { request: Box::new(request), cause: failed.into_error() };
+    }
+    let error = sort(failed.into_error(), state);
+    match state.take_unanswered() {
+        Some(request) => Failure::Unanswered { request, error },
+        None => Failure::Sent(error),
+    }
+}
+
+/// Tells the client's failure from the upstream's. Of both, the upstream's came first: hyper ends a connection at once when
+/// its request breaks off.
+fn sort(cause: hyper::Error, state: &SocketState) -> SendError {
     let client = std::error::Error::source(&cause).is_some_and(<dyn std::error::Error>::is::<ClientError>);
-    if client || cause.is_body_write_aborted() {
+    if (client || cause.is_body_write_aborted()) && !state.has_write_failed() {
         return SendError::RequestBody { cause };
+    }
+    if state.read_allowance() == 0 {
+        let reason = BadReply::InterimReplies;
+        tracing::debug!(%reason, "a reply is not handed on");
+        return SendError::BadReply { reason };
     }
     SendError::Broken { cause }
 }

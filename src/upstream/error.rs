@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
+use super::BadReply;
 use super::outgoing::ClientError;
 
 /// Why there is no reply.
@@ -21,6 +22,11 @@ pub enum SendError {
     Broken {
         /// What hyper says.
         cause: hyper::Error,
+    },
+    /// A head came that cannot be handed on.
+    BadReply {
+        /// What is wrong with it.
+        reason: BadReply,
     },
     /// The request's own body failed or fell short of its length: the client's doing.
     RequestBody {
@@ -44,6 +50,7 @@ impl fmt::Display for SendError {
             SendError::PassageExpired => "the hold expired before the request could be sent",
             SendError::HeadTimeout => "the upstream did not answer in time",
             SendError::Broken { .. } => "the upstream broke off before its answer",
+            SendError::BadReply { .. } => "the upstream's reply cannot be handed on",
             SendError::RequestBody { .. } => "the request's body broke off",
         })
     }
@@ -53,7 +60,7 @@ impl Error for SendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             SendError::Unreachable { cause } => Some(cause),
-            SendError::HeadTimeout | SendError::PassageExpired => None,
+            SendError::HeadTimeout | SendError::PassageExpired | SendError::BadReply { .. } => None,
             SendError::Broken { cause } => Some(cause),
             SendError::RequestBody { cause } => Some(cause),
         }
@@ -65,6 +72,11 @@ impl Error for SendError {
 pub enum BodyError {
     /// Nothing came for too long.
     Idle,
+    /// The whole exchange took longer than allowed.
+    TotalTimeout {
+        /// Whether the upstream's data was there and the client did not take it; otherwise the upstream was waited for.
+        was_client_slow: bool,
+    },
     /// The connection ended or the framing is wrong.
     Broken(hyper::Error),
     /// The request's own body failed while the reply was on its way: the client's doing.
@@ -75,6 +87,8 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             BodyError::Idle => "the upstream's body stopped coming",
+            BodyError::TotalTimeout { was_client_slow: false } => "the upstream did not end its body in time",
+            BodyError::TotalTimeout { was_client_slow: true } => "the client did not take the reply in time",
             BodyError::Broken(_) => "the upstream broke off its body",
             BodyError::RequestBody(_) => "the request's body broke off, and the reply with it",
         })
@@ -84,7 +98,7 @@ impl fmt::Display for BodyError {
 impl Error for BodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            BodyError::Idle => None,
+            BodyError::Idle | BodyError::TotalTimeout { .. } => None,
             BodyError::Broken(cause) | BodyError::RequestBody(cause) => Some(cause),
         }
     }

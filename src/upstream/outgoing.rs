@@ -27,6 +27,11 @@ impl<B: RequestBody> Outgoing<B> {
         let progress = (!body.is_end_stream()).then(|| Arc::new(Progress::new()));
         (Outgoing { body, progress: progress.clone() }, progress)
     }
+
+    /// No body.
+    pub(super) fn empty() -> Outgoing<B> {
+        Outgoing { body: B::default(), progress: None }
+    }
 }
 
 /// When the upstream last took a piece of the request's body.

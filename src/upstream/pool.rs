@@ -33,9 +33,8 @@ impl<B: RequestBody> Pool<B> {
         Arc::new(Pool { state, keep_idle, keep_connections })
     }
 
-    /// A connection that was alive when last looked at.
-    pub(super) fn take(&self) -> Option<Connection<B>> {
-        let now = Instant::now();
+    /// A connection that was alive when last looked at, and not unused for too long `now`.
+    pub(super) fn take(&self, now: Instant) -> Option<Connection<B>> {
         let mut state = self.lock();
         while let Some(Idle { connection, since }) = state.idle.pop_back() {
             if connection.is_ready() && now.duration_since(since) < self.keep_idle {

@@ -1,5 +1,11 @@
 //! Against scripted upstreams on raw sockets.
 
+mod early_answers;
+mod interim_replies;
+mod repeats;
+mod reply_heads;
+mod timeouts;
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
@@ -22,7 +28,14 @@ const SHORT: Duration = Duration::from_millis(20);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn limits() -> UpstreamLimits {
-    UpstreamLimits { connect_timeout: LONG, exchange_timeout: LONG, keep_idle: LONG, keep_connections: 8 }
+    UpstreamLimits {
+        connect_timeout: LONG,
+        exchange_timeout: LONG,
+        keep_idle: LONG,
+        keep_connections: 8,
+        reply_headers: 100,
+        interim_reply_bytes: 1_024,
+    }
 }
 
 async fn listen() -> (TcpListener, UpstreamConfig) {
@@ -106,6 +119,14 @@ async fn text(answer: Answer) -> String {
     String::from_utf8(answer.unwrap().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
+/// A request that the upstream answers with a head of these lines after the status line, on a new connection.
+async fn answered(lines: &str) -> (Answer, TcpStream, Routed) {
+    let (listener, config) = listen().await;
+    let upstream = to(&config, limits());
+    let (reply, stream) = first(&upstream, &listener, &format!("HTTP/1.1 200 OK\r\n{lines}\r\n")).await;
+    (reply, stream, upstream)
+}
+
 async fn closed(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]).await, Ok(0) | Err(_))
 }
@@ -159,22 +180,6 @@ async fn a_kept_connection_that_died_is_replaced() {
         }
         assert_eq!(upstream.targets[0].pool.len(), 1, "dead, and still kept");
     }
-}
-
-#[tokio::test]
-async fn a_request_that_the_upstream_may_have_seen_is_never_sent_again() {
-    let (listener, config) = listen().await;
-    let upstream = to(&config, limits());
-    let (reply, mut stream) = first(&upstream, &listener, OK).await;
-    text(reply).await;
-    let script = async {
-        head(&mut stream).await;
-        drop(stream);
-    };
-    let (reply, ()) = tokio::join!(send(&upstream, get("/")), script);
-    assert!(matches!(reply, Err(SendError::Broken { .. })));
-    let second = pin!(listener.accept()).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(second.is_pending(), "no second connection");
 }
 
 #[tokio::test]

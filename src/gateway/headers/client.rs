@@ -32,7 +32,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap, receipt: Option<&Receipt>, upgr
     if let Some(receipt) = receipt {
         receipt.write(headers);
     }
-    hop::restore_upgrade(headers, upgrade);
+    hop::restore(headers, upgrade, false);
 }
 
 fn must_go(name: &str) -> bool {

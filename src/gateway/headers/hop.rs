@@ -1,7 +1,7 @@
 //! Fields of one connection (RFC 9110 §7.6.1), which a proxy does not pass on.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::spelling::{self, CredentialHeaders};
 
@@ -68,13 +68,22 @@ fn is_end_to_end(name: &str) -> bool {
     protected || name.starts_with("content-") || name.starts_with("if-") || name.starts_with("x-forwarded-")
 }
 
-/// Takes out the fields whose names `must_go`, and those that `Connection` lists; that is one of the former.
-pub(super) fn clean(headers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) {
+/// Takes out the fields whose names `must_go`, and those that `Connection` lists; that is one of the former, and so is `TE`.
+/// Whether `TE` said that trailers are accepted.
+pub(super) fn clean(headers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) -> bool {
     let mut removed: Vec<HeaderName> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
     if removed.contains(&CONNECTION) {
         collect_listed(headers, &mut removed);
     }
+    let accepts_trailers = removed.contains(&TE) && lists_trailers(headers);
     remove_all(headers, &removed);
+    accepts_trailers
+}
+
+/// Whether a request's `TE` has the member `trailers` (RFC 9110 §10.1.4), which takes no weight.
+fn lists_trailers(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TE).iter().flat_map(|line| tokens(line.as_bytes()));
+    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Takes these fields out. A message that came with `Transfer-Encoding` has its length from there; a `Content-Length` beside
@@ -90,10 +99,10 @@ fn remove_all(headers: &mut HeaderMap, removed: &[HeaderName]) {
 /// What a request asks to upgrade to: its `Upgrade`, when `Connection` lists it (RFC 9110 §7.8).
 ///
 /// `None` also for other versions of HTTP and for TLS: behind such an upgrade one paid request would carry any number of
-/// unpaid ones. The request is then forwarded as if it had not asked, as a server may do.
-pub(crate) fn upgrade_requested(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(UPGRADE).iter();
-    let protocols = lines.next().filter(|_| lines.next().is_none())?;
+/// unpaid ones. The request is then forwarded as if it had not asked, as a server may do; so is one in HTTP/1.0, which has no
+/// upgrades.
+pub(crate) fn upgrade_requested(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+    let protocols = only_line(headers).filter(|_| version != Version::HTTP_10)?;
     let carries_requests = tokens(protocols.as_bytes()).any(|protocol| {
         let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
         [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
@@ -102,10 +111,34 @@ pub(crate) fn upgrade_requested(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_asked_for && !carries_requests).then(|| protocols.clone())
 }
 
-/// Puts an upgrade back that the cleaning took out.
-pub(super) fn restore_upgrade(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+/// What the head of a 101 says that the connection speaks now, when that is what was `requested`: each protocol that it
+/// names, and at least one.
+pub(crate) fn upgrade_granted(reply: &HeaderMap, requested: &HeaderValue) -> Option<HeaderValue> {
+    let protocols = only_line(reply)?;
+    let is_requested = |protocol: &[u8]| tokens(requested.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol));
+    let mut names = tokens(protocols.as_bytes()).peekable();
+    (names.peek().is_some() && names.all(is_requested)).then(|| protocols.clone())
+}
+
+/// The value of `Upgrade`, if it is there once.
+fn only_line(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(UPGRADE).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// Puts back what the cleaning took out and Keytoll asks for itself: an upgrade, and trailers.
+pub(super) fn restore(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, accepts_trailers: bool) {
+    if accepts_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let options = match (upgrade.is_some(), accepts_trailers) {
+        (false, false) => return,
+        (true, false) => "upgrade",
+        (false, true) => "te",
+        (true, true) => "upgrade, te",
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(options));
     if let Some(protocol) = upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
     }
 }

@@ -35,7 +35,7 @@ fn via() -> HeaderValue {
 /// What goes upstream of a paid request with these lines, without what every request gets.
 fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
     let mut map = headers(lines);
-    let upgrade = upgrade_requested(&map);
+    let upgrade = upgrade_requested(&map, Version::HTTP_11);
     let identity = Identity { user_id: UserId(7), key_id: KeyId(8), charge_id: Some(ChargeId(9)) };
     let about = ForUpstream {
         request_id: &id(),
@@ -47,6 +47,7 @@ fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
         stripped_prefix: Some(&HeaderValue::from_static("/weather")),
         upgrade,
         expects_continue: false,
+        version: Version::HTTP_11,
     };
     to_upstream(&mut map, about);
     map
@@ -110,6 +111,7 @@ fn a_public_request_has_no_identity() {
         stripped_prefix: None,
         upgrade: None,
         expects_continue: false,
+        version: Version::HTTP_11,
     };
     to_upstream(&mut map, about);
     let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
@@ -243,6 +245,7 @@ fn a_peer_is_named_by_its_own_family() {
         stripped_prefix: None,
         upgrade: None,
         expects_continue: false,
+        version: Version::HTTP_11,
     };
     to_upstream(&mut map, about);
     assert_eq!(values(&map, "x-forwarded-for"), ["10.0.0.9"]);
@@ -263,7 +266,59 @@ fn an_upgrade_is_passed_on_when_it_is_asked_for_and_is_no_way_around_the_price()
         let expected = if passes { (vec!["upgrade"], vec![upgrade]) } else { (vec![], vec![]) };
         assert_eq!((values(&map, "connection"), values(&map, "upgrade")), expected, "{connection} {upgrade}");
     }
-    assert!(upgrade_requested(&headers(&[("connection", "upgrade")])).is_none());
+    assert!(upgrade_requested(&headers(&[("connection", "upgrade")]), Version::HTTP_11).is_none());
+    let websocket = headers(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+    assert!(upgrade_requested(&websocket, Version::HTTP_10).is_none());
+}
+
+#[test]
+fn an_upgrade_is_granted_when_it_names_what_was_requested() {
+    for (requested, granted, is_granted) in [
+        ("websocket", "websocket", true),
+        ("websocket", "WebSocket", true),
+        ("irc/6.9, WebSocket", "websocket", true),
+        ("a, b", "b, a", true),
+        ("websocket", "h2c", false),
+        ("websocket", "websocket, h2c", false),
+        ("websocket/13", "websocket", false),
+        ("websocket", "web", false),
+        ("websocket", "", false),
+        ("websocket", " , ", false),
+    ] {
+        let reply = headers(&[("connection", "upgrade"), ("upgrade", granted)]);
+        let found = upgrade_granted(&reply, &HeaderValue::from_static(requested));
+        assert_eq!(found, is_granted.then(|| HeaderValue::from_static(granted)), "{requested:?} {granted:?}");
+    }
+    let requested = HeaderValue::from_static("websocket");
+    assert!(upgrade_granted(&headers(&[("connection", "upgrade")]), &requested).is_none());
+    let twice = headers(&[("upgrade", "websocket"), ("upgrade", "websocket")]);
+    assert!(upgrade_granted(&twice, &requested).is_none());
+}
+
+#[test]
+fn trailers_are_asked_for_when_the_client_did() {
+    for (te, is_asked) in [
+        ("trailers", true),
+        ("gzip;q=0.5, Trailers", true),
+        (",trailers ,", true),
+        ("gzip", false),
+        ("", false),
+        ("trailers;q=1", false),
+    ] {
+        let map = sent(&[("te", te), ("connection", "te")]);
+        let expected = if is_asked { (vec!["trailers"], vec!["te"]) } else { (vec![], vec![]) };
+        assert_eq!((values(&map, "te"), values(&map, "connection")), expected, "{te:?}");
+    }
+    assert_eq!(values(&sent(&[("te", "gzip"), ("te", "trailers")]), "te"), ["trailers"]);
+    let both = sent(&[("te", "trailers"), ("connection", "upgrade"), ("upgrade", "websocket")]);
+    assert_eq!((values(&both, "te"), values(&both, "connection")), (vec!["trailers"], vec!["upgrade, te"]));
+}
+
+#[test]
+fn a_length_goes_upstream_in_plain_digits() {
+    for (length, expected) in [("5", "5"), ("0", "0"), ("005", "5"), ("000", "0")] {
+        assert_eq!(values(&sent(&[("content-length", length)]), "content-length"), [expected]);
+    }
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use http::header::{EXPECT, HOST, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::spelling::CredentialHeaders;
 use super::{
     KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_HOST, X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO, hop, number, spelling, trace,
 };
-use crate::http::{RequestId, X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::http::{RequestId, X_FORWARDED_FOR, X_REQUEST_ID, is_plain_content_length, normalize_content_length};
 use crate::model::{ChargeId, KeyId, UserId};
 
 /// How many fields [`to_upstream`] adds, but for an upgrade. The table grows for them once, not with one after the other.
@@ -63,16 +63,23 @@ pub(crate) struct ForUpstream<'a> {
     pub upgrade: Option<HeaderValue>,
     /// Whether the upstream is asked to say 100 Continue before the body is sent (RFC 9110 §10.1.1).
     pub expects_continue: bool,
+    /// The version in which the request was received. Trailers are not passed on to HTTP/1.0.
+    pub version: Version,
 }
 
-/// Turns a client's header section into the one that goes upstream. `Host` and `Content-Length` stay; the credential
-/// must be out already.
+/// Turns a client's header section into the one that goes upstream. `Host` stays, and `Content-Length` in its plainest form;
+/// the credential must be out already.
 pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
     let trusted = about.peer.is_trusted;
-    hop::clean(headers, |name| must_go(name, trusted) || about.credentials.are_respelled_by(name));
+    let accepts_trailers =
+        hop::clean(headers, |name| must_go(name, trusted) || about.credentials.are_respelled_by(name));
 
     headers.reserve(MOST_ADDED);
     let present = Present::of(headers);
+    if present.odd_length {
+        // hyper has read it, so that it is a number; it leaves `005` as it is.
+        let _ = normalize_content_length(headers);
+    }
     let via = if present.via { joined(headers, &VIA, b", ", about.via) } else { about.via.clone() };
     headers.insert(VIA, via);
     set_forwarded(headers, about.peer, about.stripped_prefix, present.forwarded);
@@ -90,7 +97,7 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
             headers.insert(KEYTOLL_CHARGE_ID, number(charge_id.0));
         }
     }
-    hop::restore_upgrade(headers, about.upgrade);
+    hop::restore(headers, about.upgrade, accepts_trailers && about.version != Version::HTTP_10);
     if about.expects_continue {
         headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
     }
@@ -103,13 +110,16 @@ struct Present {
     forwarded: bool,
     traceparent: bool,
     via: bool,
+    /// A `Content-Length` that is not written in the plainest form.
+    odd_length: bool,
 }
 
 impl Present {
     fn of(headers: &HeaderMap) -> Present {
         let mut present = Present::default();
-        for name in headers.keys() {
+        for (name, value) in headers {
             match name.as_str() {
+                "content-length" => present.odd_length = !is_plain_content_length(value),
                 "traceparent" => present.traceparent = true,
                 "via" => present.via = true,
                 name => present.forwarded |= name.starts_with("x-forwarded-"),

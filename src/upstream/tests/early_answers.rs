@@ -1,0 +1,113 @@
+//! Upstreams that answer before they have the whole request, and close.
+
+use std::io::{Read, Write};
+use std::thread;
+
+use super::*;
+
+/// Without an end, as fast as it is taken.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 16 * 1024])))))
+    }
+}
+
+/// An upstream on a thread of its own, as it would be: reads a head, writes these bytes and closes with the rest unread.
+async fn closing_after(text: String) -> (Routed, thread::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let upstream = to(&UpstreamConfig { authority, base_path: "".into() }, limits());
+    let script = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut found = Vec::new();
+        while !found.windows(4).any(|window| window == b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            found.extend(byte);
+        }
+        stream.write_all(text.as_bytes()).unwrap();
+    });
+    (upstream, script)
+}
+
+#[tokio::test]
+async fn an_answer_before_a_reset_is_delivered_whole() {
+    let body = "b".repeat(20_000);
+    for _ in 0..50 {
+        let text_of =
+            format!("HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 20000\r\n\r\n{body}");
+        let (upstream, script) = closing_after(text_of).await;
+        let reply = send(&upstream, post(Endless.boxed())).await.unwrap();
+        assert_eq!(reply.status(), 413);
+        assert_eq!(text(Ok(reply)).await, body);
+        script.join().unwrap();
+        assert_eq!(upstream.targets[0].pool.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_before_an_answer_is_the_upstreams_doing() {
+    for begun in ["", "HTTP/1.1 413 Content"] {
+        let (upstream, script) = closing_after(begun.to_owned()).await;
+        let reply = send(&upstream, post(Endless.boxed())).await;
+        assert!(matches!(reply, Err(SendError::Broken { .. })));
+        script.join().unwrap();
+    }
+}
+
+/// A reset discards what the kernel had not sent, so that a body which only the end of the connection ends may be cut.
+#[tokio::test]
+async fn a_body_without_a_length_before_a_reset_is_broken_off() {
+    let text_of = format!("HTTP/1.1 413 Content Too Large\r\nconnection: close\r\n\r\n{}", "b".repeat(20_000));
+    let (upstream, script) = closing_after(text_of).await;
+    let mut body = send(&upstream, post(Endless.boxed())).await.unwrap().into_body();
+    let error = loop {
+        match body.frame().await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("a body that may be cut ended"),
+        }
+    };
+    assert!(matches!(error, BodyError::Broken(_)), "{error:?}");
+    script.join().unwrap();
+}
+
+/// Fails when the upstream is gone: after that it is the upstream's failure that counts.
+#[tokio::test]
+async fn a_client_that_fails_after_its_upstream_did_is_not_to_blame() {
+    let (upstream, script) =
+        closing_after("HTTP/1.1 413 Content Too Large\r\ncontent-length: 5\r\n\r\nhalf".into()).await;
+    let (failing, fails) = tokio::sync::oneshot::channel::<()>();
+    let later_fails = later(async {
+        let _ = fails.await;
+        Err(io::Error::other("client left"))
+    });
+    let body = Chained { first: Bytes::from(vec![b'x'; 1 << 20]), then: later_fails };
+    let mut body = send(&upstream, post(body.boxed())).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    script.join().unwrap();
+    assert!(matches!(body.frame().await, Some(Err(BodyError::Broken(_)))));
+    drop(failing);
+}
+
+struct Chained {
+    first: Bytes,
+    then: TestBody,
+}
+
+impl Body for Chained {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.then).poll_frame(cx);
+        }
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))))
+    }
+}
