@@ -7,6 +7,7 @@
 mod credential;
 mod detach;
 mod exchange;
+mod gather;
 mod headers;
 mod idempotency;
 mod open_hold;
@@ -18,6 +19,7 @@ mod problem;
 mod reply;
 mod request_body;
 mod route;
+mod settle;
 mod target;
 mod tunnel;
 

@@ -1,0 +1,262 @@
+//! How a request is settled that was forwarded: by the status of the reply, or by whose fault it is that there is none.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+
+use super::gather::{Gathered, gather};
+use super::headers::{Receipt, to_client, upgrade_granted};
+use super::open_hold::OpenHold;
+use super::reply::{self, End, ReplyBody, Terms, Upstreamed};
+use super::{Gateway, receipt, tunnel};
+use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
+use crate::config::ExchangePolicy;
+use crate::http::{Problem, ProblemKind, Record};
+use crate::model::Cents;
+use crate::store::{ReplyHead, Settled};
+use crate::upstream::SendError;
+
+/// How often a reply that is not whole yet gives way to its connection's task before its head is sent on its own.
+const GIVE_WAY: usize = 2;
+
+/// Who caused that a request has no reply that can be handed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// The upstream, or Keytoll itself.
+    Upstream,
+    /// The client broke its request off before any of it was forwarded.
+    ClientBeforeForwarding,
+    /// The client broke its request off after the head of it was forwarded, and no reply had come.
+    Client,
+    /// The client broke its request off after the head of a reply came, whose status is one that is charged.
+    ClientAfterHead(Outcome),
+}
+
+impl Fault {
+    /// Who caused this error.
+    pub(super) fn of(error: &SendError) -> Fault {
+        match error {
+            SendError::RequestBody { was_forwarded: true, .. } => Fault::Client,
+            SendError::RequestBody { was_forwarded: false, .. } => Fault::ClientBeforeForwarding,
+            SendError::Unreachable { .. }
+            | SendError::PassageExpired
+            | SendError::HeadTimeout
+            | SendError::Broken { .. }
+            | SendError::BadReply { .. } => Fault::Upstream,
+        }
+    }
+}
+
+/// What settling needs to know of a request.
+pub(super) struct Settle<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) api: usize,
+    pub(super) policy: &'a ExchangePolicy,
+    pub(super) is_http10: bool,
+    pub(super) record: &'a Record,
+}
+
+impl Settle<'_> {
+    /// No head came, or one that cannot be used. What the client caused is charged.
+    pub(super) async fn failed(
+        &self,
+        passage: Passage,
+        mut problem: Problem,
+        fault: Fault,
+    ) -> Result<Response<ReplyBody>, Problem> {
+        let mut receipt = None;
+        if let Some(hold) = passage.into_hold() {
+            let settled = self.settle_failure(hold, fault).await;
+            if !settled.cost.is_zero() {
+                let detail =
+                    format!("{} A part of it had been forwarded, so the request was charged.", problem.detail());
+                problem = problem.kind().with_detail(detail);
+            }
+            receipt = Some(settled);
+        }
+        Ok(reply::problem(problem, receipt.as_ref(), self.record))
+    }
+
+    /// Settles a request that has no reply.
+    async fn settle_failure(&self, hold: Hold, fault: Fault) -> Receipt {
+        let charged = match fault {
+            Fault::Upstream | Fault::ClientBeforeForwarding => None,
+            Fault::Client => self.policy.charge_on_abort.then_some(Outcome::Failed),
+            Fault::ClientAfterHead(outcome) => Some(outcome),
+        };
+        // Keytoll itself may have cut the client off.
+        if matches!(fault, Fault::Upstream) || self.record.is_cutting() {
+            return self.release(hold, Outcome::Failed).await;
+        }
+        let mut receipt = receipt(&hold);
+        let Some(outcome) = charged else {
+            return self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await;
+        };
+        if hold.capture(outcome).await == Settled::Captured {
+            self.record.settled(SettlementReason::AbortedUpload, receipt.cost);
+        } else {
+            receipt.cost = Cents::ZERO;
+            self.record.settled(SettlementReason::Unpaid, receipt.cost);
+        }
+        receipt
+    }
+
+    /// A head came: its status says what is charged.
+    pub(super) async fn replied(
+        &self,
+        passage: Passage,
+        reply: Response<Upstreamed>,
+        is_head: bool,
+    ) -> Result<Response<ReplyBody>, Problem> {
+        let outcome = Outcome::Replied(reply.status());
+        let Some(hold) = passage.into_hold() else {
+            return Ok(self.pass(reply, None).await);
+        };
+        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
+        if !outcome.is_charged(charge_on) {
+            let receipt = Box::pin(self.release(hold, outcome)).await;
+            return Ok(self.pass(reply, Some(receipt)).await);
+        }
+        let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
+        let (mut head, mut body) = reply.into_parts();
+        to_client(&mut head.headers, Some(&receipt), None);
+        self.record.replied(head.status);
+        let whole =
+            if is_head || has_no_body(head.status) { Gathered::Whole(None) } else { gather(&mut body, GIVE_WAY).await };
+        match whole {
+            Gathered::Whole(data) => {
+                if !self.capture(hold, outcome).await {
+                    return Ok(self.unpaid(receipt));
+                }
+                self.watch(reply_head);
+                let body = match data {
+                    None if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
+                    data => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+                };
+                Ok(Response::from_parts(head, body))
+            }
+            Gathered::Begun(first) => {
+                let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
+                let end = if is_silent { End::Silent } else { End::Marked };
+                self.watch(reply_head);
+                let limit = self.gateway.shared.parts.limits.open_charge;
+                let open = OpenHold::new(hold, outcome, limit, self.record.clone());
+                let charge_idle_cut = self.policy.charge_idle_cut && body.is_event_stream();
+                let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
+                Ok(Response::from_parts(head, ReplyBody::settling(body, first, terms)))
+            }
+            Gathered::Broken { is_clients } => {
+                let fault = if is_clients { Fault::ClientAfterHead(outcome) } else { Fault::Upstream };
+                let problem = ProblemKind::UpstreamBroken.into();
+                Box::pin(self.failed(Passage::paid(hold), problem, fault)).await
+            }
+        }
+    }
+
+    /// 101: captured before the client hears of it; then both sides talk to each other.
+    pub(super) async fn switched(
+        &self,
+        passage: Passage,
+        mut reply: Response<Upstreamed>,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
+    ) -> Result<Response<ReplyBody>, Problem> {
+        let granted =
+            upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
+        let Some((protocol, client)) = granted else {
+            return self.failed(passage, ProblemKind::UpstreamBroken.into(), Fault::Upstream).await;
+        };
+        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
+        let outcome = Outcome::Replied(reply.status());
+        let mut paid = None;
+        if let Some(hold) = passage.into_hold() {
+            paid = Some(if outcome.is_charged(charge_on) {
+                let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
+                if !self.capture(hold, outcome).await {
+                    return Ok(self.unpaid(receipt));
+                }
+                self.watch(reply_head);
+                receipt
+            } else {
+                self.release(hold, outcome).await
+            });
+        }
+        let upstream = hyper::upgrade::on(&mut reply);
+        tunnel::start(client, upstream, self.gateway.shared.parts.limits.tunnel_idle, self.record.clone());
+        let (mut head, _) = reply.into_parts();
+        to_client(&mut head.headers, paid.as_ref(), Some(protocol));
+        self.record.replied(head.status);
+        Ok(Response::from_parts(head, ReplyBody::empty()))
+    }
+
+    /// Hands a reply on for which nothing is left to be settled.
+    async fn pass(&self, reply: Response<Upstreamed>, receipt: Option<Receipt>) -> Response<ReplyBody> {
+        let (mut head, mut body) = reply.into_parts();
+        to_client(&mut head.headers, receipt.as_ref(), None);
+        // hyper would drop a head that is not sent yet when its body breaks off, and close without a reply.
+        let body = match gather(&mut body, 0).await {
+            Gathered::Whole(_) if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
+            Gathered::Whole(data) => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+            Gathered::Begun(first) => ReplyBody::passing(body, first),
+            Gathered::Broken { .. } => {
+                return reply::problem(ProblemKind::UpstreamBroken.into(), receipt.as_ref(), self.record);
+            }
+        };
+        self.record.replied(head.status);
+        Response::from_parts(head, body)
+    }
+
+    /// Whether the price is final now.
+    async fn capture(&self, hold: Hold, outcome: Outcome) -> bool {
+        let cents = hold.cents();
+        if self.record.is_cutting() {
+            // The client is cut off already: it will not get what it would pay for.
+            Box::pin(self.release(hold, Outcome::Failed)).await;
+            return false;
+        }
+        let captured = hold.capture(outcome).await == Settled::Captured;
+        self.record.capture_ended(captured, cents);
+        captured
+    }
+
+    /// The reply is there, its price is not: the client gets neither.
+    fn unpaid(&self, mut receipt: Receipt) -> Response<ReplyBody> {
+        receipt.cost = Cents::ZERO;
+        reply::problem(ProblemKind::BillingUnavailable.into(), Some(&receipt), self.record)
+    }
+
+    /// Has it noted when the head of the reply that is handed over now has left, if a retry may ask for it.
+    fn watch(&self, reply_head: Option<Arc<ReplyHead>>) {
+        if let Some(reply_head) = reply_head {
+            self.record.client().on_next_write(Box::new(move || reply_head.sent()));
+        }
+    }
+
+    /// Gives a hold back; the receipt says so.
+    async fn release(&self, hold: Hold, outcome: Outcome) -> Receipt {
+        let reason = if self.record.is_cutting() { SettlementReason::Drained } else { SettlementReason::Released };
+        self.uncharged(receipt(&hold), hold.release(outcome), reason).await
+    }
+
+    /// The receipt of a hold that is being released for this reason.
+    async fn uncharged(&self, mut receipt: Receipt, settling: Settling, reason: SettlementReason) -> Receipt {
+        match settling.await {
+            Settled::Released { balance } => {
+                receipt.cost = Cents::ZERO;
+                receipt.balance = balance.unwrap_or(Cents::ZERO);
+            }
+            // The balance as committed with the hold: the release is still on its way.
+            Settled::Unknown => receipt.cost = Cents::ZERO,
+            // Paid before, and its client kept it from being forwarded once more.
+            Settled::Captured => {}
+        }
+        self.record.settled(reason, receipt.cost);
+        receipt
+    }
+}
+
+/// Replies that have no body whatever their head says (RFC 9110 §6.4.1); HEAD is known from the request.
+fn has_no_body(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
