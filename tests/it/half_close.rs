@@ -239,7 +239,7 @@ fn a_client_that_finishes_in_the_middle_of_its_body_breaks_it_off() {
             call.expect_end();
             client.reply().assert_problem(400, "bad-request");
             client.expect_end();
-            scene.assert_settled(0, 1);
+            scene.assert_settled(1, 0);
         }
     }
 }
