@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
@@ -22,7 +22,7 @@ use super::headers::{
 };
 use super::open_hold::OpenHold;
 use super::reply::{self, End, ReplyBody, Terms, Upstreamed};
-use super::request_body::{Collected, ContinueGate, RequestBody, Streamed};
+use super::request_body::{Collected, ContinueGate, RequestBody, Streamed, expects_continue};
 use super::route::Match;
 use super::target::Target;
 use super::{Gateway, receipt, tunnel};
@@ -130,19 +130,14 @@ impl Exchange {
             }
             Ok(reply) => settle.replied(passage, reply, is_head).await,
             Err(error) => {
-                let is_clients = matches!(error, SendError::RequestBody { .. });
-                Box::pin(settle.failed(passage, Problem::from(&error), is_clients)).await
+                let by = match error {
+                    SendError::RequestBody { is_forwarded, .. } => Failed::Client { is_forwarded },
+                    _ => Failed::Upstream,
+                };
+                Box::pin(settle.failed(passage, Problem::from(&error), by)).await
             }
         }
     }
-}
-
-/// Whether the client waits to be asked for its body. HTTP/1.0 has no `100 Continue` (RFC 9110 §10.1.1).
-fn expects_continue(request: &Request<Option<Incoming>>) -> bool {
-    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    request.version() > Version::HTTP_10
-        && request.body().as_ref().is_some_and(|incoming| !incoming.is_end_stream())
-        && request.headers().get(EXPECT).is_some_and(expects)
 }
 
 /// What settling needs to know of a request.
@@ -154,17 +149,21 @@ struct Settle<'a> {
     record: &'a Record,
 }
 
+/// Why there is no reply.
+enum Failed {
+    Upstream,
+    /// The client broke its own request off.
+    Client {
+        is_forwarded: bool,
+    },
+}
+
 impl Settle<'_> {
-    /// No head came, or one that cannot be used. `is_clients`: the client broke its own request off, which is charged.
-    async fn failed(
-        &self,
-        passage: Passage,
-        mut problem: Problem,
-        is_clients: bool,
-    ) -> Result<Response<ReplyBody>, Problem> {
-        let receipt = match passage.into_hold() {
-            Some(hold) if is_clients => {
-                let receipt = self.aborted(hold).await;
+    /// No head came, or one that cannot be used.
+    async fn failed(&self, passage: Passage, mut problem: Problem, by: Failed) -> Result<Response<ReplyBody>, Problem> {
+        let receipt = match (passage.into_hold(), by) {
+            (Some(hold), Failed::Client { is_forwarded }) => {
+                let receipt = self.aborted(hold, is_forwarded).await;
                 if !receipt.cost.is_zero() {
                     let detail =
                         format!("{} A part of it had been forwarded, so the request was charged.", problem.detail());
@@ -172,21 +171,21 @@ impl Settle<'_> {
                 }
                 Some(receipt)
             }
-            Some(hold) => Some(self.release(hold, Outcome::Failed).await),
-            None => None,
+            (Some(hold), Failed::Upstream) => Some(self.release(hold, Outcome::Failed).await),
+            (None, _) => None,
         };
         Ok(reply::problem(problem, receipt.as_ref(), self.record))
     }
 
-    /// The client aborted its request before a reply came: the upstream may have worked for it, so that it is charged unless
-    /// the route says otherwise.
-    async fn aborted(&self, hold: Hold) -> Receipt {
+    /// The client aborted its request before a reply came. If it was forwarded, the upstream may have worked for it, so that
+    /// it is charged unless the route says otherwise.
+    async fn aborted(&self, hold: Hold, is_forwarded: bool) -> Receipt {
         let mut receipt = receipt(&hold);
         if self.record.is_cutting() {
             // Keytoll itself cut the client off.
             return self.release(hold, Outcome::Failed).await;
         }
-        if !self.policy.charge_on_abort {
+        if !is_forwarded || !self.policy.charge_on_abort {
             return self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await;
         }
         if hold.capture(Outcome::Failed).await == Settled::Captured {
@@ -244,7 +243,8 @@ impl Settle<'_> {
             }
             Gathered::Broken { is_clients } => {
                 let problem = ProblemKind::UpstreamBroken.into();
-                Box::pin(self.failed(Passage::paid(hold), problem, is_clients)).await
+                let by = if is_clients { Failed::Client { is_forwarded: true } } else { Failed::Upstream };
+                Box::pin(self.failed(Passage::paid(hold), problem, by)).await
             }
         }
     }
@@ -259,7 +259,7 @@ impl Settle<'_> {
         let granted =
             upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
         let Some((protocol, client)) = granted else {
-            return self.failed(passage, ProblemKind::UpstreamBroken.into(), false).await;
+            return self.failed(passage, ProblemKind::UpstreamBroken.into(), Failed::Upstream).await;
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
         let outcome = Outcome::Replied(reply.status());

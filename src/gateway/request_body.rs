@@ -18,7 +18,7 @@ use crate::config::{ExchangePolicy, Limits};
 use crate::http::{Problem, body_too_large};
 
 pub(super) use collected::{Collected, CollectedBytes, collect};
-pub(super) use continue_gate::ContinueGate;
+pub(super) use continue_gate::{ContinueGate, expects_continue};
 pub(super) use streamed::{BodyLimits, Streamed};
 
 /// The body of a request. Most requests have none and are moved often, so the other kinds are boxed.

@@ -213,7 +213,7 @@ fn failure<B>(mut failed: TrySendError<Request<Outgoing<B>>>, state: &SocketStat
 fn sort(cause: hyper::Error, state: &SocketState) -> SendError {
     let client = std::error::Error::source(&cause).is_some_and(<dyn std::error::Error>::is::<ClientError>);
     if (client || cause.is_body_write_aborted()) && !state.has_write_failed() {
-        return SendError::RequestBody { cause };
+        return SendError::RequestBody { cause, is_forwarded: state.has_written() };
     }
     if state.read_allowance() == 0 {
         let reason = BadReply::InterimReplies;

@@ -32,13 +32,15 @@ pub enum SendError {
     RequestBody {
         /// What hyper says; the body's own error is in [`SendError::request_body_cause`].
         cause: hyper::Error,
+        /// Whether anything of the request was written: hyper drops a head that it has not written when the body fails.
+        is_forwarded: bool,
     },
 }
 
 impl SendError {
     /// The error that the request's body ended with, if that is why and it is an `E`.
     pub fn request_body_cause<E: Error + 'static>(&self) -> Option<&E> {
-        let SendError::RequestBody { cause } = self else { return None };
+        let SendError::RequestBody { cause, .. } = self else { return None };
         cause.source()?.downcast_ref::<ClientError>()?.0.downcast_ref()
     }
 }
@@ -62,7 +64,7 @@ impl Error for SendError {
             SendError::Unreachable { cause } => Some(cause),
             SendError::HeadTimeout | SendError::PassageExpired | SendError::BadReply { .. } => None,
             SendError::Broken { cause } => Some(cause),
-            SendError::RequestBody { cause } => Some(cause),
+            SendError::RequestBody { cause, .. } => Some(cause),
         }
     }
 }

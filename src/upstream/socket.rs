@@ -128,7 +128,10 @@ impl AsyncWrite for UpstreamSocket {
                 self.state.set_write_failed();
                 Poll::Pending
             }
-            written => Poll::Ready(written),
+            written => {
+                self.state.set_written();
+                Poll::Ready(written)
+            }
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct SocketState {
     read_allowance: AtomicU64,
     /// Whether what is written next is a whole request that may be sent again.
     keeps_request: AtomicBool,
+    /// Whether anything of the request that is under way was written.
+    has_written: AtomicBool,
     write_failed: AtomicBool,
     is_tunnel: AtomicBool,
     /// A request that may be sent again, after the connection ended without one byte of reply to it.
@@ -31,6 +33,7 @@ impl SocketState {
             addresses: stream.local_addr().ok().zip(stream.peer_addr().ok()),
             read_allowance: AtomicU64::new(UNLIMITED),
             keeps_request: AtomicBool::new(false),
+            has_written: AtomicBool::new(false),
             write_failed: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             unanswered: Mutex::new(None),
@@ -47,6 +50,7 @@ impl SocketState {
     pub(super) fn begin(&self, head_bytes: u64, may_repeat: bool) {
         self.read_allowance.store(head_bytes, Ordering::Relaxed);
         self.keeps_request.store(may_repeat, Ordering::Relaxed);
+        self.has_written.store(false, Ordering::Relaxed);
     }
 
     /// The head of the reply is there: its body may be of any length.
@@ -81,6 +85,16 @@ impl SocketState {
     /// The request that the connection ended without a byte of reply to, as it was written; at most once.
     pub(super) fn take_unanswered(&self) -> Option<Vec<u8>> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Something of the request was written.
+    pub(super) fn set_written(&self) {
+        self.has_written.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the upstream may have seen anything of the request that is under way.
+    pub(super) fn has_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
     }
 
     /// A write failed: the upstream broke off before the whole request was sent.
