@@ -12,7 +12,7 @@
 //! accept -> connection (hyper on a ClientStream) -> layers -> service        a request's way
 //! ```
 //!
-//! Three modules rely on undocumented behaviour of hyper: [`head_wait`], [`refused_head`] and [`write_observer`].
+//! Four modules rely on undocumented behaviour of hyper: [`head_wait`], [`refused_head`], [`stream`] and [`write_observer`].
 //! `tests/contract.rs` drives hyper itself and fails when that behaviour changes.
 
 mod accept;
@@ -38,6 +38,8 @@ mod request_id;
 mod service;
 mod socket_info;
 mod stream;
+mod stream_timer;
+mod transport;
 mod waiting;
 mod worker;
 mod write_observer;

@@ -27,11 +27,11 @@ async fn join(client: Upgraded, upstream: Upgraded, idle: Duration) {
     let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
     let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
     let (said, mut heard) = watch::channel(());
-    let both = async { tokio::join!(copy(from_client, to_upstream, &said), copy(from_upstream, to_client, &said)) };
+    let both = async { tokio::try_join!(copy(from_client, to_upstream, &said), copy(from_upstream, to_client, &said)) };
     let silence = async { while matches!(timeout(idle, heard.changed()).await, Ok(Ok(()))) {} };
     tokio::select! {
-        (up, down) = both => {
-            for error in [up.err(), down.err()].into_iter().flatten() {
+        ended = both => {
+            if let Err(error) = ended {
                 tracing::debug!(%error, "an upgraded connection broke off");
             }
         }
@@ -39,6 +39,10 @@ async fn join(client: Upgraded, upstream: Upgraded, idle: Duration) {
     }
 }
 
+/// Copies until the end of `from`.
+///
+/// # Errors
+/// `from` is broken, so that the other direction has nothing to wait for either.
 async fn copy(
     mut from: ReadHalf<TokioIo<Upgraded>>,
     mut to: WriteHalf<TokioIo<Upgraded>>,
@@ -47,10 +51,15 @@ async fn copy(
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            return to.shutdown().await;
+        let written = if count == 0 { to.shutdown().await } else { to.write_all(&buffer[..count]).await };
+        if let Err(error) = written {
+            // What that side has sent before it broke may still be unread: the other direction finds the end.
+            tracing::debug!(%error, "one side of an upgraded connection takes nothing more");
+            return Ok(());
         }
-        to.write_all(&buffer[..count]).await?;
+        if count == 0 {
+            return Ok(());
+        }
         said.send_replace(());
     }
 }

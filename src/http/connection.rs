@@ -28,7 +28,8 @@ use super::layers::ReceivedRequest;
 use super::problem::ProblemKind;
 use super::refused::RefusalReason;
 use super::service::EdgeService;
-use super::stream::{ClientStream, Transport};
+use super::stream::ClientStream;
+use super::transport::Transport;
 
 /// For the first request on a connection that was accepted just before a drain: it is on its way, or there is none.
 const FIRST_REQUEST: Duration = Duration::from_millis(250);

@@ -71,6 +71,11 @@ impl HeadWaitTimer {
         self.0.is_polled.load(Ordering::Relaxed)
     }
 
+    /// Whether hyper waits for a head on the connection that is being polled, and so reads from its socket.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.is_waiting.load(Ordering::Relaxed)
+    }
+
     /// The connection that is being polled has read bytes.
     pub(super) fn note_read(&self) {
         if self.0.is_waiting.load(Ordering::Relaxed) {

@@ -1,5 +1,10 @@
-//! A client's socket as hyper sees it. It cuts off a client that reads nothing, replaces the replies of hyper's parser by
-//! problem documents, and does not let a reply get lost when the connection is closed.
+//! A client's socket as hyper sees it. It cuts off a client that reads nothing, notices one that resets the connection,
+//! replaces the replies of hyper's parser by problem documents, and does not let a reply get lost when the
+//! connection is closed.
+//!
+//! A client that ends its sending side has not left: it may still read. So hyper does not read while a request is in
+//! flight, and what tells it that the client is gone is this stream: [`ClientStream::poll_flush`], which hyper calls in
+//! each of its polls (`tests/contract.rs`), fails when the connection was reset.
 
 use std::io::{Error, ErrorKind, Result};
 use std::pin::Pin;
@@ -9,39 +14,28 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::client::ClientConnection;
 use super::drain::ConnectionGuard;
 use super::head_wait::HeadWaitTimer;
 use super::problem::ProblemKind;
 use super::refused_head::{find_parser_reply, refuse_head};
+use super::stream_timer::{Purpose, StreamTimer};
+use super::transport::Transport;
 
 /// How long a closed connection is still read from when the client is not known to be sending.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a client's bytes come over: TCP, or something on top of it.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
-    /// Ready when there may be something to read, or the client is gone.
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-impl Transport for TcpStream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // The read that follows returns the error.
-        self.poll_read_ready(cx).map(drop)
-    }
-}
+/// How often a socket is looked at for a reset while something in it is unread: then nothing else reports one.
+const RESET_CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// A client's connection.
 pub(super) struct ClientStream<T> {
     transport: T,
     client: Arc<ClientConnection>,
     heads: HeadWaitTimer,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the timer runs, for a blocked write or for the linger, which no write follows.
-    is_timed: bool,
+    timer: StreamTimer,
     linger: Option<Linger>,
     /// Read from the client before, and not used yet.
     ahead: Bytes,
@@ -66,8 +60,7 @@ impl<T: Transport> ClientStream<T> {
             transport,
             client,
             heads,
-            timer: None,
-            is_timed: false,
+            timer: StreamTimer::default(),
             linger: None,
             ahead: Bytes::new(),
             replacement: None,
@@ -115,34 +108,48 @@ impl<T: Transport> ClientStream<T> {
         let _ = timeout(Duration::ZERO, self.write_all(&reply)).await;
     }
 
-    /// Ready when the timer, set to `limit` at the first call since `is_timed` was false, is over.
-    fn poll_timer(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_timed {
-            self.is_timed = true;
-            let due = Instant::now() + limit;
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(due),
-                None => self.timer = Some(Box::pin(sleep_until(due))),
-            }
-        }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    }
-
     /// Takes note of a write, and cuts off a client that reads nothing for too long.
     fn note_write(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         self.client.activity.written(written.is_ready());
         if written.is_ready() {
-            self.is_timed = false;
+            self.timer.stop(Purpose::BlockedWrite);
             if matches!(written, Poll::Ready(Ok(1..))) {
                 self.client.writes.written();
             }
             return written;
         }
         let limit = self.client.edge.limits.reply_write_idle;
-        self.poll_timer(limit, cx).map(|()| Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
+        ready!(self.timer.poll(Purpose::BlockedWrite, Instant::now() + limit, cx));
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
+    }
+
+    /// Whether a request is in flight, so that hyper may not read from the socket.
+    fn is_request_in_flight(&self) -> bool {
+        let activity = &self.client.activity;
+        !(self.heads.is_waiting() || activity.is_closing() || activity.is_upgraded())
+    }
+
+    /// Something is in the socket that hyper does not read now: bytes, the end of the client's side, or a reset.
+    ///
+    /// # Errors
+    /// The connection was reset, or is broken in another way.
+    #[cold]
+    fn check_for_reset(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        if let Some(error) = self.transport.broken() {
+            return Err(error);
+        }
+        loop {
+            // It goes on over the requests of a client that pipelines.
+            if !self.timer.is_running(Purpose::ResetCheck) {
+                match self.transport.poll_unread(cx) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(unread) => unread?,
+                }
+            }
+            if self.timer.poll(Purpose::ResetCheck, Instant::now() + RESET_CHECK_EVERY, cx).is_pending() {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes what ends with a reply of hyper's parser: first what comes before it, then the problem document instead.
@@ -193,7 +200,12 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+        // While nothing is unread the task is woken by what comes, as by a read.
+        if self.is_request_in_flight() && self.transport.poll_readable(cx).is_ready() {
+            self.check_for_reset(cx)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Ends the sending side, then reads and discards until the client ends its own. To close while something from the
@@ -211,12 +223,11 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
             ready!(Pin::new(&mut self.transport).poll_shutdown(cx))?;
             let has_read = self.client.has_unread_body();
             self.linger = Some(Linger { since: Instant::now(), has_read });
-            self.is_timed = false;
             // A connection that only lingers makes room for others.
             self.client.waiting.begin(Instant::now().into_std());
         }
         let mut scratch = [0; 8 * 1024];
-        let ClientStream { transport, client, linger, is_timed, .. } = &mut *self;
+        let ClientStream { transport, client, linger, timer, .. } = &mut *self;
         let Some(linger) = linger else { return Poll::Ready(Ok(())) };
         // A stop does not wait for clients that only send what nothing reads.
         let longest = if client.edge.lifecycle.is_draining() { LINGER } else { limits.refused_body_timeout };
@@ -226,7 +237,7 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
             match Pin::new(&mut *transport).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() && Instant::now() < ends => {
                     linger.has_read = true;
-                    *is_timed = false;
+                    timer.stop(Purpose::Linger);
                 }
                 // The reply is out; how the client goes away does not matter.
                 Poll::Ready(Ok(()) | Err(_)) => return Poll::Ready(Ok(())),
@@ -234,7 +245,6 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
             }
         }
         let idle = if linger.has_read { limits.refused_body_idle } else { LINGER };
-        let left = ends.saturating_duration_since(Instant::now());
-        self.poll_timer(idle.min(left), cx).map(Ok)
+        self.timer.poll(Purpose::Linger, ends.min(Instant::now() + idle), cx).map(Ok)
     }
 }

@@ -2,6 +2,7 @@
 
 mod contract;
 mod limits;
+mod resets;
 #[cfg(target_os = "linux")]
 mod socket_info;
 
@@ -121,6 +122,11 @@ async fn answer(request: EdgeRequest, gate: Gate) -> Result<Response<TestBody>, 
             gate.came.add_permits(1);
             gate.open.acquire().await.unwrap().forget();
             reply("waited")
+        }
+        "/collect" => {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            gate.came.add_permits(body.len().min(1));
+            std::future::pending().await
         }
         // The worker does nothing else meanwhile.
         "/block" => {

@@ -202,6 +202,9 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 fn http(limits: &EdgeLimits, heads: &HeadWaitTimer) -> Builder {
     let mut http = Builder::new();
     http.timer(heads.timer())
+        // A client that has sent its request may end its side at once and still gets the reply (RFC 9112 §9.6). hyper then
+        // no longer looks at the socket while a request is in flight: `ClientStream` watches for a reset.
+        .half_close(true)
         .header_read_timeout(limits.header_timeout)
         // A head and a short body leave in one piece: copying some bytes costs less than gathering them in the kernel.
         .writev(false)

@@ -28,6 +28,8 @@ mod files;
 #[cfg(test)]
 mod framing;
 #[cfg(test)]
+mod half_close;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod headers;

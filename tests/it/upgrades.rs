@@ -85,6 +85,43 @@ fn an_upgrade_that_nobody_asked_for_costs_nothing() {
 }
 
 #[test]
+fn a_side_that_resets_ends_the_other_one() {
+    for is_client in [true, false] {
+        let (upstream, gateway, customer) = scene();
+        let mut client = upgrade(&gateway, &customer).open();
+        let mut call = upstream.call();
+        call.send(SWITCHING);
+        assert_eq!(client.reply().status(), 101);
+        client.send(b"up");
+        call.expect(b"up");
+        if is_client {
+            client.leave();
+            call.expect_end();
+        } else {
+            call.reset();
+            client.expect_end();
+        }
+        gateway.assert_charges(1, 0);
+    }
+}
+
+#[test]
+fn a_client_that_has_finished_before_the_upgrade_gets_what_the_upstream_says() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = upgrade(&gateway, &customer).open();
+    let mut call = upstream.call();
+    client.finish();
+    call.send(SWITCHING);
+    assert_eq!(client.reply().status(), 101);
+    call.expect_end();
+    call.send("last words");
+    call.break_off();
+    client.expect(b"last words");
+    client.expect_end();
+    gateway.assert_charges(1, 0);
+}
+
+#[test]
 fn an_upstream_that_ends_its_side_gets_everything_that_the_client_still_sends() {
     const PIECE: usize = 64 * 1024;
     const PIECES: usize = 256;

@@ -17,11 +17,16 @@ struct Watched<'a> {
     read: &'a [u8],
     heads: HeadWaitTimer,
     seen: &'a Seen,
+    /// Whether the next flush fails.
+    is_broken: &'a AtomicBool,
 }
 
 #[derive(Default)]
 struct Seen {
     writes: std::sync::Mutex<Vec<(bool, Vec<u8>)>>,
+    reads: AtomicUsize,
+    /// With whether the edge takes it for one while a head is waited for.
+    flushes: std::sync::Mutex<Vec<bool>>,
     observer: WriteObserver,
 }
 
@@ -31,6 +36,7 @@ impl AsyncRead for Watched<'_> {
         _: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        self.seen.reads.fetch_add(1, Ordering::Relaxed);
         if self.read.is_empty() {
             return Poll::Pending;
         }
@@ -50,6 +56,10 @@ impl AsyncWrite for Watched<'_> {
     }
 
     fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.seen.flushes.lock().unwrap().push(self.heads.is_waiting());
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()));
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -65,7 +75,7 @@ async fn served(read: &[u8]) -> (Vec<(bool, String)>, bool) {
     let mut http = http1::Builder::new();
     http.timer(heads.timer()).header_read_timeout(LONG).writev(false);
     let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("served"))));
-    let watched = Watched { read, heads: heads.clone(), seen: &seen };
+    let watched = Watched { read, heads: heads.clone(), seen: &seen, is_broken: &AtomicBool::new(false) };
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(watched), service));
     let mut is_waiting = true;
     std::future::poll_fn(|cx| {
@@ -136,7 +146,8 @@ async fn the_first_write_after_a_reply_was_handed_over_has_its_head() {
         }));
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("served")))
     });
-    let watched = Watched { read: GOOD.as_bytes(), heads: HeadWaitTimer::default(), seen: &seen };
+    let (heads, is_broken) = (HeadWaitTimer::default(), AtomicBool::new(false));
+    let watched = Watched { read: GOOD.as_bytes(), heads, seen: &seen, is_broken: &is_broken };
     let mut connection = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(watched), service));
     std::future::poll_fn(|cx| {
         connection.as_mut().poll(cx).map(drop).is_pending().then_some(()).map_or(Poll::Pending, Poll::Ready)
@@ -146,4 +157,43 @@ async fn the_first_write_after_a_reply_was_handed_over_has_its_head() {
     let writes = seen.writes.lock().unwrap();
     assert!(writes[0].1.starts_with(b"HTTP/1.1 200 OK\r\n"), "{:?}", writes[0]);
     assert_eq!(calls.load(Ordering::Relaxed), 1, "the callback runs once");
+}
+
+#[tokio::test]
+async fn while_a_request_is_in_flight_hyper_reads_nothing_flushes_in_each_poll_and_ends_when_that_fails() {
+    struct Guard<'a>(&'a AtomicBool);
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (heads, seen) = (HeadWaitTimer::default(), Seen::default());
+    let (is_broken, is_dropped) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut http = http1::Builder::new();
+    http.timer(heads.timer()).header_read_timeout(LONG).writev(false).half_close(true);
+    let service = service_fn(async |_| {
+        let _guard = Guard(&is_dropped);
+        std::future::pending::<()>().await;
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("served")))
+    });
+    let two = GOOD.repeat(2);
+    let watched = Watched { read: two.as_bytes(), heads: heads.clone(), seen: &seen, is_broken: &is_broken };
+    let mut connection = Box::pin(http.serve_connection(TokioIo::new(watched), service));
+    let mut poll = |is_waiting| {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        heads.watch(is_waiting, || connection.as_mut().poll(&mut cx)).0
+    };
+    assert!(poll(true).is_pending());
+    let reads = seen.reads.load(Ordering::Relaxed);
+    for _ in 0..3 {
+        seen.flushes.lock().unwrap().clear();
+        assert!(poll(false).is_pending());
+        assert!(seen.flushes.lock().unwrap().contains(&false), "{:?}", seen.flushes);
+    }
+    assert_eq!(seen.reads.load(Ordering::Relaxed), reads);
+    is_broken.store(true, Ordering::Relaxed);
+    assert!(matches!(poll(false), Poll::Ready(Err(_))));
+    drop(connection);
+    assert!(is_dropped.load(Ordering::Relaxed));
+    assert!(seen.writes.lock().unwrap().is_empty());
 }

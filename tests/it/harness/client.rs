@@ -2,6 +2,9 @@
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::http::{Reader, is_late};
 use super::{GLANCE, Head, PATIENCE, Reply};
@@ -194,13 +197,19 @@ impl Client {
         self.reader.stream().try_clone().unwrap()
     }
 
+    /// Its own address and the gateway's.
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        let stream = self.reader.stream();
+        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&mut self) {
         self.reader.stream().shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Goes away, without a word.
+    /// Goes away with a reset.
     pub(crate) fn leave(self) {
-        let _ = self.reader.stream().shutdown(Shutdown::Both);
+        SockRef::from(self.reader.stream()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }

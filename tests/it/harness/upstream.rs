@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::http::{Fields, Reader, is_late};
 use super::{GLANCE, Head, OK, PATIENCE};
@@ -172,6 +175,12 @@ impl Call {
     /// Closes the connection.
     pub(crate) fn break_off(self) {
         drop(self);
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(mut self) {
+        let reader = self.reader.take().expect("taken only at the end");
+        SockRef::from(reader.stream()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// The request's body; `None` when it broke off.

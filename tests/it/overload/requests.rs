@@ -83,7 +83,7 @@ fn an_upgraded_connection_counts_until_it_ends() {
     client.send(b"up");
     call.expect(b"up");
     scene.assert_full();
-    client.leave();
+    client.finish();
     call.expect_end();
     // Both sides have to end.
     drop(call);
