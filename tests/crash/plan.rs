@@ -239,11 +239,8 @@ pub(crate) enum Manner {
     Stalls { stall: Duration, leaves: Option<End> },
 }
 
-/// Whether clients half-close: not while the gateway takes a FIN for leaving.
-const HALF_CLOSES: bool = false;
-
 /// The names of all manners, for the count of calls.
-const MANNERS: [&str; 9] = [
+pub(crate) const MANNERS: [&str; 9] = [
     "stays",
     "leaves early",
     "leaves after the head",
@@ -294,7 +291,7 @@ impl Manner {
                 Manner::BreaksOffStream { part, end, waits: rng.u8(..4) > 0 }
             }
             4 => Manner::Resets,
-            5 if HALF_CLOSES => Manner::HalfCloses,
+            5 => Manner::HalfCloses,
             6 => {
                 let leaves = [None, Some(End::Reset), Some(End::Close)][rng.usize(..3)];
                 Manner::Stalls { stall: Duration::from_millis(rng.u64(5..30)), leaves }
@@ -303,11 +300,6 @@ impl Manner {
             8 | 9 => Manner::LeavesAfterTheHead,
             _ => Manner::Stays,
         }
-    }
-
-    /// The names of those that are drawn.
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        MANNERS.into_iter().filter(|name| HALF_CLOSES || *name != Manner::HalfCloses.name())
     }
 
     /// One of [`MANNERS`].
