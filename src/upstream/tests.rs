@@ -340,6 +340,29 @@ async fn a_client_that_fails_is_told_from_an_upstream_that_does() {
 }
 
 #[tokio::test]
+async fn a_body_that_fails_says_whether_anything_was_forwarded() {
+    let (listener, config) = listen().await;
+    let upstream = to(&config, limits());
+    for is_late in [false, true] {
+        let failing = later(async move {
+            if is_late {
+                tokio::task::yield_now().await;
+            }
+            Err(io::Error::other("client left"))
+        });
+        let script = async {
+            let mut seen = Vec::new();
+            listener.accept().await.unwrap().0.read_to_end(&mut seen).await.unwrap();
+            !seen.is_empty()
+        };
+        let (reply, is_seen) = tokio::join!(send(&upstream, post(failing)), script);
+        let error = reply.err().unwrap();
+        let SendError::RequestBody { was_forwarded, .. } = error else { panic!("{error:?}") };
+        assert_eq!((was_forwarded, is_seen), (is_late, is_late));
+    }
+}
+
+#[tokio::test]
 async fn no_more_connections_are_kept_than_allowed() {
     let (listener, config) = listen().await;
     let upstream = to(&config, UpstreamLimits { keep_connections: 1, ..limits() });

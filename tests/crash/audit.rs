@@ -10,9 +10,11 @@
 //!   client left or its gateway was killed.
 //! - I5: every charge is settled, once.
 //! - I6 to I8 are about requests that are sent again: [`super::retries`].
+//! - I10: every call is charged as the table says ([`super::table`]): what a gateway captured or released by itself fits its
+//!   row, what it had not settled when it was killed is released, and what is free has no charge.
 //! - I9: charges that became usage are counted there as they were settled: [`super::past`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +22,9 @@ use rusqlite::Connection;
 
 use crate::file::File;
 use crate::past::{CAPTURED, Charge, RELEASED, rows};
-use crate::records::{Sent, Served, Treatment, is_charged};
+use crate::plan::{BROKEN_OFF_CENTS, Manner};
+use crate::records::{Arrived, Got, Sent, Served, Treatment, is_charged};
+use crate::table::Due;
 
 /// Compares everything. Needs a gateway that has started since the last one died, and no traffic.
 pub(crate) fn audit(file: &File) {
@@ -32,6 +36,7 @@ pub(crate) fn audit(file: &File) {
     audit.sums();
     audit.balances();
     audit.settled();
+    audit.free();
     audit.delivered();
     audit.retries();
     drop(audit);
@@ -46,9 +51,12 @@ pub(crate) struct Audit<'a> {
     connection: &'a Connection,
     /// All that there ever were.
     pub(crate) charges: HashMap<i64, Charge>,
+    held_at_death: HashSet<i64>,
+    pub(crate) forwarded_at_death: HashSet<i64>,
     /// Charges whose price was given back by an entry, with the account and the amount of each.
     pub(crate) given_back: HashMap<i64, Vec<(i64, i64)>>,
     pub(crate) sent: MutexGuard<'a, HashMap<String, Sent>>,
+    arrived: MutexGuard<'a, HashMap<String, Arrived>>,
     pub(crate) served: MutexGuard<'a, HashMap<i64, Vec<Served>>>,
     pub(crate) killed: MutexGuard<'a, Vec<u64>>,
     drained: MutexGuard<'a, Vec<u64>>,
@@ -57,18 +65,21 @@ pub(crate) struct Audit<'a> {
 impl<'a> Audit<'a> {
     fn new(file: &'a File, connection: &'a Connection) -> Audit<'a> {
         let records = &file.records;
-        let charges = {
+        let (charges, held_at_death, forwarded_at_death) = {
             let mut past = file.past.lock().unwrap();
             past.remember(rows(connection), &|what| records.violated(what));
             past.compare_usage(connection, &|what| records.violated(what));
-            past.all()
+            (past.all(), past.held_at_death.clone(), past.forwarded_at_death.clone())
         };
         Audit {
             file,
             connection,
             charges,
+            held_at_death,
+            forwarded_at_death,
             given_back: given_back(connection),
             sent: records.sent.lock().unwrap(),
+            arrived: records.arrived.lock().unwrap(),
             served: records.served.lock().unwrap(),
             killed: records.killed.lock().unwrap(),
             drained: records.drained.lock().unwrap(),
@@ -164,30 +175,26 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// I4 and I5.
+    /// What the table says of a call that reached the upstream.
+    pub(crate) fn due(&self, reply: &Served) -> Due {
+        Due::of(&self.sent[&reply.request], self.arrived[&reply.request], reply)
+    }
+
+    /// I4, I5 and I10.
     fn settled(&self) {
         for (id, charge) in &self.charges {
+            let reply = self.served.get(id).and_then(|served| served.first());
             match charge.state {
-                CAPTURED => {}
-                RELEASED => continue,
+                CAPTURED => self.captured(*id, charge, reply),
+                RELEASED => {
+                    // What was held when its gateway died is free, whatever it was.
+                    if let Some(reply) = reply.filter(|reply| !self.due(reply).may_be_free())
+                        && !self.held_at_death.contains(id)
+                    {
+                        self.violated(format!("I10: charge {id} was released, and is due: {}", self.facts(reply)));
+                    }
+                }
                 state => self.violated(format!("I5: charge {id} is in state {state} after a start")),
-            }
-            let Some(reply) = self.served.get(id).and_then(|served| served.first()) else {
-                self.violated(format!("I4: charge {id} is captured, and the upstream never saw it"));
-                continue;
-            };
-            let request = &self.sent[&reply.request];
-            if !is_charged(reply.script.status) || !(reply.script.is_whole() || request.left) {
-                self.violated(format!("I4: charge {id} is captured for {reply:?}"));
-            }
-            if charge.status != Some(reply.script.status)
-                || (charge.user, charge.cents) != (request.user, request.cents)
-            {
-                self.violated(format!("I4: charge {id} is {charge:?}, for {reply:?}"));
-            }
-            let is_delivered = request.got.is_some_and(|got| got.whole);
-            if !is_delivered && !request.left && !self.killed.contains(&request.start) {
-                self.violated(format!("I4: charge {id} is captured, and its reply was lost: {reply:?}"));
             }
         }
         for (id, served) in self.served.iter() {
@@ -197,10 +204,48 @@ impl<'a> Audit<'a> {
                 continue;
             };
             // Whether or not its client left: a gateway that ended in order has waited for the reply.
-            let is_due = is_charged(reply.script.status) && reply.script.is_whole();
+            let is_due = !self.due(reply).may_be_free();
             if is_due && self.drained.contains(&self.sent[&reply.request].start) && charge.state != CAPTURED {
                 self.violated(format!("I4: charge {id} was not captured before the gateway ended: {reply:?}"));
             }
+        }
+    }
+
+    fn captured(&self, id: i64, charge: &Charge, reply: Option<&Served>) {
+        let Some(reply) = reply else {
+            return self.violated(format!("I4: charge {id} is captured, and the upstream never saw it: {charge:?}"));
+        };
+        let request = &self.sent[&reply.request];
+        if self.held_at_death.contains(&id) {
+            self.violated(format!(
+                "I10: charge {id} was held when its gateway died, and is captured: {}",
+                self.facts(reply)
+            ));
+        }
+        if !self.due(reply).may_be_paid(charge.status) {
+            let facts = self.facts(reply);
+            self.violated(format!("I10: charge {id} is captured with {:?}: {facts}", charge.status));
+        }
+        if (charge.user, charge.cents) != (request.user, request.cents) {
+            self.violated(format!("I4: charge {id} is {charge:?}, for {reply:?}"));
+        }
+        let is_delivered = request.got.is_some_and(|got| got.whole);
+        if !is_delivered && !request.left() && !self.killed.contains(&request.start) {
+            self.violated(format!("I4: charge {id} is captured, and its reply was lost: {}", self.facts(reply)));
+        }
+    }
+
+    /// A call, for a message.
+    pub(crate) fn facts(&self, reply: &Served) -> String {
+        let (request, arrived) = (&self.sent[&reply.request], self.arrived[&reply.request]);
+        let killed = self.killed.contains(&request.start);
+        format!("due {:?}, {arrived:?}, {reply:?}, {request:?}, killed: {killed}", self.due(reply))
+    }
+
+    /// I10: a call whose small body broke off has no charge, not even a released one.
+    fn free(&self) {
+        for (id, charge) in self.charges.iter().filter(|(_, charge)| charge.cents == BROKEN_OFF_CENTS) {
+            self.violated(format!("I10: charge {id} is for a small body that broke off: {charge:?}"));
         }
     }
 
@@ -209,6 +254,10 @@ impl<'a> Audit<'a> {
         let mut seen: HashMap<i64, &Sent> = HashMap::new();
         for (id, request) in self.sent.iter() {
             let Some(got) = request.got.filter(|got| got.whole) else { continue };
+            if let Manner::BreaksOffStream { .. } = request.manner {
+                self.told_of_its_break(id, request, got);
+                continue;
+            }
             let Some((charge, cost)) = got.receipt else { continue };
             if let Some(other) = seen.insert(charge, request)
                 && !self.may_pay_twice(request, other)
@@ -231,6 +280,32 @@ impl<'a> Audit<'a> {
             if is_paid && !served.iter().any(|reply| reply.request == *id && reply.script.is_whole()) {
                 self.violated(format!("I3: {id} was answered whole with {got:?}, and the upstream had {served:?}"));
             }
+        }
+    }
+
+    /// I10: a client that broke its body off and still reads is answered with 400, and with what that cost: the price if the
+    /// upstream has seen the request, nothing otherwise. The price may be given back by a retry only.
+    fn told_of_its_break(&self, id: &str, request: &Sent, got: Got) {
+        let is_forwarded = self.arrived.get(id).is_some_and(|arrived| arrived.charge.is_some());
+        let Some((charge, cost)) = got.receipt else {
+            if is_forwarded {
+                self.violated(format!("I10: {id} broke off, went upstream, and was answered with {got:?}"));
+            }
+            return;
+        };
+        let served = self.served.get(&charge).map_or(0, Vec::len);
+        // By the end of a retry, or by that of its gateway, which may have come before the upstream saw the retry.
+        let may_be_given_back = served > 1 || self.forwarded_at_death.contains(&charge);
+        let is_given_back = self.given_back.contains_key(&charge);
+        let fits = match (is_forwarded, served) {
+            (true, _) => cost == request.cents && (self.is_kept(charge) || (is_given_back && may_be_given_back)),
+            (false, 0) => cost == 0 && !self.is_kept(charge),
+            // A retry that was not forwarded: what was paid before stays paid.
+            (false, _) => true,
+        };
+        if got.status != 400 || !fits {
+            let found = self.charges.get(&charge);
+            self.violated(format!("I10: {id} broke off, was answered with {got:?}, and charge {charge} is {found:?}"));
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use fastrand::Rng;
 
 use crate::file::File;
-use crate::harness::{Client, Head, Reply, Request};
-use crate::plan::{Call, Keyed, Leaves, ROUTES};
+use crate::harness::{Client, Reply, Request};
+use crate::manners::has_all;
+use crate::plan::{Call, Keyed, Manner, ROUTES};
 use crate::records::{Got, Records, Refused, Sent, User, is_charged};
 use crate::retries::Retry;
 use crate::upstream::SCRIPT;
@@ -64,14 +64,17 @@ impl Caller<'_> {
             user: user.id,
             key: retry.as_ref().map(|retry| retry.key.clone()),
             cents,
-            left: call.leaves != Leaves::Never,
+            manner: call.manner,
+            body: call.body,
             start: self.start,
             began: records.now(),
             got: None,
         };
         records.sent.lock().unwrap().insert(id.to_owned(), sent);
-        let next = self.converse(client, &call, request, &user, id);
+        let next = self.converse(client, &call, &request, id);
+        self.check(&call, &user, id);
         if let Some(retry) = retry
+            && !matches!(call.manner, Manner::BreaksOffSmall { .. })
             && is_sent_again(records, id, call.patience)
         {
             self.file.retries.lock().unwrap().add(retry);
@@ -82,9 +85,10 @@ impl Caller<'_> {
     /// Who sends it, and under which key. What is sent again is the same request, whatever the plan said.
     fn identify(&self, call: &mut Call, id: &str) -> (Arc<User>, Option<Retry>) {
         if let Keyed::Again { which, stays } = call.keyed
+            && !matches!(call.manner, Manner::BreaksOffSmall { .. })
             && let Some(retry) = self.file.retries.lock().unwrap().take(which, stays)
         {
-            *call = Call { route: retry.route, is_chunked: retry.is_chunked, ..*call }.with_method(retry.method);
+            *call = call.as_request(retry.route, retry.method, retry.body);
             return (Arc::clone(&retry.user), Some(retry));
         }
         let user = self.file.user(call.user);
@@ -95,56 +99,60 @@ impl Caller<'_> {
             user: Arc::clone(&user),
             route: call.route,
             method: call.method,
-            is_chunked: call.is_chunked,
+            body: call.body,
         });
         (user, retry)
     }
 
-    /// Sends it, and takes what comes, or leaves.
-    fn converse(&self, mut client: Client, call: &Call, mut request: Request, user: &User, id: &str) -> Next {
+    /// Whether there is no use in waiting for this gateway.
+    pub(crate) fn is_over(&self) -> bool {
+        self.enough.load(Ordering::Acquire) || self.gone.load(Ordering::Acquire)
+    }
+
+    /// Notes a reply, or the head of one.
+    pub(crate) fn note(&self, id: &str, call: &Call, reply: &Reply) {
         let records = &self.file.records;
-        let mut rest: &[u8] = b"";
-        if call.method == "POST" {
-            let (name, value, body): (&str, &str, &[u8]) = match call.is_chunked {
-                true => ("Transfer-Encoding", "chunked", b"5\r\nhello\r\n0\r\n\r\n"),
-                false => ("Content-Length", "5", b"hello"),
-            };
-            (request, rest) = (request.field(name, value), body);
+        let receipt = reply.receipt().map(|receipt| (receipt.charge, receipt.cost));
+        let ended = records.now();
+        if reply.status() == 503 {
+            records.unavailable.fetch_add(1, Ordering::Relaxed);
         }
-        client.send_request(&request);
-        let rest = if call.leaves == Leaves::InItsBody { &rest[..rest.len() / 2] } else { rest };
-        let _ = client.try_send(rest);
-        match call.leaves {
-            Leaves::InItsBody => {
-                client.leave();
-                Next::Close
-            }
-            Leaves::Before => {
-                // Not before the request was forwarded, as often as not.
-                thread::sleep(call.script.delay / 2);
-                client.leave();
-                Next::Close
-            }
-            Leaves::AfterTheHead => {
-                let Some(head) = client.try_head() else { return Next::Gone };
-                note(records, user, id, ROUTES[call.route].1, &begun(head));
-                client.leave();
-                Next::Close
-            }
-            Leaves::Never => match client.try_reply() {
-                None => Next::Gone,
-                Some(reply) => {
-                    note(records, user, id, ROUTES[call.route].1, &reply);
-                    let closes = reply.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-                    match reply.whole {
-                        true if closes => Next::Close,
-                        true => Next::Keep(client),
-                        // The upstream's doing, if it was told so.
-                        false if !call.script.is_whole() => Next::Close,
-                        false => Next::Gone,
-                    }
-                }
-            },
+        if reply.whole && !has_all(call, reply) {
+            records.violated(format!("I10: {id} had {} bytes of a large reply", reply.body.len()));
+        }
+        let got = Got { ended, status: reply.status(), whole: reply.whole, receipt, refused: refused(reply) };
+        if let Some(sent) = records.sent.lock().unwrap().get_mut(id) {
+            sent.got = Some(got);
+        }
+    }
+
+    /// What can be said of a reply without the books.
+    fn check(&self, call: &Call, user: &User, id: &str) {
+        let records = &self.file.records;
+        let (began, key, got) = {
+            let sent = &records.sent.lock().unwrap()[id];
+            (sent.began, sent.key.clone(), sent.got)
+        };
+        let Some(got) = got else { return };
+        let is_priced = ROUTES[call.route].1 > 0;
+        let is_free_by_the_table = matches!(call.manner, Manner::BreaksOffSmall { .. });
+        if is_priced && got.whole && got.receipt.is_none() && got.status < 400 {
+            records.violated(format!("{id}: a priced reply has no receipt: {got:?}"));
+        }
+        if is_free_by_the_table && (got.receipt.is_some() || got.status < 400) {
+            records.violated(format!("I10: {id} broke off a small body, and was answered with {got:?}"));
+        }
+        let is_mistaken = match got.status {
+            400 => !call.manner.breaks_off(),
+            422 => true,
+            _ => got.refused.is_some() && key.is_none(),
+        };
+        if is_mistaken {
+            records.violated(format!("{id}: what was sent is no retry of another request: {got:?}"));
+        }
+        let revoked = user.off.lock().unwrap().iter().any(|(from, until)| *from < began && got.ended < *until);
+        if got.receipt.is_some() && revoked {
+            records.violated(format!("{id}: a hold was made with a key that was off: {got:?}"));
         }
     }
 }
@@ -162,39 +170,11 @@ fn is_sent_again(records: &Records, id: &str, patience: u8) -> bool {
     }
 }
 
-/// A reply of which its client took the head alone.
-fn begun(head: Head) -> Reply {
-    Reply { head, body: Vec::new(), trailers: Vec::new(), whole: false }
-}
-
 /// What becomes of a connection.
-enum Next {
+pub(crate) enum Next {
     Keep(Client),
     Close,
     Gone,
-}
-
-fn note(records: &Records, user: &User, id: &str, cents: i64, reply: &Reply) {
-    let receipt = reply.receipt().map(|receipt| (receipt.charge, receipt.cost));
-    let ended = records.now();
-    if reply.status() == 503 {
-        records.unavailable.fetch_add(1, Ordering::Relaxed);
-    }
-    if cents > 0 && reply.whole && receipt.is_none() && reply.status() < 400 {
-        records.violated(format!("{id}: a priced reply has no receipt: {reply:?}"));
-    }
-    let got = Got { ended, status: reply.status(), whole: reply.whole, receipt, refused: refused(reply) };
-    let mut sent = records.sent.lock().unwrap();
-    let Some(sent) = sent.get_mut(id) else { return };
-    sent.got = Some(got);
-    if (got.refused.is_some() && sent.key.is_none()) || matches!(got.status, 400 | 422) {
-        records.violated(format!("{id}: what was sent is no retry of another request: {reply:?}"));
-    }
-    let began = sent.began;
-    let revoked = user.off.lock().unwrap().iter().any(|(from, until)| *from < began && ended < *until);
-    if receipt.is_some() && revoked {
-        records.violated(format!("{id}: a hold was made with a key that was off: {reply:?}"));
-    }
 }
 
 /// The upstream never says 409.

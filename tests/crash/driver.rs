@@ -9,6 +9,7 @@ use keytoll::failpoint::POINTS;
 
 use crate::harness::number;
 use crate::lane::{self, Tally};
+use crate::plan::MANNERS;
 
 const LANES: usize = 3;
 const USUAL_KILLS: usize = 100;
@@ -54,11 +55,16 @@ fn whenever_it_is_killed_the_books_balance_and_all_records_agree() {
         count(&tally.grown_old),
         count(&tally.used)
     );
+    let manners = tally.manners.lock().unwrap();
+    for (name, [calls, arrived, captured, released]) in manners.iter() {
+        println!("{name:24} {calls:5} calls  {arrived:5} upstream  {captured:5} captured  {released:5} released");
+    }
     let violations = tally.violations.lock().unwrap();
     println!("{} violations", violations.len());
     assert!(violations.is_empty(), "seed {seed}: {:#?}", &violations[..violations.len().min(20)]);
     assert!(count(&tally.delivered) > kills, "there was no traffic worth the name");
     assert!(tally.retries.iter().all(|number| count(number) > 0), "some kind of retry was never tried");
+    assert!(MANNERS.iter().all(|name| manners.contains_key(name)), "some manner was never tried");
     if kills >= MANY_KILLS {
         let never: Vec<_> =
             POINTS.iter().filter(|name| endings.get(*name).is_none_or(|(_, died)| *died == 0)).collect();

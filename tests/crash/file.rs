@@ -3,17 +3,17 @@
 use std::sync::{Arc, Mutex, RwLock};
 
 use fastrand::Rng;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use crate::application::Application;
 use crate::harness::http::Head;
 use crate::harness::process::Started;
 use crate::harness::{Api, Database, Gateway, Process};
-use crate::past::Past;
-use crate::plan::{Ending, ROUTES, Script};
-use crate::records::{Records, Served, Treatment, User};
+use crate::past::{CAPTURED, HELD, Past};
+use crate::plan::{Ending, Framing, Manner, ROUTES, Script};
+use crate::records::{Arrived, Records, Served, Treatment, User};
 use crate::retries::Retries;
-use crate::upstream::{Upstream, Witness};
+use crate::upstream::{Progress, Upstream, Witness};
 
 /// A file.
 pub(crate) struct File {
@@ -115,6 +115,13 @@ impl File {
         }
     }
 
+    /// Takes in what a gateway that is gone has left: before the next start, and before anybody else writes.
+    pub(crate) fn note_death(&self) {
+        self.upstream.quiesce();
+        let violated = |what| self.records.violated(what);
+        self.past.lock().unwrap().note_death(&self.database.open(), &violated);
+    }
+
     /// The user of that number; while there are fewer, one of those.
     pub(crate) fn user(&self, number: usize) -> Arc<User> {
         let users = self.users.read().unwrap();
@@ -134,30 +141,62 @@ impl File {
     }
 }
 
-/// Sees what reaches the upstream: nothing unpaid, and no charge twice, but once more for a retry of what was captured.
+/// Sees what reaches the upstream: nothing unpaid, no small body that broke off, and no charge twice, but once more for a
+/// retry of what was captured.
 fn witness(records: &Arc<Records>, database: &Database) -> Witness {
     let (records, connection) = (Arc::clone(records), database.open());
-    Box::new(move |head: &Head, script: Script| {
+    Box::new(move |head: &Head, script: Script, progress: Progress| {
         let request = head.field("x-request-id").unwrap().to_owned();
-        let Some(charge) = head.number("keytoll-charge-id") else {
-            if !head.target().starts_with("/free") {
+        match (progress, records.arrived.lock().unwrap().get_mut(&request)) {
+            (Progress::Head, None) => {}
+            (Progress::Head, Some(before)) => {
+                // Sent again, because the kept connection ended without a byte of reply (RFC 9110 §9.2.2).
+                let may_repeat = script.framing == Framing::NoHead && matches!(head.method(), "GET" | "HEAD");
+                if before.is_repeated || !may_repeat {
+                    records.violated(format!("I10: {request} went upstream again: {before:?}, {head:?}"));
+                }
+                before.is_repeated = true;
+                return;
+            }
+            (Progress::Whole, before) => {
+                before.expect("its head was seen").is_whole = true;
+                return;
+            }
+        }
+        let charge = head.number("keytoll-charge-id");
+        match charge {
+            Some(charge) => forwarded(&records, &connection, charge, Served { request: request.clone(), script }),
+            None if head.target().starts_with("/free") => {}
+            None => {
                 records.violated(format!("{request}: a priced request went upstream without a charge: {head:?}"));
             }
-            return;
-        };
-        let select = "SELECT state FROM keytoll_charges WHERE id = ?1";
-        let state = connection.query_row(select, params![charge], |row| row.get::<_, i64>(0));
-        let key_of = |request: &String| records.sent.lock().unwrap()[request].key.clone();
-        let key = key_of(&request);
-        let mut served = records.served.lock().unwrap();
-        let earlier = served.entry(charge).or_default();
-        match (&earlier[..], &state) {
-            // Released already, when its gateway is dead by now.
-            ([], Ok(0 | 2)) => {}
-            ([before], Ok(1)) if key.is_some() && key_of(&before.request) == key => {}
-            _ => records
-                .violated(format!("I7: {request} went upstream for charge {charge}, {state:?}, after {earlier:?}")),
         }
-        earlier.push(Served { request, script });
+        // Last: its client may go on by this.
+        let arrived = Arrived { charge, is_whole: false, is_repeated: false };
+        records.arrived.lock().unwrap().insert(request, arrived);
     })
+}
+
+/// A request that was paid for is at the upstream.
+fn forwarded(records: &Records, connection: &Connection, charge: i64, now: Served) {
+    let facts_of = |request: &String| {
+        let sent = &records.sent.lock().unwrap()[request];
+        (sent.key.clone(), sent.manner)
+    };
+    let (key, manner) = facts_of(&now.request);
+    if matches!(manner, Manner::BreaksOffSmall { .. }) {
+        records.violated(format!("I10: {} broke off a small body, and went upstream", now.request));
+    }
+    let select = "SELECT state FROM keytoll_charges WHERE id = ?1";
+    let state = connection.query_row(select, params![charge], |row| row.get::<_, i64>(0));
+    let mut served = records.served.lock().unwrap();
+    let earlier = served.entry(charge).or_default();
+    match (&earlier[..], &state) {
+        ([], Ok(HELD)) => {}
+        // It broke off before the upstream came to look.
+        ([], Ok(CAPTURED)) if matches!(manner, Manner::BreaksOffStream { waits: false, .. }) => {}
+        ([before], Ok(CAPTURED)) if key.is_some() && facts_of(&before.request).0 == key => {}
+        _ => records.violated(format!("I7: {now:?} went upstream for charge {charge}, {state:?}, after {earlier:?}")),
+    }
+    earlier.push(now);
 }

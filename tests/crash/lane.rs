@@ -15,7 +15,7 @@ use crate::client::Caller;
 use crate::file::File;
 use crate::harness::process::Started;
 use crate::harness::{PATIENCE, Process, until};
-use crate::past::{OLD, grow_old};
+use crate::past::{CAPTURED, OLD, RELEASED, grow_old};
 use crate::plan::{Deck, Ending};
 use crate::records::{Refused, Sent};
 
@@ -43,10 +43,24 @@ pub(crate) struct Tally {
     pub(crate) used: AtomicUsize,
     /// Requests that were sent again, forwarded once more, told that they were paid for, and prices that were given back.
     pub(crate) retries: [AtomicUsize; 4],
+    /// By manner: calls, those that reached the upstream, charges that are captured, and charges that are released.
+    pub(crate) manners: Mutex<BTreeMap<&'static str, [usize; 4]>>,
     pub(crate) violations: Mutex<Vec<String>>,
 }
 
 impl Tally {
+    /// Adds the calls of a file that is done with, by manner.
+    fn count_manners(&self, file: &File) {
+        let (charges, arrived) = (file.past.lock().unwrap().all(), file.records.arrived.lock().unwrap());
+        let mut manners = self.manners.lock().unwrap();
+        for (id, sent) in file.records.sent.lock().unwrap().iter() {
+            let numbers = manners.entry(sent.manner.name()).or_default();
+            let state = arrived.get(id).and_then(|arrived| charges.get(&arrived.charge?)).map(|charge| charge.state);
+            let counts = [true, arrived.contains_key(id), state == Some(CAPTURED), state == Some(RELEASED)];
+            numbers.iter_mut().zip(counts).for_each(|(number, counts)| *number += usize::from(counts));
+        }
+    }
+
     fn tried(&self, ending: &Ending) {
         self.endings.lock().unwrap().entry(ending.name()).or_default().0 += 1;
     }
@@ -114,6 +128,7 @@ fn close(file: &File, rng: &mut Rng, tally: &Tally) {
     audit(file);
     process.stop();
     audit(file);
+    tally.count_manners(file);
     let sent = file.records.sent.lock().unwrap();
     tally.calls.fetch_add(sent.len(), Ordering::Relaxed);
     tally.used.fetch_add(file.past.lock().unwrap().gone(), Ordering::Relaxed);
@@ -151,6 +166,7 @@ fn round(file: &File, application: &Application, rng: &mut Rng, start: u64, endi
     };
     audit(file);
     let ended = traffic(file, application, rng, start, ending, process);
+    file.note_death();
     if matches!(ending, Ending::End { .. }) && ended != Ended::FromOutside {
         file.records.drained.lock().unwrap().push(start);
     }

@@ -22,6 +22,8 @@ mod harness;
 #[cfg(test)]
 mod lane;
 #[cfg(test)]
+mod manners;
+#[cfg(test)]
 mod past;
 #[cfg(test)]
 mod plan;
@@ -31,5 +33,7 @@ mod records;
 mod retries;
 #[cfg(test)]
 mod soak;
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod upstream;

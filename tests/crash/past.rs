@@ -1,6 +1,6 @@
 //! Time that goes by: charges and requests that were settled long ago, and what became of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use fastrand::Rng;
 use rusqlite::Connection;
@@ -20,7 +20,7 @@ pub(crate) struct Charge {
     held_at: i64,
 }
 
-const HELD: i64 = 0;
+pub(crate) const HELD: i64 = 0;
 pub(crate) const CAPTURED: i64 = 1;
 pub(crate) const RELEASED: i64 = 2;
 
@@ -39,6 +39,9 @@ pub(crate) struct Past {
     charges: HashMap<i64, Charge>,
     /// Those that have no row any more.
     gone: Vec<i64>,
+    /// Those that were held when their gateway died, and captured charges that were being forwarded again then.
+    pub(crate) held_at_death: HashSet<i64>,
+    pub(crate) forwarded_at_death: HashSet<i64>,
 }
 
 /// Every row, by id.
@@ -69,6 +72,18 @@ impl Past {
     /// How many have become usage.
     pub(crate) fn gone(&self) -> usize {
         self.gone.len()
+    }
+
+    /// Notes what a gateway that is gone has left unsettled. Nothing may have started since.
+    pub(crate) fn note_death(&mut self, connection: &Connection, violated: &dyn Fn(String)) {
+        let rows = rows(connection);
+        let held = rows.iter().filter(|(_, charge)| charge.state == HELD);
+        self.held_at_death.extend(held.map(|(id, _)| *id));
+        self.remember(rows, violated);
+        let forwarded = "SELECT charge_id FROM keytoll_requests WHERE again_by IS NOT NULL";
+        let mut select = connection.prepare(forwarded).unwrap();
+        let ids = select.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+        self.forwarded_at_death.extend(ids.map(Result::unwrap));
     }
 
     pub(crate) fn all(&self) -> HashMap<i64, Charge> {

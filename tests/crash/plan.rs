@@ -8,7 +8,11 @@ use fastrand::Rng;
 use keytoll::failpoint::POINTS;
 
 /// The routes of the API `weather`, with their prices.
-pub(crate) const ROUTES: [(&str, i64); 4] = [("/one", 1), ("/three", 3), ("/seven", 7), ("/free", 0)];
+pub(crate) const ROUTES: [(&str, i64); 5] =
+    [("/one", 1), ("/three", 3), ("/seven", 7), ("/free", 0), ("/broken-off", BROKEN_OFF_CENTS)];
+/// The route of small bodies that break off. It has no other calls, so no charge of this price may ever exist.
+const BROKEN_OFF: usize = 4;
+pub(crate) const BROKEN_OFF_CENTS: i64 = 11;
 
 /// How a round is to end.
 #[derive(Clone, Debug)]
@@ -132,6 +136,10 @@ pub(crate) enum Framing {
     Pieces,
     /// In chunks.
     Chunks,
+    /// With a length, and more than the buffers of a connection hold.
+    Large,
+    /// The same in chunks.
+    LargeChunks,
     /// 204.
     Nothing,
     /// It closes the connection without a head.
@@ -140,10 +148,15 @@ pub(crate) enum Framing {
     Broken,
 }
 
-const FRAMINGS: [(Framing, &str); 6] = [
+/// The length of a large reply: more than Linux gives a send buffer at most (`tcp_wmem`).
+pub(crate) const LARGE_BYTES: usize = 5 << 20;
+
+const FRAMINGS: [(Framing, &str); 8] = [
     (Framing::Length, "length"),
     (Framing::Pieces, "pieces"),
     (Framing::Chunks, "chunks"),
+    (Framing::Large, "large"),
+    (Framing::LargeChunks, "large_chunks"),
     (Framing::Nothing, "nothing"),
     (Framing::NoHead, "no_head"),
     (Framing::Broken, "broken"),
@@ -205,16 +218,130 @@ impl FromStr for Script {
     }
 }
 
-/// When a client goes away.
+/// What a client does while its request is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaves {
-    Never,
-    /// In the middle of its request's body.
-    InItsBody,
-    /// When it has sent the request, before the upstream answers.
-    Before,
-    /// When it has the head of the reply.
-    AfterTheHead,
+pub(crate) enum Manner {
+    /// Sends the request and reads the reply.
+    Stays,
+    /// Closes the connection when it has sent the request, before the upstream answers.
+    LeavesEarly,
+    /// Closes the connection when it has the head of the reply.
+    LeavesAfterTheHead,
+    /// Breaks off a body with a Content-Length that the gateway collects, after this part of it.
+    BreaksOffSmall { part: Part, end: End },
+    /// Breaks off a body that the gateway streams. `waits`: not before the upstream has the head of the request.
+    BreaksOffStream { part: Part, end: End, waits: bool },
+    /// Resets the connection when the upstream has the request, and works.
+    Resets,
+    /// Sends FIN after the request, and reads the reply.
+    HalfCloses,
+    /// Reads nothing of a large reply for a while; then all of it, or it leaves.
+    Stalls { stall: Duration, leaves: Option<End> },
+}
+
+/// The names of all manners, for the count of calls.
+pub(crate) const MANNERS: [&str; 9] = [
+    "stays",
+    "leaves early",
+    "leaves after the head",
+    "breaks off small",
+    "breaks off stream",
+    "resets",
+    "half-closes",
+    "stalls, reads on",
+    "stalls, leaves",
+];
+
+/// How much of its body a client sends before it breaks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Nothing,
+    Some,
+    /// All but the last byte.
+    Most,
+}
+
+/// How a client ends its side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// `SO_LINGER` 0, and close.
+    Reset,
+    Close,
+    /// FIN; it still reads.
+    Fin,
+    /// What follows is no chunk; it still reads.
+    NoChunk,
+}
+
+impl End {
+    /// Whether the client still reads a reply.
+    pub(crate) fn reads(self) -> bool {
+        matches!(self, End::Fin | End::NoChunk)
+    }
+}
+
+impl Manner {
+    fn draw(rng: &mut Rng, is_keyed: bool) -> Manner {
+        let part = [Part::Nothing, Part::Some, Part::Most][rng.usize(..3)];
+        // What was paid for and never seen is worth sending again.
+        match rng.u8(..if is_keyed { 24 } else { 48 }) {
+            0 => Manner::BreaksOffSmall { part, end: [End::Reset, End::Close, End::Fin][rng.usize(..3)] },
+            1..4 => {
+                let end = [End::Reset, End::Close, End::Fin, End::NoChunk][rng.usize(..4)];
+                Manner::BreaksOffStream { part, end, waits: rng.u8(..4) > 0 }
+            }
+            4 => Manner::Resets,
+            5 => Manner::HalfCloses,
+            6 => {
+                let leaves = [None, Some(End::Reset), Some(End::Close)][rng.usize(..3)];
+                Manner::Stalls { stall: Duration::from_millis(rng.u64(5..30)), leaves }
+            }
+            7 => Manner::LeavesEarly,
+            8 | 9 => Manner::LeavesAfterTheHead,
+            _ => Manner::Stays,
+        }
+    }
+
+    /// One of [`MANNERS`].
+    pub(crate) fn name(self) -> &'static str {
+        MANNERS[match self {
+            Manner::Stays => 0,
+            Manner::LeavesEarly => 1,
+            Manner::LeavesAfterTheHead => 2,
+            Manner::BreaksOffSmall { .. } => 3,
+            Manner::BreaksOffStream { .. } => 4,
+            Manner::Resets => 5,
+            Manner::HalfCloses => 6,
+            Manner::Stalls { leaves: None, .. } => 7,
+            Manner::Stalls { leaves: Some(_), .. } => 8,
+        }]
+    }
+
+    /// Whether its client goes away without the reply.
+    pub(crate) fn leaves(self) -> bool {
+        match self {
+            Manner::Stays | Manner::HalfCloses | Manner::Stalls { leaves: None, .. } => false,
+            Manner::LeavesEarly | Manner::LeavesAfterTheHead | Manner::Resets | Manner::Stalls { .. } => true,
+            Manner::BreaksOffSmall { end, .. } | Manner::BreaksOffStream { end, .. } => !end.reads(),
+        }
+    }
+
+    /// Whether it never sends the whole request.
+    pub(crate) fn breaks_off(self) -> bool {
+        matches!(self, Manner::BreaksOffSmall { .. } | Manner::BreaksOffStream { .. })
+    }
+}
+
+/// The body of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    Nothing,
+    /// With a length, and collected.
+    Small,
+    /// Streamed, because its length is unknown.
+    Chunked,
+    /// Streamed, because it is too long to be collected.
+    Long,
 }
 
 /// A request.
@@ -223,8 +350,8 @@ pub(crate) struct Call {
     pub(crate) user: usize,
     pub(crate) route: usize,
     pub(crate) method: &'static str,
-    pub(crate) is_chunked: bool,
-    pub(crate) leaves: Leaves,
+    pub(crate) body: Body,
+    pub(crate) manner: Manner,
     pub(crate) script: Script,
     pub(crate) keyed: Keyed,
     /// How eager its client is to send it again: 0 most of all.
@@ -245,44 +372,61 @@ pub(crate) enum Keyed {
 
 impl Call {
     pub(crate) fn draw(rng: &mut Rng, users: usize) -> Call {
-        let method = ["GET", "GET", "GET", "POST", "HEAD"][rng.usize(..5)];
         let keyed = match rng.u8(..10) {
             0..4 => Keyed::Without,
             4..6 => Keyed::New,
             _ => Keyed::Again { which: rng.usize(..), stays: rng.u8(..6) == 0 },
         };
-        // What was paid for and never seen is worth sending again.
-        let leaves = match rng.u8(..if keyed == Keyed::Without { 30 } else { 10 }) {
-            0 if method == "POST" => Leaves::InItsBody,
-            1 => Leaves::Before,
-            2 => Leaves::AfterTheHead,
-            _ => Leaves::Never,
+        let manner = Manner::draw(rng, keyed != Keyed::Without);
+        let method = ["GET", "GET", "GET", "POST", "HEAD"][rng.usize(..5)];
+        let method = if manner.breaks_off() { "POST" } else { method };
+        let streamed = [Body::Chunked, Body::Chunked, Body::Long][rng.usize(..3)];
+        let is_streamed = rng.bool();
+        let body = match manner {
+            Manner::BreaksOffSmall { .. } => Body::Small,
+            Manner::BreaksOffStream { .. } => streamed,
+            _ if is_streamed => streamed,
+            _ => Body::Small,
         };
+        let route = [0, 1, 2, 0, 1, 2, 0, 1, 2, 3][rng.usize(..10)];
         let mut script = Script::draw(rng, method == "HEAD");
-        if leaves == Leaves::Before {
+        match manner {
             // Slow enough that the reply does not come before the client is missed.
-            script.delay = Duration::from_micros(rng.u64(1_000..12_000));
+            Manner::LeavesEarly | Manner::Resets => script.delay = Duration::from_micros(rng.u64(1_000..12_000)),
+            Manner::Stalls { .. } if script.is_whole() && script.framing != Framing::Nothing => {
+                script.framing = [Framing::Large, Framing::LargeChunks][rng.usize(..2)];
+            }
+            _ => {}
         }
-        Call {
+        let call = Call {
             user: rng.usize(..users),
-            route: [0, 1, 2, 0, 1, 2, 0, 1, 2, 3][rng.usize(..10)],
+            route: if matches!(manner, Manner::BreaksOffSmall { .. }) { BROKEN_OFF } else { route },
             method,
-            is_chunked: rng.bool(),
-            leaves,
+            body: if method == "POST" { body } else { Body::Nothing },
+            manner,
             script,
             keyed,
             patience: rng.u8(..12),
-        }
+        };
+        call.consistent()
     }
 
-    /// The same as a request with this method: what cannot be said of one is left out.
-    pub(crate) fn with_method(mut self, method: &'static str) -> Call {
-        self.method = method;
-        if method == "HEAD" && matches!(self.script.framing, Framing::Pieces | Framing::Broken) {
+    /// The same as a request with this route, method and body.
+    pub(crate) fn as_request(self, route: usize, method: &'static str, body: Body) -> Call {
+        Call { route, method, body, ..self }.consistent()
+    }
+
+    /// Leaves out what cannot be said of such a request.
+    fn consistent(mut self) -> Call {
+        let is_large = matches!(self.script.framing, Framing::Large | Framing::LargeChunks);
+        if self.method == "HEAD" && (is_large || matches!(self.script.framing, Framing::Pieces | Framing::Broken)) {
             self.script.framing = Framing::Length;
         }
-        if method != "POST" && self.leaves == Leaves::InItsBody {
-            self.leaves = Leaves::Never;
+        match (&mut self.manner, self.body) {
+            (Manner::BreaksOffStream { end, .. }, Body::Long) if *end == End::NoChunk => *end = End::Fin,
+            (Manner::BreaksOffStream { .. }, Body::Chunked | Body::Long) => {}
+            (manner @ Manner::BreaksOffStream { .. }, Body::Nothing | Body::Small) => *manner = Manner::Stays,
+            _ => {}
         }
         self
     }

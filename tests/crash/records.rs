@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
-use crate::plan::Script;
+use crate::plan::{Body, Manner, Script};
 
 /// A user, as the application knows it.
 pub(crate) struct User {
@@ -46,11 +46,24 @@ pub(crate) struct Sent {
     /// The `Idempotency-Key`, if it has one.
     pub(crate) key: Option<String>,
     pub(crate) cents: i64,
-    pub(crate) left: bool,
+    pub(crate) manner: Manner,
+    pub(crate) body: Body,
     /// Which start of the gateway it went to.
     pub(crate) start: u64,
     pub(crate) began: u64,
     pub(crate) got: Option<Got>,
+}
+
+impl Sent {
+    /// Whether its client may have left before the end of the reply.
+    pub(crate) fn left(&self) -> bool {
+        self.manner.leaves()
+    }
+
+    /// Whether the gateway sends its body on as it arrives.
+    pub(crate) fn is_streamed(&self) -> bool {
+        matches!(self.body, Body::Chunked | Body::Long)
+    }
 }
 
 /// A reply, or the head of one.
@@ -73,7 +86,17 @@ pub(crate) enum Refused {
     AlreadyCharged(Option<i64>),
 }
 
-/// What the upstream answered to a request that was paid for.
+/// How much of a request the upstream has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) charge: Option<i64>,
+    /// Its whole body, too.
+    pub(crate) is_whole: bool,
+    /// It came a second time.
+    pub(crate) is_repeated: bool,
+}
+
+/// What the upstream answers to a request that was paid for.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub(crate) request: String,
@@ -88,6 +111,8 @@ pub(crate) struct Records {
     clock: AtomicU64,
     /// By request id.
     pub(crate) sent: Mutex<HashMap<String, Sent>>,
+    /// By request id.
+    pub(crate) arrived: Mutex<HashMap<String, Arrived>>,
     /// By charge, in the order in which they came.
     pub(crate) served: Mutex<HashMap<i64, Vec<Served>>>,
     /// Which starts of the gateway were killed.
@@ -105,6 +130,7 @@ impl Records {
             directory: tempfile::tempdir().unwrap(),
             clock: AtomicU64::default(),
             sent: Mutex::default(),
+            arrived: Mutex::default(),
             served: Mutex::default(),
             killed: Mutex::default(),
             drained: Mutex::default(),

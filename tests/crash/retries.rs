@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use crate::audit::Audit;
 use crate::past::CAPTURED;
+use crate::plan::Body;
 use crate::records::{Refused, Sent, User, is_charged};
+use crate::table::Due;
 
 /// Requests that clients of one file remember at most.
 const MOST: usize = 24;
@@ -24,7 +26,7 @@ pub(crate) struct Retry {
     pub(crate) user: Arc<User>,
     pub(crate) route: usize,
     pub(crate) method: &'static str,
-    pub(crate) is_chunked: bool,
+    pub(crate) body: Body,
 }
 
 /// Those of one file, whichever client sent them and whatever became of its gateway.
@@ -125,25 +127,20 @@ impl Audit<'_> {
         }
     }
 
-    /// I7: how a second forward ended.
+    /// I7: how a second forward ended. What its gateway was still forwarding when it was killed is given back.
     fn forwarded_again(&self) {
         for (charge, served) in self.served.iter() {
             let [_, again] = &served[..] else { continue };
-            let request = &self.sent[&again.request];
-            let is_paid = is_charged(again.script.status);
+            let due = self.due(again);
             let is_given_back = self.given_back.contains_key(charge);
-            let is_delivered = request.got.is_some_and(|got| got.whole);
-            let should = match (is_paid && again.script.is_whole(), self.killed.contains(&request.start)) {
-                // Where the client left, its leaving or the upstream's breaking off may have come first.
-                (false, _) if is_paid && request.left => continue,
-                // Whether it was committed that it had succeeded, nobody knows.
-                (true, true) if !is_delivered => continue,
-                (succeeds, _) => !succeeds,
+            let fits = match (self.forwarded_at_death.contains(charge), is_given_back) {
+                (true, is_given_back) => is_given_back,
+                (false, true) => due.may_be_free(),
+                (false, false) => due != Due::Free,
             };
-            if is_given_back != should {
-                self.violated(format!(
-                    "I7: charge {charge} was given back: {is_given_back}, after {again:?}, {request:?}"
-                ));
+            if !fits {
+                let facts = self.facts(again);
+                self.violated(format!("I7: charge {charge} was given back: {is_given_back}, after {facts}"));
             }
         }
     }
@@ -162,7 +159,9 @@ impl Audit<'_> {
                 }
                 None => {}
             }
-            let Some((charge, _)) = got.receipt.filter(|_| is_charged(got.status)) else { continue };
+            // What a client broke off may be sent again for the same charge, although it was answered with 400.
+            let is_answered = is_charged(got.status) && !request.manner.breaks_off();
+            let Some((charge, _)) = got.receipt.filter(|_| is_answered) else { continue };
             for (later, after) in attempts.iter().filter(|(_, other)| other.began > got.ended) {
                 let Some((other, _)) = after.got.and_then(|got| got.receipt) else { continue };
                 let is_second = self.served[&charge].first().is_none_or(|first| first.request != *id);
@@ -186,7 +185,7 @@ impl Audit<'_> {
         let seen = |charge: i64| {
             let served = &self.served[&charge];
             let may_have = |request: &Sent| {
-                request.left || request.got.and_then(|got| got.receipt).is_some_and(|(other, _)| other == charge)
+                request.left() || request.got.and_then(|got| got.receipt).is_some_and(|(other, _)| other == charge)
             };
             served.len() > 1 || served.iter().any(|reply| may_have(&self.sent[&reply.request]))
         };

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use crate::harness::{Api, Client, Gateway, Request, number};
 use crate::plan::Script;
 use crate::records::is_charged;
-use crate::upstream::{SCRIPT, Upstream};
+use crate::upstream::{Progress, SCRIPT, Upstream};
 
 const CLIENTS: usize = 64;
 const PRICES: i64 = 7;
@@ -52,8 +52,8 @@ fn one_wallet_of_many_clients_is_exact_to_the_cent() {
     let record = Arc::clone(&served);
     let upstream = Upstream::start(move || {
         let record = Arc::clone(&record);
-        Box::new(move |head, script| {
-            if script.is_whole() && is_charged(script.status) {
+        Box::new(move |head, script, seen| {
+            if seen == Progress::Whole && script.is_whole() && is_charged(script.status) {
                 record.add(head.target().trim_start_matches('/').parse().unwrap());
             }
         })

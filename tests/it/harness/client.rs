@@ -91,7 +91,11 @@ impl Client {
 
     /// To a gateway that may be gone.
     pub(crate) fn try_connect(gateway: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect(gateway)?;
+        Client::on(TcpStream::connect(gateway)?)
+    }
+
+    /// On a connection that is there already.
+    pub(crate) fn on(stream: TcpStream) -> io::Result<Client> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
