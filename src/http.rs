@@ -36,6 +36,7 @@ mod refused_head;
 mod request_id;
 mod service;
 mod socket_info;
+mod stall;
 mod stream;
 mod stream_timer;
 mod transport;
