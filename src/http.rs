@@ -37,6 +37,7 @@ mod refused_head;
 mod request_id;
 mod service;
 mod socket_info;
+mod stall;
 mod stream;
 mod stream_timer;
 mod transport;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::edge::Edge;
 use super::keyed_limit::is_trusted;
+use super::stall::Stalls;
 use super::waiting::HeadWaitState;
 use super::write_observer::WriteObserver;
 
@@ -25,6 +26,7 @@ pub struct ClientConnection {
     pub(super) waiting: Arc<HeadWaitState>,
     pub(super) activity: SocketActivity,
     pub(super) writes: WriteObserver,
+    pub(super) stalls: Stalls,
     has_unread_body: AtomicBool,
 }
 
@@ -41,6 +43,7 @@ impl ClientConnection {
             waiting,
             activity: SocketActivity::default(),
             writes: WriteObserver::default(),
+            stalls: Stalls::default(),
             has_unread_body: AtomicBool::new(false),
         }
     }
@@ -63,6 +66,19 @@ impl ClientConnection {
     /// Calls back once, when the client's socket next accepts bytes. See [`WriteObserver`].
     pub fn on_next_write(&self, callback: Box<dyn FnOnce() + Send>) {
         self.writes.on_next_write(callback);
+    }
+
+    /// How often this client has stalled: its TCP acknowledged nothing for `limits.client_stall` of a reply that waited to be
+    /// sent. Stalls that go on are counted, those that have not lasted so long yet are not. One atomic load: compare two
+    /// counts to learn whether a stall fell between them.
+    pub fn stall_count(&self) -> u32 {
+        self.stalls.count()
+    }
+
+    /// Whether this client is stalled now, or its last stall ended less than `recent` ago. A client that was stalled when
+    /// its connection ended without another write stays so.
+    pub fn was_stalled_within(&self, recent: Duration) -> bool {
+        self.stalls.was_within(recent)
     }
 
     /// When the next reply is the last one.

@@ -54,6 +54,8 @@ pub struct EdgeLimits {
     pub header_timeout: Duration,
     /// While a client reads nothing of its reply.
     pub reply_write_idle: Duration,
+    /// How long a client's TCP may acknowledge nothing of a reply before the client counts as stalled.
+    pub client_stall: Duration,
     /// After this age a connection is closed with its next reply, or as soon as it has been idle for a second.
     pub connection_age: Duration,
     /// The Content-Length of a refused body up to which it is read and the connection is kept.
@@ -82,6 +84,7 @@ impl EdgeLimits {
             headers: limits.headers,
             header_timeout: limits.header_timeout,
             reply_write_idle: limits.reply_write_idle,
+            client_stall: limits.client_stall,
             connection_age: limits.connection_age,
             refused_body_bytes: limits.refused_body_bytes,
             refused_body_idle: limits.refused_body_idle,

@@ -1,5 +1,5 @@
-//! A client's socket as hyper sees it. It cuts off a client that reads nothing, notices one that resets the connection,
-//! replaces the replies of hyper's parser by problem documents, and does not let a reply get lost when the
+//! A client's socket as hyper sees it. It cuts off a client that reads nothing, notices one that resets the connection or
+//! stalls, replaces the replies of hyper's parser by problem documents, and does not let a reply get lost when the
 //! connection is closed.
 //!
 //! A client that ends its sending side has not left: it may still read. So hyper does not read while a request is in
@@ -21,6 +21,7 @@ use super::drain::ConnectionGuard;
 use super::head_wait::HeadWaitTimer;
 use super::problem::ProblemKind;
 use super::refused_head::{find_parser_reply, refuse_head};
+use super::stall::BlockedWrite;
 use super::stream_timer::{Purpose, StreamTimer};
 use super::transport::Transport;
 
@@ -36,6 +37,7 @@ pub(super) struct ClientStream<T> {
     client: Arc<ClientConnection>,
     heads: HeadWaitTimer,
     timer: StreamTimer,
+    blocked: Option<BlockedWrite>,
     linger: Option<Linger>,
     /// Read from the client before, and not used yet.
     ahead: Bytes,
@@ -61,6 +63,7 @@ impl<T: Transport> ClientStream<T> {
             client,
             heads,
             timer: StreamTimer::default(),
+            blocked: None,
             linger: None,
             ahead: Bytes::new(),
             replacement: None,
@@ -111,16 +114,32 @@ impl<T: Transport> ClientStream<T> {
     /// Takes note of a write, and cuts off a client that reads nothing for too long.
     fn note_write(&mut self, written: Poll<Result<usize>>, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         self.client.activity.written(written.is_ready());
-        if written.is_ready() {
-            self.timer.stop(Purpose::BlockedWrite);
-            if matches!(written, Poll::Ready(Ok(1..))) {
-                self.client.writes.written();
-            }
-            return written;
+        if written.is_pending() {
+            return self.poll_blocked(cx).map(Err);
         }
-        let limit = self.client.edge.limits.reply_write_idle;
-        ready!(self.timer.poll(Purpose::BlockedWrite, Instant::now() + limit, cx));
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client reads nothing")))
+        if let Some(mut blocked) = self.blocked.take() {
+            self.timer.stop(Purpose::BlockedWrite);
+            blocked.end(&self.client.stalls, Instant::now());
+        }
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.client.writes.written();
+        }
+        written
+    }
+
+    /// Looks from time to time whether the client is stalled. Ready when its socket has been full for too long.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let ClientStream { transport, client, timer, blocked, .. } = self;
+        let limits = &client.edge.limits;
+        let blocked = blocked.get_or_insert_with(|| BlockedWrite::new(limits, Instant::now()));
+        loop {
+            ready!(timer.poll(Purpose::BlockedWrite, blocked.due(), cx));
+            let now = Instant::now();
+            blocked.look(transport.socket_info(), limits, &client.stalls, now);
+            if now >= blocked.since() + limits.reply_write_idle {
+                return Poll::Ready(Error::new(ErrorKind::TimedOut, "the client reads nothing"));
+            }
+        }
     }
 
     /// Whether a request is in flight, so that hyper may not read from the socket.

@@ -5,6 +5,8 @@ mod limits;
 mod resets;
 #[cfg(target_os = "linux")]
 mod socket_info;
+#[cfg(target_os = "linux")]
+mod stalls;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -174,7 +176,11 @@ pub(super) struct Running {
     gate: Gate,
     pub(super) edge: Arc<Edge>,
     metrics: Metrics,
+    /// Those that have connected.
+    clients: Clients,
 }
+
+type Clients = Arc<std::sync::Mutex<Vec<Arc<ClientConnection>>>>;
 
 impl Running {
     /// The value of a metric.
@@ -197,11 +203,13 @@ async fn running_on(bound: Bound, count: usize, limits: EdgeLimits) -> Running {
     let (own, gateway) = (Arc::clone(&metrics.data), Arc::clone(&metrics.gateway));
     let edge = Edge::new(Listener::Data, limits, &[], own, gateway, Arc::default());
     let gate = Gate { open: Arc::new(Semaphore::new(0)), came: Arc::new(Semaphore::new(0)) };
-    let shared = gate.clone();
+    let clients = Clients::default();
+    let shared = (gate.clone(), Arc::clone(&clients));
     let hook = move |_| {
-        let gate = shared.clone();
+        let (gate, clients) = shared.clone();
         async move {
-            move |_: &Arc<ClientConnection>| {
+            move |client: &Arc<ClientConnection>| {
+                clients.lock().unwrap().push(Arc::clone(client));
                 ServiceBuilder::new()
                     .layer(layer_fn(RequestIds::new))
                     .layer(layer_fn(AccessLog::new))
@@ -214,7 +222,7 @@ async fn running_on(bound: Bound, count: usize, limits: EdgeLimits) -> Running {
     };
     let workers = Workers::start("test", count, &edge, hook).await.unwrap();
     let server = workers.serve(bound).unwrap();
-    Running { workers, server, gate, edge, metrics }
+    Running { workers, server, gate, edge, metrics, clients }
 }
 
 async fn client(server: &Server) -> TcpStream {

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::socket_info::SocketInfo;
+
 /// A client's socket, and what must be known of it without reading. What lies on top of TCP passes these questions on to
 /// its TCP socket, except for [`Transport::poll_readable`], which may also be ready for bytes that are decrypted already.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
@@ -23,6 +25,12 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'stat
 
     /// Why the connection is broken, if the socket has reported that it is. No system call while it has not.
     fn broken(&self) -> Option<Error>;
+
+    /// What the kernel knows of the TCP connection; see [`SocketInfo::look_up`].
+    ///
+    /// # Errors
+    /// The kernel gives no such information.
+    fn socket_info(&self) -> Result<Option<SocketInfo>>;
 }
 
 impl Transport for TcpStream {
@@ -46,5 +54,9 @@ impl Transport for TcpStream {
             Poll::Ready(Ok(_)) | Poll::Pending => None,
             Poll::Ready(Err(error)) => Some(error),
         }
+    }
+
+    fn socket_info(&self) -> Result<Option<SocketInfo>> {
+        SocketInfo::look_up(self.local_addr()?, self.peer_addr()?)
     }
 }
