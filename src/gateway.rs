@@ -20,6 +20,7 @@ mod reply;
 mod request_body;
 mod route;
 mod settle;
+mod stall_watch;
 mod target;
 mod tunnel;
 

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use super::headers::{Receipt, clean_reply_trailers};
 use super::open_hold::OpenHold;
 use super::request_body::RequestBody;
+use super::stall_watch::StallWatch;
 use crate::billing::{Hold, Outcome, SettlementReason, Settling};
 use crate::http::{Problem, Record};
 use crate::model::Cents;
@@ -64,6 +65,7 @@ struct Unsettled {
     /// Whether the reply is charged when it is broken off for silence after some of it was delivered.
     charge_idle_cut: bool,
     has_delivered: bool,
+    stalls: StallWatch,
     record: Record,
 }
 
@@ -125,9 +127,18 @@ impl ReplyBody {
     pub(super) fn settling(body: Upstreamed, first: VecDeque<Frame<Bytes>>, terms: Terms) -> ReplyBody {
         let Terms { open, outcome, end, charge_idle_cut, record } = terms;
         let state = State::Flowing(open);
-        let has_delivered = false;
-        let unsettled =
-            Unsettled { body, first, end, behind: None, state, outcome, charge_idle_cut, has_delivered, record };
+        let unsettled = Unsettled {
+            body,
+            first,
+            end,
+            behind: None,
+            state,
+            outcome,
+            charge_idle_cut,
+            has_delivered: false,
+            stalls: StallWatch::new(record.client()),
+            record,
+        };
         ReplyBody { kind: Kind::Settling(Box::new(unsettled)) }
     }
 }
@@ -189,6 +200,7 @@ impl Unsettled {
             BodyError::RequestBody(_) => SettlementReason::AbortedUpload,
             BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
             BodyError::TotalTimeout { was_client_slow: true } => SettlementReason::ClientStalled,
+            BodyError::Broken(_) if self.stalls.explains_break(self.record.client()) => SettlementReason::ClientStalled,
             BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { was_client_slow: false } => {
                 SettlementReason::Released
             }
@@ -220,7 +232,13 @@ impl Unsettled {
                     }
                     let frame = match self.first.pop_front() {
                         Some(first) => Some(Ok(first)),
-                        None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
+                        None => match Pin::new(&mut self.body).poll_frame(cx) {
+                            Poll::Ready(frame) => frame,
+                            Poll::Pending => {
+                                self.stalls.wait(self.record.client(), &self.body);
+                                return Poll::Pending;
+                            }
+                        },
                     };
                     let last = match frame {
                         Some(Ok(frame)) if frame.is_data() && self.end == End::Silent => {

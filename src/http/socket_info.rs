@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 pub struct SocketInfo {
     /// Its state.
     pub state: TcpState,
+    /// Bytes that came and were not read yet.
+    pub unread_bytes: u32,
     /// Bytes that were written and that the other side has not acknowledged, sent or not.
     pub unacknowledged_bytes: u32,
     /// Bytes that the other side has acknowledged since the connection began. `None` on a kernel older than 4.1.
@@ -199,7 +201,12 @@ mod system {
                 TCP_CLOSE_WAIT => TcpState::CloseWait,
                 _ => TcpState::Other,
             };
-            SocketInfo { state, unacknowledged_bytes: found.header.send_queue, acknowledged_bytes }
+            SocketInfo {
+                state,
+                unread_bytes: found.header.recv_queue,
+                unacknowledged_bytes: found.header.send_queue,
+                acknowledged_bytes,
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
 
     fn acknowledged(bytes: u64) -> io::Result<Option<SocketInfo>> {
         let (state, unacknowledged_bytes) = (TcpState::Established, 1_000);
-        Ok(Some(SocketInfo { state, unacknowledged_bytes, acknowledged_bytes: Some(bytes) }))
+        Ok(Some(SocketInfo { state, unread_bytes: 0, unacknowledged_bytes, acknowledged_bytes: Some(bytes) }))
     }
 
     /// Looks at a write that is blocked for `time` as often as is asked for; the count of looks.

@@ -64,6 +64,8 @@ mod revocation;
 #[cfg(test)]
 mod silent_streams;
 #[cfg(test)]
+mod stalls;
+#[cfg(test)]
 mod starts;
 #[cfg(test)]
 mod two_gateways;
