@@ -18,6 +18,8 @@ mod credentials;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod early_answers;
+#[cfg(test)]
 mod edge;
 #[cfg(test)]
 mod faults;
@@ -38,6 +40,8 @@ mod long_replies;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod odd_replies;
+#[cfg(test)]
 mod open_files;
 #[cfg(test)]
 mod outages;
@@ -56,7 +60,11 @@ mod retries;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
+mod sent_again;
+#[cfg(test)]
 mod starts;
+#[cfg(test)]
+mod trailers;
 #[cfg(test)]
 mod two_gateways;
 #[cfg(test)]
