@@ -3,7 +3,7 @@
 //! Owns the HTTP/1.1 client side: where a request goes, on which connection, and how long each step may take. Promises
 //! that a request which an upstream may have seen is not sent again, with one exception; that nothing waits without a limit;
 //! and that a reply which breaks off is an error of its body, never its end. The exception: `GET`, `HEAD` and `OPTIONS`
-//! without a body, on a kept connection that ended without a byte of reply, are sent once more on a new connection. Knows
+//! without a body, on a kept connection that ended without a byte of reply, are sent again once, on a new connection. Knows
 //! nothing of keys, money or problems: refusals are typed, and `gateway` gives them a status.
 //!
 //! An [`Upstream`] belongs to one worker, a single-threaded runtime. It may be shared between threads (its locks are
@@ -213,7 +213,6 @@ impl<B: RequestBody> Upstream<B> {
         Err(SendError::Unreachable { cause: refused.expect("there is an upstream, and none was reached") })
     }
 
-    /// Sends a request as the first one on a connection.
     /// Sends a request again that was `written` to a kept connection which ended without a byte of reply, within the
     /// deadlines of the first time. `error`: what is said where that is not possible.
     async fn repeat(
@@ -236,6 +235,7 @@ impl<B: RequestBody> Upstream<B> {
         }
     }
 
+    /// Sends a request as the first one on a connection.
     async fn send_on(
         &self,
         stream: TcpStream,

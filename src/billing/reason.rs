@@ -9,8 +9,8 @@ pub enum SettlementReason {
     Released,
     /// Captured: the client left while its reply was on its way.
     ClientLeft,
-    /// The client aborted its request, or the body of it, after the head of the request was forwarded. Captured; released if
-    /// no reply had begun and `charge_on_abort` is off.
+    /// The client aborted its request. Captured; released if nothing was forwarded, or if no reply had begun and
+    /// `charge_on_abort` is off.
     AbortedUpload,
     /// Captured: the upstream broke the reply off while the client took nothing of it.
     ClientStalled,

@@ -8,7 +8,7 @@ use super::fault::{Fault, UrlFault};
 use super::given::{Raw, set};
 use super::keys::{Draft, Key};
 use super::mistake::{Mistakes, Place};
-use super::policy::{ExchangePolicy, PolicyOverrides};
+use super::policy::{self, ExchangePolicy, PolicyOverrides};
 use super::route::{ROUTE_KEYS, RouteParts, finish as finish_route, refuse_ties};
 use super::{
     ApiConfig, ChargeOn, EncodedSlash, Environment, Limits, Overrides, RepeatedSlash, UpstreamConfig, path, value,
@@ -66,13 +66,13 @@ pub(super) const API_KEYS: &[Key<ApiParts>] = &[
     Key::new("api.idempotency", |to, given| {
         set(&mut to.idempotency, given.one_of(&["off", "on"], &[false, true]));
     }),
-    Key::new("api.upstream_head_timeout_ms", |to, given| to.policy.read(given)),
-    Key::new("api.upstream_body_idle_ms", |to, given| to.policy.read(given)),
-    Key::new("api.event_stream_idle_ms", |to, given| to.policy.read(given)),
-    Key::new("api.total_timeout_ms", |to, given| to.policy.read(given)),
-    Key::new("api.request_body_bytes", |to, given| to.policy.read(given)),
-    Key::new("api.charge_on_abort", |to, given| to.policy.read(given)),
-    Key::new("api.charge_idle_cut", |to, given| to.policy.read(given)),
+    Key::new("api.upstream_head_timeout_ms", |to, given| to.policy.head_timeout = policy::wait(given)),
+    Key::new("api.upstream_body_idle_ms", |to, given| to.policy.body_idle = policy::wait(given)),
+    Key::new("api.event_stream_idle_ms", |to, given| to.policy.event_stream_idle = policy::wait(given)),
+    Key::new("api.total_timeout_ms", |to, given| to.policy.total_timeout = policy::total_timeout(given)),
+    Key::new("api.request_body_bytes", |to, given| to.policy.request_body_bytes = policy::request_body_bytes(given)),
+    Key::new("api.charge_on_abort", |to, given| to.policy.charge_on_abort = given.boolean()),
+    Key::new("api.charge_idle_cut", |to, given| to.policy.charge_idle_cut = given.boolean()),
 ];
 
 /// The API that flags and environment describe, when they describe one: at `/`, named `default` unless they say

@@ -141,7 +141,7 @@ impl Default for Settings {
 }
 
 const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 const MIB: i64 = 1 << 20;
 
 /// The sections of single values.

@@ -1,13 +1,12 @@
 //! What can be set for all APIs, for one API and for one route: how long the exchange with the upstream may take, how large
 //! a request may be, and what is charged when an exchange is broken off. A route's value beats its API's, which beats
-//! `[limits]`.
+//! `[limits]`. The two charge rules have no key in `[limits]`; by default they are on.
 
 use std::time::Duration;
 
 use super::Limits;
 use super::given::Given;
-
-const DAY_MS: i64 = 24 * 3_600_000;
+use super::keys::DAY_MS;
 
 /// The largest request body that can be allowed, in bytes.
 const MOST_BODY_BYTES: i64 = 1 << 50;
@@ -54,14 +53,14 @@ impl Default for ExchangePolicy {
 /// What an `[[api]]` or an `[[api.route]]` says itself.
 #[derive(Default)]
 pub(super) struct PolicyOverrides {
-    head_timeout: Option<Duration>,
-    body_idle: Option<Duration>,
-    event_stream_idle: Option<Duration>,
+    pub(super) head_timeout: Option<Duration>,
+    pub(super) body_idle: Option<Duration>,
+    pub(super) event_stream_idle: Option<Duration>,
     /// `Some(None)`: no limit.
-    total_timeout: Option<Option<Duration>>,
-    request_body_bytes: Option<u64>,
-    charge_on_abort: Option<bool>,
-    charge_idle_cut: Option<bool>,
+    pub(super) total_timeout: Option<Option<Duration>>,
+    pub(super) request_body_bytes: Option<u64>,
+    pub(super) charge_on_abort: Option<bool>,
+    pub(super) charge_idle_cut: Option<bool>,
 }
 
 impl PolicyOverrides {
@@ -77,20 +76,11 @@ impl PolicyOverrides {
             charge_idle_cut: self.charge_idle_cut.unwrap_or(base.charge_idle_cut),
         }
     }
+}
 
-    /// Reads the value of the key that ends in one of the names here. The tables of keys name no other.
-    pub(super) fn read(&mut self, given: &mut Given<'_>) {
-        match given.key.rsplit('.').next().unwrap_or_default() {
-            "upstream_head_timeout_ms" => self.head_timeout = given.millis(1..=DAY_MS),
-            "upstream_body_idle_ms" => self.body_idle = given.millis(1..=DAY_MS),
-            "event_stream_idle_ms" => self.event_stream_idle = given.millis(1..=DAY_MS),
-            "total_timeout_ms" => self.total_timeout = total_timeout(given),
-            "request_body_bytes" => self.request_body_bytes = request_body_bytes(given),
-            "charge_on_abort" => self.charge_on_abort = given.boolean(),
-            "charge_idle_cut" => self.charge_idle_cut = given.boolean(),
-            other => unreachable!("{other} is not a key of an exchange policy"),
-        }
-    }
+/// A wait for the upstream.
+pub(super) fn wait(given: &mut Given<'_>) -> Option<Duration> {
+    given.millis(1..=DAY_MS)
 }
 
 /// A timeout of a whole exchange, where 0 is no limit.

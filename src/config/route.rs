@@ -9,7 +9,7 @@ use super::fault::{Fault, PathFault};
 use super::given::set;
 use super::keys::{Draft, Key};
 use super::mistake::{Mistakes, Place};
-use super::policy::{ExchangePolicy, PolicyOverrides};
+use super::policy::{self, ExchangePolicy, PolicyOverrides};
 use super::{path, value};
 use crate::model::Cents;
 
@@ -32,13 +32,15 @@ pub(super) const ROUTE_KEYS: &[Key<RouteParts>] = &[
         .required("write path = \"/…\", relative to the API's path"),
     Key::new("api.route.price_cents", |to, given| to.price = given.price()),
     Key::new("api.route.public", |to, given| set(&mut to.public, given.boolean())),
-    Key::new("api.route.upstream_head_timeout_ms", |to, given| to.policy.read(given)),
-    Key::new("api.route.upstream_body_idle_ms", |to, given| to.policy.read(given)),
-    Key::new("api.route.event_stream_idle_ms", |to, given| to.policy.read(given)),
-    Key::new("api.route.total_timeout_ms", |to, given| to.policy.read(given)),
-    Key::new("api.route.request_body_bytes", |to, given| to.policy.read(given)),
-    Key::new("api.route.charge_on_abort", |to, given| to.policy.read(given)),
-    Key::new("api.route.charge_idle_cut", |to, given| to.policy.read(given)),
+    Key::new("api.route.upstream_head_timeout_ms", |to, given| to.policy.head_timeout = policy::wait(given)),
+    Key::new("api.route.upstream_body_idle_ms", |to, given| to.policy.body_idle = policy::wait(given)),
+    Key::new("api.route.event_stream_idle_ms", |to, given| to.policy.event_stream_idle = policy::wait(given)),
+    Key::new("api.route.total_timeout_ms", |to, given| to.policy.total_timeout = policy::total_timeout(given)),
+    Key::new("api.route.request_body_bytes", |to, given| {
+        to.policy.request_body_bytes = policy::request_body_bytes(given)
+    }),
+    Key::new("api.route.charge_on_abort", |to, given| to.policy.charge_on_abort = given.boolean()),
+    Key::new("api.route.charge_idle_cut", |to, given| to.policy.charge_idle_cut = given.boolean()),
 ];
 
 /// The route, when its path is there; the mistakes that its keys make together are added.

@@ -17,7 +17,7 @@ use super::headers::{ForUpstream, Identity, Peer, to_upstream, upgrade_requested
 use super::reply::ReplyBody;
 use super::request_body::{Collected, ContinueGate, RequestBody, Streamed};
 use super::route::Match;
-use super::settle::{Fault, Settle};
+use super::settle::{AbortCause, Settle};
 use super::target::Target;
 use crate::billing::{Hold, Passage};
 use crate::config::ExchangePolicy;
@@ -116,7 +116,7 @@ impl Exchange {
                 Box::pin(settle.switched(passage, reply, upgrade)).await
             }
             Ok(reply) => settle.replied(passage, reply, is_head).await,
-            Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), Fault::of(&error))).await,
+            Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error))).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How a request is settled that was forwarded: by the status of the reply, or by whose fault it is that there is none.
+//! Settles a forwarded request by the status of its reply, or by who caused that there is none.
 
 use std::sync::Arc;
 
@@ -23,28 +23,28 @@ const GIVE_WAY: usize = 2;
 
 /// Who caused that a request has no reply that can be handed on.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
+pub(super) enum AbortCause {
     /// The upstream, or Keytoll itself.
     Upstream,
     /// The client broke its request off before any of it was forwarded.
     ClientBeforeForwarding,
     /// The client broke its request off after the head of it was forwarded, and no reply had come.
-    Client,
+    ClientBeforeReply,
     /// The client broke its request off after the head of a reply came, whose status is one that is charged.
     ClientAfterHead(Outcome),
 }
 
-impl Fault {
+impl AbortCause {
     /// Who caused this error.
-    pub(super) fn of(error: &SendError) -> Fault {
+    pub(super) fn of(error: &SendError) -> AbortCause {
         match error {
-            SendError::RequestBody { was_forwarded: true, .. } => Fault::Client,
-            SendError::RequestBody { was_forwarded: false, .. } => Fault::ClientBeforeForwarding,
+            SendError::RequestBody { was_forwarded: true, .. } => AbortCause::ClientBeforeReply,
+            SendError::RequestBody { was_forwarded: false, .. } => AbortCause::ClientBeforeForwarding,
             SendError::Unreachable { .. }
             | SendError::PassageExpired
             | SendError::HeadTimeout
             | SendError::Broken { .. }
-            | SendError::BadReply { .. } => Fault::Upstream,
+            | SendError::BadReply { .. } => AbortCause::Upstream,
         }
     }
 }
@@ -59,16 +59,17 @@ pub(super) struct Settle<'a> {
 }
 
 impl Settle<'_> {
-    /// No head came, or one that cannot be used. What the client caused is charged.
+    /// Settles a request for which no usable head came. It is charged if the client aborted it after forwarding had begun,
+    /// unless the route says otherwise.
     pub(super) async fn failed(
         &self,
         passage: Passage,
         mut problem: Problem,
-        fault: Fault,
+        cause: AbortCause,
     ) -> Result<Response<ReplyBody>, Problem> {
         let mut receipt = None;
         if let Some(hold) = passage.into_hold() {
-            let settled = self.settle_failure(hold, fault).await;
+            let settled = self.settle_failure(hold, cause).await;
             if !settled.cost.is_zero() {
                 let detail =
                     format!("{} A part of it had been forwarded, so the request was charged.", problem.detail());
@@ -80,16 +81,17 @@ impl Settle<'_> {
     }
 
     /// Settles a request that has no reply.
-    async fn settle_failure(&self, hold: Hold, fault: Fault) -> Receipt {
-        let charged = match fault {
-            Fault::Upstream | Fault::ClientBeforeForwarding => None,
-            Fault::Client => self.policy.charge_on_abort.then_some(Outcome::Failed),
-            Fault::ClientAfterHead(outcome) => Some(outcome),
-        };
+    async fn settle_failure(&self, hold: Hold, cause: AbortCause) -> Receipt {
         // Keytoll itself may have cut the client off.
-        if matches!(fault, Fault::Upstream) || self.record.is_cutting() {
+        if self.record.is_cutting() {
             return self.release(hold, Outcome::Failed).await;
         }
+        let charged = match cause {
+            AbortCause::Upstream => return self.release(hold, Outcome::Failed).await,
+            AbortCause::ClientBeforeForwarding => None,
+            AbortCause::ClientBeforeReply => self.policy.charge_on_abort.then_some(Outcome::Failed),
+            AbortCause::ClientAfterHead(outcome) => Some(outcome),
+        };
         let mut receipt = receipt(&hold);
         let Some(outcome) = charged else {
             return self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await;
@@ -148,9 +150,9 @@ impl Settle<'_> {
                 Ok(Response::from_parts(head, ReplyBody::settling(body, first, terms)))
             }
             Gathered::Broken { is_clients } => {
-                let fault = if is_clients { Fault::ClientAfterHead(outcome) } else { Fault::Upstream };
+                let cause = if is_clients { AbortCause::ClientAfterHead(outcome) } else { AbortCause::Upstream };
                 let problem = ProblemKind::UpstreamBroken.into();
-                Box::pin(self.failed(Passage::paid(hold), problem, fault)).await
+                Box::pin(self.failed(Passage::paid(hold), problem, cause)).await
             }
         }
     }
@@ -165,7 +167,7 @@ impl Settle<'_> {
         let granted =
             upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
         let Some((protocol, client)) = granted else {
-            return self.failed(passage, ProblemKind::UpstreamBroken.into(), Fault::Upstream).await;
+            return self.failed(passage, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream).await;
         };
         let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
         let outcome = Outcome::Replied(reply.status());
@@ -248,7 +250,7 @@ impl Settle<'_> {
             }
             // The balance as committed with the hold: the release is still on its way.
             Settled::Unknown => receipt.cost = Cents::ZERO,
-            // Paid before, and its client kept it from being forwarded once more.
+            // An earlier attempt captured the charge; the client aborted the retry before it was forwarded.
             Settled::Captured => {}
         }
         self.record.settled(reason, receipt.cost);

@@ -41,8 +41,8 @@ struct Inner {
     /// Whether the head of the final reply is known, from the upstream or from Keytoll.
     has_reply: AtomicBool,
     has_unread: AtomicBool,
-    /// Whether the client waits to be asked for its body, and was not.
-    waits_to_be_asked: AtomicBool,
+    /// Whether the client waits for `100 Continue` and has not been sent it.
+    awaits_continue: AtomicBool,
     is_in_flight: AtomicBool,
     facts: Mutex<RequestFacts>,
 }
@@ -85,7 +85,7 @@ impl Record {
                 reply_bytes: AtomicU64::new(0),
                 has_reply: AtomicBool::new(false),
                 has_unread: AtomicBool::new(false),
-                waits_to_be_asked: AtomicBool::new(false),
+                awaits_continue: AtomicBool::new(false),
                 is_in_flight: AtomicBool::new(false),
                 facts: Mutex::default(),
             }),
@@ -195,15 +195,15 @@ impl Record {
         problem.into_response(self.request_id())
     }
 
-    /// Notes whether the client still waits to be asked for its body with `100 Continue`.
-    pub fn wait_to_be_asked(&self, waits: bool) {
-        self.inner.waits_to_be_asked.store(waits, Ordering::Relaxed);
+    /// Notes whether the client waits for `100 Continue` and has not been sent it.
+    pub fn set_awaits_continue(&self, awaits: bool) {
+        self.inner.awaits_continue.store(awaits, Ordering::Relaxed);
     }
 
     /// Decides what becomes of a body that was refused unread, or is still to be asked for. True: the connection is closed
     /// after the reply.
     pub(super) fn closes_for_unread_body(&self) -> bool {
-        if self.inner.waits_to_be_asked.load(Ordering::Relaxed) {
+        if self.inner.awaits_continue.load(Ordering::Relaxed) {
             // After a final reply some clients send the body, and others the next request.
             self.inner.client.leave_body_unread();
             return true;

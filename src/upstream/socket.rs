@@ -31,13 +31,15 @@ pub(super) struct UpstreamSocket {
     /// The request that is under way, if it may be sent again and nothing of its reply came.
     request: Vec<u8>,
     failed_write: Option<ErrorKind>,
+    /// Whether hyper has nothing left to write of what came before.
+    is_flushed: bool,
     /// Gives the exchange a turn before the limit on reads is enforced.
     turn: Option<JoinHandle<()>>,
 }
 
 impl UpstreamSocket {
     pub(super) fn new(stream: TcpStream, state: Arc<SocketState>) -> UpstreamSocket {
-        UpstreamSocket { stream, state, request: Vec::new(), failed_write: None, turn: None }
+        UpstreamSocket { stream, state, request: Vec::new(), failed_write: None, is_flushed: true, turn: None }
     }
 
     /// Takes up to `most` bytes; how many came.
@@ -117,8 +119,9 @@ impl AsyncWrite for UpstreamSocket {
             // No wake-up is needed: what ends the exchange is a read, or a timer.
             return if self.state.is_tunnel() { Poll::Ready(Err(kind.into())) } else { Poll::Pending };
         }
-        // hyper hands over the head of a request in one piece, and a request that may be sent again has nothing else.
-        if self.state.keeps_request() && self.request.is_empty() {
+        // hyper hands over the head of a request in one piece, and a request that may be sent again has nothing else. After
+        // an early answer the rest of the request before it may stand in front of it: then it is not kept.
+        if std::mem::take(&mut self.is_flushed) && self.state.keeps_request() {
             self.request.extend_from_slice(buf);
         }
         match ready!(Pin::new(&mut self.stream).poll_write(cx, buf)) {
@@ -136,6 +139,8 @@ impl AsyncWrite for UpstreamSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        // hyper flushes when it has written all.
+        self.is_flushed = true;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -1,4 +1,4 @@
-//! The table of what is charged (DESIGN.md §2, guarantees 4 and 5), applied to one call: what its client did and what the
+//! The table of what is charged (docs/charges.md), applied to one call: what its client did and what the
 //! upstream had of it decide what may be in the books.
 //!
 //! | what the upstream had | what its client did | due |
@@ -39,8 +39,10 @@ impl Due {
                 _ => Due::Free,
             };
         }
+        if !is_charged(script.status) {
+            return Due::Free;
+        }
         match script.framing {
-            _ if !is_charged(script.status) => Due::Free,
             Framing::NoHead => Due::Free,
             Framing::Broken if request.left() => Due::Either(script.status),
             Framing::Broken => Due::Free,

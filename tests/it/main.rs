@@ -20,6 +20,8 @@ mod credentials;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod early_answers;
+#[cfg(test)]
 mod edge;
 #[cfg(test)]
 mod faults;
@@ -42,6 +44,8 @@ mod long_replies;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod odd_replies;
+#[cfg(test)]
 mod open_files;
 #[cfg(test)]
 mod outages;
@@ -62,11 +66,15 @@ mod retries;
 #[cfg(test)]
 mod revocation;
 #[cfg(test)]
+mod sent_again;
+#[cfg(test)]
 mod silent_streams;
 #[cfg(test)]
 mod stalls;
 #[cfg(test)]
 mod starts;
+#[cfg(test)]
+mod trailers;
 #[cfg(test)]
 mod two_gateways;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::harness::{Api, Customer, GLANCE, Gateway, Request, Upstream};
+use crate::harness::{Api, Customer, GLANCE, Gateway, Request, Upstream, until};
 
 fn scene() -> (Upstream, Gateway, Customer) {
     let upstream = Upstream::scripted();
@@ -106,6 +106,27 @@ fn a_side_that_resets_ends_the_other_one() {
 }
 
 #[test]
+fn an_upgrade_to_something_else_than_was_asked_for_costs_nothing() {
+    for (version, line) in [
+        ("1.1", "Upgrade: h2c\r\n"),
+        ("1.1", "Upgrade: websocket, h2c\r\n"),
+        ("1.1", "Upgrade: websocket\r\nUpgrade: websocket\r\n"),
+        ("1.1", ""),
+        ("1.0", "Upgrade: websocket\r\n"),
+    ] {
+        let (upstream, gateway, customer) = scene();
+        let mut client = upgrade(&gateway, &customer).open();
+        let mut call = upstream.call();
+        call.send(format!("HTTP/{version} 101 Switching Protocols\r\nConnection: Upgrade\r\n{line}\r\n"));
+        let reply = client.reply();
+        reply.assert_problem(502, "upstream-broken");
+        reply.assert_receipt(0, 500);
+        call.expect_end();
+        gateway.assert_charges(0, 1);
+    }
+}
+
+#[test]
 fn a_client_that_has_finished_before_the_upgrade_gets_what_the_upstream_says() {
     let (upstream, gateway, customer) = scene();
     let mut client = upgrade(&gateway, &customer).open();
@@ -118,6 +139,58 @@ fn a_client_that_has_finished_before_the_upgrade_gets_what_the_upstream_says() {
     call.break_off();
     client.expect(b"last words");
     client.expect_end();
+    gateway.assert_charges(1, 0);
+}
+
+#[test]
+fn an_upgrade_to_one_of_several_is_named_to_the_client_as_the_upstream_does() {
+    let (upstream, gateway, customer) = scene();
+    let request = gateway.get("/").key(&customer.key).field("Connection", "Upgrade").field("Upgrade", "irc, websocket");
+    let mut client = request.open();
+    let mut call = upstream.call();
+    assert_eq!(call.head.field("upgrade"), Some("irc, websocket"));
+    call.send(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nContent-Length: 5\r\n\r\n",
+    );
+    let reply = client.reply();
+    assert_eq!((reply.status(), reply.field("upgrade"), reply.field("content-length")), (101, Some("WebSocket"), None));
+    client.send(b"up");
+    call.expect(b"up");
+    gateway.assert_charges(1, 0);
+}
+
+/// HTTP/1.0 has no upgrades: a 101 to it is nothing that its client could understand.
+#[test]
+fn an_http_10_client_gets_no_upgrade() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = gateway.connect();
+    let lines = "Host: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n";
+    client.send(format!("GET / HTTP/1.0\r\n{lines}X-API-Key: {}\r\n\r\n", customer.key).as_bytes());
+    let mut call = upstream.call();
+    assert_eq!((call.head.field("upgrade"), call.head.field("connection")), (None, None));
+    call.send(SWITCHING);
+    let reply = client.reply();
+    reply.assert_problem(502, "upstream-broken");
+    reply.assert_receipt(0, 500);
+    gateway.assert_charges(0, 1);
+}
+
+/// The tunnel hears of it when the upstream is gone: no failed write is kept back from it.
+#[test]
+fn an_upgraded_connection_whose_upstream_is_gone_ends() {
+    let (upstream, gateway, customer) = scene();
+    let mut client = upgrade(&gateway, &customer).open();
+    let mut call = upstream.call();
+    call.send(SWITCHING);
+    assert_eq!(client.reply().status(), 101);
+    client.send(b"up");
+    call.expect(b"up");
+    client.send(b"unread");
+    std::thread::sleep(GLANCE);
+    // What is unread makes it a reset.
+    call.break_off();
+    client.expect_end();
+    until("the tunnel has ended", || client.try_send(b"more").is_err());
     gateway.assert_charges(1, 0);
 }
 

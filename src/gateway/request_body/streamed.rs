@@ -52,7 +52,7 @@ impl Streamed {
         record: &Record,
     ) -> Streamed {
         let BodyLimits { limits, policy, credentials } = *bounds;
-        record.wait_to_be_asked(gate.is_some());
+        record.set_awaits_continue(gate.is_some());
         Streamed {
             incoming,
             credentials: Arc::clone(credentials),
@@ -79,7 +79,7 @@ impl Streamed {
                 return Poll::Pending;
             }
             ready!(gate.poll_open(cx));
-            self.record.wait_to_be_asked(false);
+            self.record.set_awaits_continue(false);
             self.gate = None;
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {

@@ -77,37 +77,45 @@ async fn a_body_without_a_length_before_a_reset_is_broken_off() {
     script.join().unwrap();
 }
 
-/// Fails when the upstream is gone: after that it is the upstream's failure that counts.
-#[tokio::test]
-async fn a_client_that_fails_after_its_upstream_did_is_not_to_blame() {
-    let (upstream, script) =
-        closing_after("HTTP/1.1 413 Content Too Large\r\ncontent-length: 5\r\n\r\nhalf".into()).await;
-    let (failing, fails) = tokio::sync::oneshot::channel::<()>();
-    let later_fails = later(async {
-        let _ = fails.await;
-        Err(io::Error::other("client left"))
-    });
-    let body = Chained { first: Bytes::from(vec![b'x'; 1 << 20]), then: later_fails };
-    let mut body = send(&upstream, post(body.boxed())).await.unwrap().into_body();
-    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
-    script.join().unwrap();
-    assert!(matches!(body.frame().await, Some(Err(BodyError::Broken(_)))));
-    drop(failing);
+/// A body that has its upstream reset the connection before its second piece, and then fails, before anything could be
+/// read of the reset.
+struct FailsAfterReset {
+    polls: usize,
+    reset: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-struct Chained {
-    first: Bytes,
-    then: TestBody,
-}
-
-impl Body for Chained {
+impl Body for FailsAfterReset {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.then).poll_frame(cx);
+        self.polls += 1;
+        match self.polls {
+            1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"first"))))),
+            2 => {
+                // What is written next fails.
+                self.reset.take().unwrap()();
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"second")))))
+            }
+            3 => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Some(Err(io::Error::other("client left")))),
         }
-        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))))
     }
+}
+
+#[tokio::test]
+async fn a_client_that_fails_after_its_upstream_did_is_not_to_blame() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let upstream = to(&UpstreamConfig { authority, base_path: "".into() }, limits());
+    let reset = Box::new(move || {
+        let stream = listener.accept().unwrap().0;
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let body = FailsAfterReset { polls: 0, reset: Some(reset) };
+    let reply = send(&upstream, post(body.boxed())).await;
+    assert!(matches!(reply, Err(SendError::Broken { .. })), "{:?}", reply.err());
 }

@@ -3,6 +3,8 @@
 use http_body_util::StreamBody;
 
 use super::*;
+use crate::upstream::socket::UpstreamSocket;
+use crate::upstream::socket_state::SocketState;
 
 /// An upstream with one kept connection.
 async fn kept() -> (Routed, TcpListener, TcpStream) {
@@ -183,6 +185,29 @@ async fn the_second_time_has_the_deadlines_of_the_first() {
     assert!(matches!(reply, Err(SendError::HeadTimeout)));
     let taken = start.elapsed();
     assert!(STEP * 10 <= taken + STEP && taken < STEP * 16, "{taken:?}");
+}
+
+/// The rest of a body could look like the head of a request.
+#[tokio::test]
+async fn a_request_behind_the_rest_of_another_is_not_kept() {
+    for is_flushed in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let state = Arc::new(SocketState::new(&stream));
+        let mut socket = UpstreamSocket::new(stream, Arc::clone(&state));
+        socket.write_all(b"the rest of a body").await.unwrap();
+        if is_flushed {
+            socket.flush().await.unwrap();
+        }
+        state.begin(1_000, true);
+        socket.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut upstream = listener.accept().await.unwrap().0;
+        head(&mut upstream).await;
+        drop(upstream);
+        assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 0);
+        let kept = state.take_unanswered();
+        assert_eq!(kept.as_deref(), is_flushed.then_some(&b"GET / HTTP/1.1\r\n\r\n"[..]));
+    }
 }
 
 #[test]
