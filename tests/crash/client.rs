@@ -1,8 +1,8 @@
 //! A client: one connection at a time, kept as long as it goes, and a note of everything that it sent and got.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use fastrand::Rng;
 
@@ -26,14 +26,14 @@ pub(crate) struct Caller<'a> {
     pub(crate) rng: Rng,
     /// The round is over.
     pub(crate) enough: &'a AtomicBool,
-    /// Set when a connection ended that should not have: the gateway is gone, or something is wrong.
-    pub(crate) gone: &'a AtomicBool,
+    /// The call whose connection ended when it should not have: the gateway is gone, or something is wrong.
+    pub(crate) gone: &'a OnceLock<String>,
 }
 
 impl Caller<'_> {
     /// Calls until the round is over or the gateway is gone.
     pub(crate) fn run(mut self) {
-        let mut connected = None;
+        let (mut connected, mut id) = (None, String::new());
         for turn in 0.. {
             if self.enough.load(Ordering::Acquire) {
                 return;
@@ -42,13 +42,14 @@ impl Caller<'_> {
             let Some(client) = connected.take().or_else(|| Client::try_connect(self.gateway).ok()) else {
                 break;
             };
-            match self.call(client, call, &format!("{}.{}.{turn}", self.start, self.number)) {
+            id = format!("{}.{}.{turn}", self.start, self.number);
+            match self.call(client, call, &id) {
                 Next::Keep(client) => connected = Some(client),
                 Next::Close => {}
                 Next::Gone => break,
             }
         }
-        self.gone.store(true, Ordering::Release);
+        let _ = self.gone.set(id);
     }
 
     fn call(&self, client: Client, mut call: Call, id: &str) -> Next {
@@ -106,7 +107,7 @@ impl Caller<'_> {
 
     /// Whether there is no use in waiting for this gateway.
     pub(crate) fn is_over(&self) -> bool {
-        self.enough.load(Ordering::Acquire) || self.gone.load(Ordering::Acquire)
+        self.enough.load(Ordering::Acquire) || self.gone.get().is_some()
     }
 
     /// Notes a reply, or the head of one.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -191,7 +191,7 @@ fn traffic(
     ending: &Ending,
     process: Process,
 ) -> Ended {
-    let (enough, gone) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (enough, gone) = (AtomicBool::new(false), OnceLock::new());
     let (enough, gone) = (&enough, &gone);
     let gateway = process.address();
     thread::scope(|scope| {
@@ -216,7 +216,7 @@ fn traffic(
 }
 
 /// Waits for the end, or brings it.
-fn watch(file: &File, ending: &Ending, mut process: Process, gone: &AtomicBool) -> Ended {
+fn watch(file: &File, ending: &Ending, mut process: Process, gone: &OnceLock<String>) -> Ended {
     let (within, ends) = match ending {
         Ending::Point { within, .. } => (*within, false),
         Ending::End { after, .. } => (*after, true),
@@ -229,12 +229,18 @@ fn watch(file: &File, ending: &Ending, mut process: Process, gone: &AtomicBool) 
             process.kill();
             return Ended::AtThePoint;
         }
-        if Instant::now() >= deadline {
-            break;
-        }
-        if gone.load(Ordering::Acquire) && broken_at.get_or_insert_with(Instant::now).elapsed() > DYING {
-            file.records.violated(format!("a connection broke while the gateway lives, at {ending:?}"));
-            break;
+        match gone.get() {
+            // A gateway that is dying is waited for, also after the deadline.
+            Some(id) if broken_at.get_or_insert_with(Instant::now).elapsed() > DYING => {
+                let sent = file.records.sent.lock().unwrap();
+                let call = sent.get(id);
+                file.records
+                    .violated(format!("a connection broke while the gateway lives, at {ending:?}: {id}, {call:?}"));
+                break;
+            }
+            Some(_) => {}
+            None if Instant::now() >= deadline => break,
+            None => {}
         }
         thread::sleep(Duration::from_micros(500));
     }
