@@ -31,6 +31,7 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 pub use probes::{Readiness, is_probe};
 pub use reply::ReplyBody;
@@ -48,7 +49,7 @@ use credential::Taken;
 use exchange::Exchange;
 use headers::{CredentialHeaders, Peer, Via};
 use problem::{no_credential, no_hold, wrong_api};
-use request_body::{BodyLimits, Collected, CollectedBytes, Streamed};
+use request_body::{BodyLimits, Collected, Streamed};
 use route::Match;
 use target::Target;
 
@@ -65,7 +66,8 @@ pub struct Shared {
     /// This process's name in `Via`.
     via: Via,
     requests_of_user: Option<Arc<KeyedLimit<UserId>>>,
-    collected_bytes: Arc<CollectedBytes>,
+    /// A permit for each byte of request bodies that may be collected at once.
+    collected_bytes: Arc<Semaphore>,
 }
 
 /// What [`Shared`] is made of.
@@ -92,7 +94,7 @@ impl Shared {
         let credential_hint = credential::describe(&parts.sources).into();
         let credential_headers = Arc::new(CredentialHeaders::of(&parts.sources));
         let requests_of_user = KeyedLimit::new(parts.limits.requests_per_user);
-        let collected_bytes = CollectedBytes::new(parts.limits.collected_bytes);
+        let collected_bytes = Arc::new(Semaphore::new(parts.limits.collected_bytes));
         Shared { parts, credential_hint, credential_headers, via: Via::new(), requests_of_user, collected_bytes }
     }
 
@@ -226,10 +228,10 @@ impl Gateway {
         let shared = &self.shared;
         let Some(body) = request.body_mut() else { return Ok(None) };
         let Some(length) = request_body::collected_length(body, &shared.parts.limits) else { return Ok(None) };
-        let Some(reservation) = shared.collected_bytes.reserve(length) else { return Ok(None) };
+        let Ok(permit) = Arc::clone(&shared.collected_bytes).try_acquire_many_owned(length) else { return Ok(None) };
         let Some(body) = request.body_mut().take() else { return Ok(None) };
         let body = Streamed::new(body, &shared.body_limits(policy), None, record);
-        let collected = Box::pin(request_body::collect(body, reservation)).await;
+        let collected = Box::pin(request_body::collect(body, permit)).await;
         collected.map(Some).map_err(|error| Problem::from(&error))
     }
 

@@ -6,8 +6,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use super::Gateway;
 use super::headers::{ForUpstream, Identity, Peer, to_upstream, upgrade_requested};
 use super::reply::ReplyBody;
-use super::request_body::{Collected, ContinueGate, RequestBody, Streamed};
+use super::request_body::{Collected, ContinueGate, RequestBody, Streamed, expects_continue};
 use super::route::Match;
 use super::settle::{AbortCause, Settle};
 use super::target::Target;
@@ -36,7 +36,6 @@ pub(super) struct Exchange {
 /// The request in the form that goes upstream, and what of it decides on the reply.
 pub(super) struct Outgoing {
     request: Request<RequestBody>,
-    is_head: bool,
     is_http10: bool,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
 }
@@ -87,18 +86,18 @@ impl Exchange {
         }
         let is_http10 = request.version() == Version::HTTP_10;
         *outgoing.uri_mut() = target.into_uri()?;
-        let is_head = *request.method() == Method::HEAD;
         *outgoing.method_mut() = mem::take(request.method_mut());
         *outgoing.headers_mut() = mem::take(request.headers_mut());
-        Ok(Outgoing { request: outgoing, is_head, is_http10, upgrade })
+        Ok(Outgoing { request: outgoing, is_http10, upgrade })
     }
 
     /// Forwards, settles by the outcome, and makes the reply. A problem after a hold has its receipt, and so is made
     /// here.
     pub(super) async fn run(self, api: usize, outgoing: Outgoing) -> Result<Response<ReplyBody>, Problem> {
         let Exchange { gateway, passage, record, policy, .. } = self;
-        let Outgoing { request, is_head, is_http10, upgrade } = outgoing;
+        let Outgoing { request, is_http10, upgrade } = outgoing;
         let upstream = gateway.upstreams.get(api).ok_or(ProblemKind::Internal)?;
+        let charge_on = &gateway.shared.parts.routes.apis().get(api).ok_or(ProblemKind::Internal)?.charge_on;
         let started = Instant::now();
         let sent = upstream.send(&passage, &policy, request).await;
         failpoint::reach("reply-begun");
@@ -109,22 +108,14 @@ impl Exchange {
             *reply.version_mut() = Version::HTTP_11;
             reply
         });
-        let settle = Settle { gateway: &gateway, api, policy: &policy, is_http10, record: &record };
-        match sent {
+        let settle = Settle { gateway: &gateway, charge_on, policy: &policy, is_http10, record: &record };
+        Ok(match sent {
             // Rare branches are boxed, here and below, to keep this future small.
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Box::pin(settle.switched(passage, reply, upgrade)).await
             }
-            Ok(reply) => settle.replied(passage, reply, is_head).await,
+            Ok(reply) => settle.replied(passage, reply).await,
             Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error))).await,
-        }
+        })
     }
-}
-
-/// Whether the client waits to be asked for its body. HTTP/1.0 has no `100 Continue` (RFC 9110 §10.1.1).
-fn expects_continue(request: &Request<Option<Incoming>>) -> bool {
-    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    request.version() > Version::HTTP_10
-        && request.body().as_ref().is_some_and(|incoming| !incoming.is_end_stream())
-        && request.headers().get(EXPECT).is_some_and(expects)
 }

@@ -11,7 +11,8 @@ use std::{error, fmt, mem};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use tokio::runtime::Handle;
@@ -118,10 +119,14 @@ impl ReplyBody {
         ReplyBody { kind: Kind::Passing(Box::new(Passing { body, first })) }
     }
 
-    /// Of a 304. hyper writes the Content-Length of a body that is there, and never asks for that of a 304.
-    pub(super) fn not_modified(headers: &HeaderMap) -> ReplyBody {
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        length.map_or_else(ReplyBody::empty, |length| ReplyBody { kind: Kind::NotModified { length } })
+    /// Of a reply that is there, with or without data. hyper writes the Content-Length of the body that it is given, and never
+    /// asks for that of a 304, whose length is that of the reply to a request without conditions.
+    pub(super) fn whole(data: Option<Bytes>, head: &Parts) -> ReplyBody {
+        let length = head.headers.get(CONTENT_LENGTH).filter(|_| head.status == StatusCode::NOT_MODIFIED);
+        match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+            Some(length) => ReplyBody { kind: Kind::NotModified { length } },
+            None => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+        }
     }
 
     pub(super) fn settling(body: Upstreamed, first: VecDeque<Frame<Bytes>>, terms: Terms) -> ReplyBody {

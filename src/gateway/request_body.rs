@@ -17,8 +17,8 @@ use hyper::body::Incoming;
 use crate::config::{ExchangePolicy, Limits};
 use crate::http::{Problem, body_too_large};
 
-pub(super) use collected::{Collected, CollectedBytes, collect};
-pub(super) use continue_gate::ContinueGate;
+pub(super) use collected::{Collected, collect};
+pub(super) use continue_gate::{ContinueGate, expects_continue};
 pub(super) use streamed::{BodyLimits, Streamed};
 
 /// The body of a request. Most requests have none and are moved often, so the other kinds are boxed.
@@ -60,9 +60,9 @@ pub(super) fn admit(incoming: &Incoming, policy: &ExchangePolicy) -> Result<(), 
 }
 
 /// The Content-Length of a body that is collected: a positive one up to `limits.collected_body_bytes`.
-pub(super) fn collected_length(incoming: &Incoming, limits: &Limits) -> Option<usize> {
-    let length = usize::try_from(incoming.size_hint().exact()?).ok()?;
-    (1..=limits.collected_body_bytes).contains(&length).then_some(length)
+pub(super) fn collected_length(incoming: &Incoming, limits: &Limits) -> Option<u32> {
+    let length = u32::try_from(incoming.size_hint().exact()?).ok()?;
+    (length > 0 && length as usize <= limits.collected_body_bytes).then_some(length)
 }
 
 impl From<Collected> for RequestBody {

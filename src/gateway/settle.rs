@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response};
 use hyper::upgrade::OnUpgrade;
 
 use super::gather::{Gathered, gather};
@@ -12,7 +12,7 @@ use super::open_hold::OpenHold;
 use super::reply::{self, End, ReplyBody, Terms, Upstreamed};
 use super::{Gateway, receipt, tunnel};
 use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
-use crate::config::ExchangePolicy;
+use crate::config::{ChargeOn, ExchangePolicy};
 use crate::http::{Problem, ProblemKind, Record};
 use crate::model::Cents;
 use crate::store::{ReplyHead, Settled};
@@ -52,7 +52,7 @@ impl AbortCause {
 /// What settling needs to know of a request.
 pub(super) struct Settle<'a> {
     pub(super) gateway: &'a Gateway,
-    pub(super) api: usize,
+    pub(super) charge_on: &'a ChargeOn,
     pub(super) policy: &'a ExchangePolicy,
     pub(super) is_http10: bool,
     pub(super) record: &'a Record,
@@ -66,7 +66,7 @@ impl Settle<'_> {
         passage: Passage,
         mut problem: Problem,
         cause: AbortCause,
-    ) -> Result<Response<ReplyBody>, Problem> {
+    ) -> Response<ReplyBody> {
         let mut receipt = None;
         if let Some(hold) = passage.into_hold() {
             let settled = self.settle_failure(hold, cause).await;
@@ -77,7 +77,7 @@ impl Settle<'_> {
             }
             receipt = Some(settled);
         }
-        Ok(reply::problem(problem, receipt.as_ref(), self.record))
+        reply::problem(problem, receipt.as_ref(), self.record)
     }
 
     /// Settles a request that has no reply.
@@ -106,38 +106,27 @@ impl Settle<'_> {
     }
 
     /// A head came: its status says what is charged.
-    pub(super) async fn replied(
-        &self,
-        passage: Passage,
-        reply: Response<Upstreamed>,
-        is_head: bool,
-    ) -> Result<Response<ReplyBody>, Problem> {
+    pub(super) async fn replied(&self, passage: Passage, reply: Response<Upstreamed>) -> Response<ReplyBody> {
         let outcome = Outcome::Replied(reply.status());
         let Some(hold) = passage.into_hold() else {
-            return Ok(self.pass(reply, None).await);
+            return self.pass(reply, None).await;
         };
-        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
-        if !outcome.is_charged(charge_on) {
+        if !outcome.is_charged(self.charge_on) {
             let receipt = Box::pin(self.release(hold, outcome)).await;
-            return Ok(self.pass(reply, Some(receipt)).await);
+            return self.pass(reply, Some(receipt)).await;
         }
         let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
         let (mut head, mut body) = reply.into_parts();
         to_client(&mut head.headers, Some(&receipt), None);
         self.record.replied(head.status);
-        let whole =
-            if is_head || has_no_body(head.status) { Gathered::Whole(None) } else { gather(&mut body, GIVE_WAY).await };
-        match whole {
+        match gather(&mut body, GIVE_WAY).await {
             Gathered::Whole(data) => {
                 if !self.capture(hold, outcome).await {
-                    return Ok(self.unpaid(receipt));
+                    return self.unpaid(receipt);
                 }
                 self.watch(reply_head);
-                let body = match data {
-                    None if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
-                    data => data.map_or_else(ReplyBody::empty, ReplyBody::from),
-                };
-                Ok(Response::from_parts(head, body))
+                let body = ReplyBody::whole(data, &head);
+                Response::from_parts(head, body)
             }
             Gathered::Begun(first) => {
                 let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
@@ -147,7 +136,7 @@ impl Settle<'_> {
                 let open = OpenHold::new(hold, outcome, limit, self.record.clone());
                 let charge_idle_cut = self.policy.charge_idle_cut && body.is_event_stream();
                 let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
-                Ok(Response::from_parts(head, ReplyBody::settling(body, first, terms)))
+                Response::from_parts(head, ReplyBody::settling(body, first, terms))
             }
             Gathered::Broken { is_clients } => {
                 let cause = if is_clients { AbortCause::ClientAfterHead(outcome) } else { AbortCause::Upstream };
@@ -163,20 +152,19 @@ impl Settle<'_> {
         passage: Passage,
         mut reply: Response<Upstreamed>,
         upgrade: Option<(HeaderValue, OnUpgrade)>,
-    ) -> Result<Response<ReplyBody>, Problem> {
+    ) -> Response<ReplyBody> {
         let granted =
             upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
         let Some((protocol, client)) = granted else {
             return self.failed(passage, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream).await;
         };
-        let charge_on = &self.gateway.shared.parts.routes.apis().get(self.api).ok_or(ProblemKind::Internal)?.charge_on;
         let outcome = Outcome::Replied(reply.status());
         let mut paid = None;
         if let Some(hold) = passage.into_hold() {
-            paid = Some(if outcome.is_charged(charge_on) {
+            paid = Some(if outcome.is_charged(self.charge_on) {
                 let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
                 if !self.capture(hold, outcome).await {
-                    return Ok(self.unpaid(receipt));
+                    return self.unpaid(receipt);
                 }
                 self.watch(reply_head);
                 receipt
@@ -189,7 +177,7 @@ impl Settle<'_> {
         let (mut head, _) = reply.into_parts();
         to_client(&mut head.headers, paid.as_ref(), Some(protocol));
         self.record.replied(head.status);
-        Ok(Response::from_parts(head, ReplyBody::empty()))
+        Response::from_parts(head, ReplyBody::empty())
     }
 
     /// Hands a reply on for which nothing is left to be settled.
@@ -198,8 +186,7 @@ impl Settle<'_> {
         to_client(&mut head.headers, receipt.as_ref(), None);
         // hyper would drop a head that is not sent yet when its body breaks off, and close without a reply.
         let body = match gather(&mut body, 0).await {
-            Gathered::Whole(_) if head.status == StatusCode::NOT_MODIFIED => ReplyBody::not_modified(&head.headers),
-            Gathered::Whole(data) => data.map_or_else(ReplyBody::empty, ReplyBody::from),
+            Gathered::Whole(data) => ReplyBody::whole(data, &head),
             Gathered::Begun(first) => ReplyBody::passing(body, first),
             Gathered::Broken { .. } => {
                 return reply::problem(ProblemKind::UpstreamBroken.into(), receipt.as_ref(), self.record);
@@ -256,9 +243,4 @@ impl Settle<'_> {
         self.record.settled(reason, receipt.cost);
         receipt
     }
-}
-
-/// Replies that have no body whatever their head says (RFC 9110 §6.4.1); HEAD is known from the request.
-fn has_no_body(status: StatusCode) -> bool {
-    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }

@@ -2,51 +2,19 @@
 //! forwarded, and never charged.
 
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::BodyError;
 use super::streamed::Streamed;
-
-/// How many bytes of collected bodies the whole process holds.
-pub(crate) struct CollectedBytes {
-    limit: usize,
-    used: AtomicUsize,
-}
-
-impl CollectedBytes {
-    /// None so far, `limit` at most.
-    pub(crate) fn new(limit: usize) -> Arc<CollectedBytes> {
-        Arc::new(CollectedBytes { limit, used: AtomicUsize::new(0) })
-    }
-
-    /// Reserves room for a body of `length` bytes. `None` when there is not enough of it.
-    pub(crate) fn reserve(self: &Arc<Self>, length: usize) -> Option<Reservation> {
-        let within = |used: usize| used.checked_add(length).filter(|used| *used <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).ok()?;
-        Some(Reservation { total: Arc::clone(self), length })
-    }
-}
-
-/// Room for one body; dropping it returns the room.
-pub(crate) struct Reservation {
-    total: Arc<CollectedBytes>,
-    length: usize,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.total.used.fetch_sub(self.length, Ordering::Relaxed);
-    }
-}
 
 /// A whole body.
 pub(crate) struct Collected {
     /// `None` once it has been handed on.
     data: Option<Bytes>,
-    _reservation: Reservation,
+    /// For its bytes, of those that the whole process may collect.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Collected {
@@ -61,11 +29,11 @@ impl Collected {
     }
 }
 
-/// Reads a body to its end.
+/// Reads a body to its end. `permit` is for all its bytes.
 ///
 /// # Errors
 /// The body broke off, or came too slowly.
-pub(crate) async fn collect(mut body: Streamed, reservation: Reservation) -> Result<Collected, BodyError> {
+pub(crate) async fn collect(mut body: Streamed, permit: OwnedSemaphorePermit) -> Result<Collected, BodyError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
@@ -76,29 +44,11 @@ pub(crate) async fn collect(mut body: Streamed, reservation: Reservation) -> Res
             continue;
         }
         if all.is_empty() {
-            all.reserve(reservation.length);
+            all.reserve(permit.num_permits());
             all.extend_from_slice(&first);
         }
         all.extend_from_slice(&data);
     }
     let data = if all.is_empty() { first } else { all.freeze() };
-    Ok(Collected { data: Some(data), _reservation: reservation })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_is_returned_when_a_body_is_dropped() {
-        let total = CollectedBytes::new(10);
-        let six = total.reserve(6).unwrap();
-        assert!(total.reserve(5).is_none());
-        let four = total.reserve(4).unwrap();
-        drop(six);
-        assert!(total.reserve(6).is_some());
-        drop(four);
-        assert_eq!(total.used.load(Ordering::Relaxed), 0);
-        assert!(total.reserve(usize::MAX).is_none());
-    }
+    Ok(Collected { data: Some(data), _permit: permit })
 }

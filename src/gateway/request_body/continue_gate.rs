@@ -6,9 +6,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::header::EXPECT;
+use http::{HeaderValue, Request, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+/// Whether the client waits for `100 Continue` before it sends its body. HTTP/1.0 has none (RFC 9110 §10.1.1).
+pub(crate) fn expects_continue(request: &Request<Option<Incoming>>) -> bool {
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version() > Version::HTTP_10
+        && request.body().as_ref().is_some_and(|incoming| !incoming.is_end_stream())
+        && request.headers().get(EXPECT).is_some_and(expects)
+}
 
 /// Closed until the client is to be asked for its body. hyper asks it at the first poll of the body.
 pub(crate) struct ContinueGate(Pin<Box<dyn Future<Output = ()> + Send>>);
