@@ -115,24 +115,54 @@ fn a_small_body_is_forwarded_only_when_it_is_complete() {
 
 #[test]
 fn bodies_are_streamed_when_there_is_no_room_to_collect_them() {
-    let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", 100));
-    // The first takes all the room until it is whole; the second is streamed meanwhile.
-    let mut first = scene.post().field("Content-Length", "100").open();
-    first.send(b"half");
+    // The second has room for nothing, or for a part of what has arrived.
+    for room in [4, 6] {
+        let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", room));
+        let hundred = || scene.post().field("Content-Length", "100").open();
+        let mut first = hundred();
+        first.send(b"half");
+        scene.upstream.expect_no_call();
+        let mut second = hundred();
+        second.send(b"half");
+        let mut call = scene.upstream.call();
+        call.expect(b"half");
+        second.leave();
+        call.expect_end();
+        scene.assert_captured();
+        first.leave();
+        until("the room is free", || scene.gateway.metric("keytoll_requests_open", &[("listener", "data")]) == 0);
+        let mut third = hundred();
+        third.send(b"half");
+        scene.upstream.expect_no_call();
+        third.leave();
+    }
+}
+
+#[test]
+fn a_body_that_outgrows_the_room_arrives_whole() {
+    let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", 10));
+    let mut client = scene.post().field("Content-Length", "16").open();
+    client.send(b"01234567");
     scene.upstream.expect_no_call();
-    let mut second = scene.post().field("Content-Length", "100").open();
+    client.send(b"89abcdef");
     let mut call = scene.upstream.call();
-    second.send(b"half");
-    call.expect(b"half");
-    second.leave();
-    call.expect_end();
-    scene.assert_captured();
-    first.leave();
-    until("the room is free", || scene.gateway.metric("keytoll_requests_open", &[("listener", "data")]) == 0);
-    let mut third = scene.post().field("Content-Length", "100").open();
-    third.send(b"half");
+    assert_eq!(call.body().unwrap(), b"0123456789abcdef");
+    call.reply(OK);
+    client.reply().assert_receipt(10, 490);
+}
+
+#[test]
+fn clients_that_announce_bodies_and_send_nothing_take_no_room() {
+    let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", 100));
+    let silent: Vec<Client> =
+        (0..10).map(|_| scene.post().field("Content-Length", COLLECTED.to_string()).open()).collect();
+    until("they are in flight", || scene.gateway.metric("keytoll_requests_open", &[("listener", "data")]) == 10);
+    let mut client = scene.post().field("Content-Length", "100").open();
+    client.send(b"half");
     scene.upstream.expect_no_call();
-    third.leave();
+    client.leave();
+    drop(silent);
+    scene.assert_never_forwarded();
 }
 
 #[test]
