@@ -115,7 +115,9 @@ impl Exchange {
                 Box::pin(settle.switched(passage, reply, upgrade)).await
             }
             Ok(reply) => settle.replied(passage, reply).await,
-            Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error))).await,
+            Err(error) => {
+                Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error, &record))).await
+            }
         })
     }
 }

@@ -71,6 +71,7 @@ impl From<&SendError> for Problem {
             SendError::PassageExpired => ProblemKind::BillingUnavailable.into(),
             SendError::HeadTimeout => ProblemKind::UpstreamTimeout.into(),
             SendError::Broken { .. } | SendError::BadReply { .. } => ProblemKind::UpstreamBroken.into(),
+            SendError::RequestStalled => ProblemKind::BodyTimeout.into(),
             SendError::RequestBody { .. } => match error.request_body_cause::<BodyError>() {
                 Some(cause) => cause.into(),
                 None => BadRequest::Body.into(),

@@ -1,6 +1,11 @@
 //! Clients that break their own request off before the upstream answered: what the upstream never saw is free, what it may
 //! have worked for is charged, unless the API or the route says otherwise.
 
+use std::io::Write;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
 use crate::harness::{Api, Call, Client, Customer, Gateway, GatewayBuilder, OK, Request, Upstream, until};
 
 /// Bodies up to this Content-Length are collected.
@@ -278,6 +283,100 @@ fn an_early_reply_is_settled_by_its_status_whatever_the_client_does_next() {
 fn an_upstream_that_fails_first_is_not_paid_for() {
     let scene = Scene::new();
     let (mut client, call) = scene.half_uploaded("/");
+    call.break_off();
+    let reply = client.reply();
+    reply.assert_problem(502, "upstream-broken");
+    reply.assert_receipt(0, 500);
+    scene.assert_released();
+}
+
+/// A client that sends next to nothing, until it is dropped.
+struct Trickle(Option<mpsc::Sender<()>>, Option<thread::JoinHandle<()>>);
+
+impl Trickle {
+    fn start(client: &Client) -> Trickle {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let mut stream = client.sender();
+        let thread = thread::spawn(move || {
+            let pause = Duration::from_millis(20);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout)
+                && stream.write_all(b"1\r\nx\r\n").is_ok()
+            {}
+        });
+        Trickle(Some(stop), Some(thread))
+    }
+}
+
+impl Drop for Trickle {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        let _ = self.1.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// A byte now and then does not make up for the wait.
+fn with_pace(builder: GatewayBuilder) -> GatewayBuilder {
+    builder.limit("client_stall_ms", 100).limit("request_body_bytes_per_second", 1_000_000)
+}
+
+#[test]
+fn an_upstream_that_gives_up_on_a_client_that_stalls_its_upload_is_paid() {
+    for has_head in [false, true] {
+        for trickles in [false, true] {
+            let scene = Scene::with(|api| api, with_pace);
+            let (mut client, mut call) = scene.half_uploaded("/");
+            if has_head {
+                call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
+                assert_eq!(client.head().status(), 200);
+                client.expect(b"4\r\nmuch\r\n");
+            }
+            let trickle = trickles.then(|| Trickle::start(&client));
+            // Longer than the client may stall.
+            client.expect_silence();
+            drop(trickle);
+            call.break_off();
+            if has_head {
+                client.expect_end();
+            } else {
+                let reply = client.reply();
+                reply.assert_problem(408, "body-timeout");
+                reply.assert_receipt(10, 490);
+            }
+            scene.assert_captured();
+        }
+    }
+}
+
+#[test]
+fn a_timeout_that_ends_an_upload_that_trickles_is_paid() {
+    let waits = [("total_timeout_ms", false), ("total_timeout_ms", true), ("upstream_body_idle_ms", true)];
+    for (wait, has_head) in waits {
+        let scene = Scene::with(|api| api, |builder| with_pace(builder).limit(wait, 300));
+        let (mut client, mut call) = scene.half_uploaded("/");
+        if has_head {
+            call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
+            assert_eq!(client.head().status(), 200);
+            client.expect(b"4\r\nmuch\r\n");
+        }
+        let trickle = Trickle::start(&client);
+        if has_head {
+            client.expect_end();
+        } else {
+            let reply = client.reply();
+            reply.assert_problem(408, "body-timeout");
+            reply.assert_receipt(10, 490);
+        }
+        drop(trickle);
+        scene.assert_captured();
+    }
+}
+
+/// The client waits for 100 Continue, so it keeps nobody waiting.
+#[test]
+fn an_upstream_that_breaks_off_before_the_client_was_asked_is_not_paid() {
+    let scene = Scene::with(|api| api, |builder| with_pace(builder).limit("expect_continue_ms", 60_000));
+    let (mut client, call) = asking(&scene);
+    client.expect_silence();
     call.break_off();
     let reply = client.reply();
     reply.assert_problem(502, "upstream-broken");
