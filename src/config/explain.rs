@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use http::StatusCode;
 
 use super::{
-    ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, KeyStorage, RepeatedSlash,
-    RouteConfig,
+    ApiConfig, ChargeOn, Config, CredentialSource, DAY, Durability, EncodedSlash, ExchangePolicy, KeyStorage,
+    RepeatedSlash, RouteConfig,
 };
 use crate::model::Cents;
 
@@ -44,7 +44,7 @@ impl Config {
         };
         writeln!(out, "keys      looked for in {}; stored {storage}", sources.join(", then "))?;
         for api in &self.apis {
-            write_api(out, api)?;
+            write_api(out, api, &ExchangePolicy::from(&self.limits))?;
         }
         for warning in &self.warnings {
             writeln!(out, "warning   {warning}")?;
@@ -53,7 +53,7 @@ impl Config {
     }
 }
 
-fn write_api(out: &mut String, api: &ApiConfig) -> std::fmt::Result {
+fn write_api(out: &mut String, api: &ApiConfig, limits: &ExchangePolicy) -> std::fmt::Result {
     let upstreams: Vec<String> =
         api.upstreams.iter().map(|upstream| format!("http://{}{}", upstream.authority, upstream.base_path)).collect();
     let host = api.host.as_deref().unwrap_or("");
@@ -76,6 +76,9 @@ fn write_api(out: &mut String, api: &ApiConfig) -> std::fmt::Result {
     if api.idempotency {
         writeln!(out, "          a priced request with an Idempotency-Key is charged once, however often it is sent")?;
     }
+    if let Some(rules) = policy(&api.policy, limits) {
+        writeln!(out, "          {rules}")?;
+    }
     api.routes.iter().try_for_each(|route| write_route(out, api, route))
 }
 
@@ -87,7 +90,31 @@ fn write_route(out: &mut String, api: &ApiConfig, route: &RouteConfig) -> std::f
         (base, path) => format!("{base}{path}"),
     };
     let price = if route.public { "public: no key, free".to_owned() } else { price(route.price) };
-    writeln!(out, "  route   {methods} {path}: {price}")
+    let rules = policy(&route.policy, &api.policy).map(|rules| format!("; {rules}")).unwrap_or_default();
+    writeln!(out, "  route   {methods} {path}: {price}{rules}")
+}
+
+/// What a policy says that `base` says otherwise; `None` when that is nothing.
+fn policy(policy: &ExchangePolicy, base: &ExchangePolicy) -> Option<String> {
+    let mut rules = Vec::new();
+    let waits = [
+        ("upstream_head_timeout_ms", policy.head_timeout, base.head_timeout),
+        ("upstream_body_idle_ms", policy.body_idle, base.body_idle),
+        ("event_stream_idle_ms", policy.event_stream_idle, base.event_stream_idle),
+        ("total_timeout_ms", policy.total_timeout.unwrap_or_default(), base.total_timeout.unwrap_or_default()),
+    ];
+    rules.extend(
+        waits.iter().filter(|(_, own, base)| own != base).map(|(name, own, _)| format!("{name} = {}", own.as_millis())),
+    );
+    if policy.request_body_bytes != base.request_body_bytes {
+        rules.push(format!("request_body_bytes = {}", policy.request_body_bytes));
+    }
+    let charges = [
+        ("charge_on_abort", policy.charge_on_abort, base.charge_on_abort),
+        ("charge_idle_cut", policy.charge_idle_cut, base.charge_idle_cut),
+    ];
+    rules.extend(charges.iter().filter(|(_, own, base)| own != base).map(|(name, own, _)| format!("{name} = {own}")));
+    (!rules.is_empty()).then(|| rules.join(", "))
 }
 
 fn price(price: Cents) -> String {

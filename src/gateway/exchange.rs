@@ -2,6 +2,7 @@
 //!
 //! Runs to its end even when the client goes away ([`super::detach`]).
 
+use std::error::Error;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
@@ -109,6 +110,10 @@ impl Exchange {
             *reply.version_mut() = Version::HTTP_11;
             reply
         });
+        if let Err(error) = &sent {
+            let cause = error.source().map(ToString::to_string);
+            tracing::debug!(request_id = record.request_id().as_str(), %error, cause, "the upstream gave no reply");
+        }
         let settle = Settle { gateway: &gateway, charge_on, policy: &policy, is_http10, record: &record };
         Ok(match sent {
             // Rare branches are boxed, here and below, to keep this future small.

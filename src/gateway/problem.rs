@@ -70,7 +70,10 @@ impl From<&SendError> for Problem {
             SendError::Unreachable { .. } => ProblemKind::UpstreamUnreachable.into(),
             SendError::PassageExpired => ProblemKind::BillingUnavailable.into(),
             SendError::HeadTimeout => ProblemKind::UpstreamTimeout.into(),
-            SendError::Broken { .. } | SendError::BadReply { .. } => ProblemKind::UpstreamBroken.into(),
+            SendError::Broken { .. } => ProblemKind::UpstreamBroken.into(),
+            SendError::BadReply { reason } => ProblemKind::UpstreamBroken.with_detail(format!(
+                "The API behind the gateway sent a reply that cannot be handed on: {reason}. Nothing was charged."
+            )),
             SendError::RequestStalled => ProblemKind::BodyTimeout.into(),
             SendError::RequestBody { .. } => match error.request_body_cause::<BodyError>() {
                 Some(cause) => cause.into(),

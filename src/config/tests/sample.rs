@@ -94,3 +94,19 @@ warning   There is no admin token: /v1/* of the admin listener answers 403 until
 "
     );
 }
+
+#[test]
+fn an_explanation_says_what_an_api_and_a_route_set_for_themselves() {
+    let text = "[limits]\ntotal_timeout_ms = 5\n[[api]]\nname = \"a\"\npath = \"/\"\nupstreams = [\"http://u\"]\nprice_cents = 1\n\
+                total_timeout_ms = 90000\nupstream_body_idle_ms = 60000\n\
+                [[api.route]]\npath = \"/photos\"\nrequest_body_bytes = 1000\ncharge_on_abort = false\ntotal_timeout_ms = 0\n\
+                [[api.route]]\npath = \"/other\"\ntotal_timeout_ms = 90000\n";
+    let explained = good(text).explain();
+    for line in [
+        "          total_timeout_ms = 90000\n",
+        "  route   any method /photos: $0.01; total_timeout_ms = 0, request_body_bytes = 1000, charge_on_abort = false\n",
+        "  route   any method /other: $0.01\n",
+    ] {
+        assert!(explained.contains(line), "{explained}");
+    }
+}
