@@ -49,7 +49,7 @@ use credential::Taken;
 use exchange::Exchange;
 use headers::{CredentialHeaders, Peer, Via};
 use problem::{no_credential, no_hold, wrong_api};
-use request_body::{BodyLimits, Collected, Streamed};
+use request_body::{BodyLimits, Collection, Streamed};
 use route::Match;
 use target::Target;
 
@@ -164,7 +164,7 @@ impl Gateway {
         };
         let policy = found.route.policy;
         if let Some(body) = request.body() {
-            request_body::admit(body, &policy)?;
+            request_body::admit(request.headers(), body, &policy)?;
         }
         let retryable = idempotency::read(&found, &target, request)?;
         let collected = if found.route.price.is_zero() { None } else { self.collect(request, &policy, record).await? };
@@ -224,15 +224,16 @@ impl Gateway {
         request: &mut Request<Option<Incoming>>,
         policy: &ExchangePolicy,
         record: &Record,
-    ) -> Result<Option<Collected>, Problem> {
+    ) -> Result<Option<Collection>, Problem> {
         let shared = &self.shared;
-        let Some(body) = request.body_mut() else { return Ok(None) };
-        let Some(length) = request_body::collected_length(body, &shared.parts.limits) else { return Ok(None) };
-        let Ok(permit) = Arc::clone(&shared.collected_bytes).try_acquire_many_owned(length) else { return Ok(None) };
+        let is_collected = |body: &Incoming| request_body::is_collected(body, &shared.parts.limits);
+        if !request.body().as_ref().is_some_and(is_collected) || shared.collected_bytes.available_permits() == 0 {
+            return Ok(None);
+        }
         let Some(body) = request.body_mut().take() else { return Ok(None) };
         let body = Streamed::new(body, &shared.body_limits(policy), None, record);
-        let collected = Box::pin(request_body::collect(body, permit)).await;
-        collected.map(Some).map_err(|error| Problem::from(&error))
+        let collection = Box::pin(request_body::collect(body, &shared.collected_bytes)).await;
+        collection.map(Some).map_err(|error| Problem::from(&error))
     }
 
     /// Takes the price out of the wallet; a priced request goes on only with what comes back.

@@ -45,7 +45,7 @@ pub use reply_head::BadReply;
 
 use connect::Address;
 use connection::{Connection, Failure};
-use outgoing::{Outgoing, Progress};
+use outgoing::{Outgoing, Progress, UploadPace};
 use pool::Pool;
 use reply_head::ReplyTraits;
 
@@ -64,6 +64,10 @@ pub struct UpstreamLimits {
     pub reply_headers: usize,
     /// Bytes of the interim replies before a reply.
     pub interim_reply_bytes: usize,
+    /// How long a client may keep the upstream waiting for its body before a break of the upstream is the client's fault.
+    pub client_stall: Duration,
+    /// Bytes of a body that make up for a second of that.
+    pub request_body_bytes_per_second: u64,
 }
 
 impl From<&Limits> for UpstreamLimits {
@@ -75,6 +79,8 @@ impl From<&Limits> for UpstreamLimits {
             keep_connections: limits.upstream_keep_connections,
             reply_headers: limits.reply_headers,
             interim_reply_bytes: limits.interim_reply_bytes,
+            client_stall: limits.client_stall,
+            request_body_bytes_per_second: limits.request_body_bytes_per_second,
         }
     }
 }
@@ -166,7 +172,8 @@ impl<B: RequestBody> Upstream<B> {
         head.version = Version::HTTP_11;
         let path = head.uri.path_and_query().cloned();
         let own_host = matches!(self.host, HostHeader::Preserve) && head.headers.contains_key(HOST);
-        let (body, progress) = Outgoing::new(body);
+        let UpstreamLimits { client_stall: stall, request_body_bytes_per_second: bytes_per_second, .. } = self.limits;
+        let (body, progress) = Outgoing::new(body, UploadPace { stall, bytes_per_second });
         let mut request = Request::from_parts(head, body);
 
         let may_repeat = progress.is_none() && repeat::may_repeat(request.method());
@@ -258,14 +265,13 @@ impl<B: RequestBody> Upstream<B> {
     fn reply(
         reply: Response<Incoming>,
         traits: ReplyTraits,
-        mut connection: Connection<B>,
+        connection: Connection<B>,
         request: Option<Arc<Progress>>,
         target: &Target<B>,
         waits: &Waits<'_>,
     ) -> Response<UpstreamBody<B>> {
         if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
-            connection.release();
-            return reply.map(UpstreamBody::none);
+            return reply.map(|body| UpstreamBody::of_upgrade(body, connection, request));
         }
         reply.map(|body| UpstreamBody::new(body, connection, &target.pool, request, traits, waits))
     }

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use super::Gateway;
 use super::headers::{ForUpstream, Identity, Peer, to_upstream, upgrade_requested};
 use super::reply::ReplyBody;
-use super::request_body::{Collected, ContinueGate, RequestBody, Streamed, expects_continue};
+use super::request_body::{Collection, ContinueGate, RequestBody, Streamed, expects_continue};
 use super::route::Match;
 use super::settle::{AbortCause, Settle};
 use super::target::Target;
@@ -41,13 +41,13 @@ pub(super) struct Outgoing {
 }
 
 impl Exchange {
-    /// Puts the request into the form that goes upstream. `collected`: its body, if that was read before.
+    /// Puts the request into the form that goes upstream. `collected`: its body, if that was read already.
     pub(super) fn outgoing(
         &self,
         found: &Match<'_>,
         target: Target,
         request: &mut Request<Option<Incoming>>,
-        collected: Option<Collected>,
+        collected: Option<Collection>,
     ) -> Result<Outgoing, Problem> {
         let upgrade = upgrade_requested(request.headers(), request.version());
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut *request)));
@@ -115,7 +115,9 @@ impl Exchange {
                 Box::pin(settle.switched(passage, reply, upgrade)).await
             }
             Ok(reply) => settle.replied(passage, reply).await,
-            Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error))).await,
+            Err(error) => {
+                Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error, &record))).await
+            }
         })
     }
 }

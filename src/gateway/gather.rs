@@ -18,7 +18,7 @@ pub(super) enum Gathered {
     /// What came so far.
     Begun(VecDeque<Frame<Bytes>>),
     /// It broke off, because of the client or of the upstream.
-    Broken { is_clients: bool },
+    Broken(BodyError),
 }
 
 /// Looks whether a short reply is complete, without waiting for the upstream: it is then captured and sent in one
@@ -34,7 +34,7 @@ pub(super) async fn gather(body: &mut Upstreamed, give_way: usize) -> Gathered {
                     ended = body.is_end_stream();
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    return Gathered::Broken { is_clients: matches!(error, BodyError::RequestBody(_)) };
+                    return Gathered::Broken(error);
                 }
                 Poll::Ready(None) => ended = true,
                 Poll::Pending if turn < give_way => tokio::task::yield_now().await,

@@ -21,6 +21,8 @@ pub(super) enum BadRequest {
     Method,
     /// A body that does not follow HTTP's framing, or broke off.
     Body,
+    /// A transfer coding other than `chunked`.
+    TransferCoding,
 }
 
 impl From<BadRequest> for Problem {
@@ -30,6 +32,7 @@ impl From<BadRequest> for Problem {
             BadRequest::Target => "Keytoll is not a forward proxy: the request target must be a path.",
             BadRequest::Method => "Methods are case-sensitive; write the method in upper case.",
             BadRequest::Body => "The request body broke off or is not framed as HTTP requires.",
+            BadRequest::TransferCoding => "The only transfer coding that Keytoll understands is chunked, once.",
         })
     }
 }
@@ -68,6 +71,7 @@ impl From<&SendError> for Problem {
             SendError::PassageExpired => ProblemKind::BillingUnavailable.into(),
             SendError::HeadTimeout => ProblemKind::UpstreamTimeout.into(),
             SendError::Broken { .. } | SendError::BadReply { .. } => ProblemKind::UpstreamBroken.into(),
+            SendError::RequestStalled => ProblemKind::BodyTimeout.into(),
             SendError::RequestBody { .. } => match error.request_body_cause::<BodyError>() {
                 Some(cause) => cause.into(),
                 None => BadRequest::Body.into(),

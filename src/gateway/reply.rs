@@ -202,13 +202,15 @@ impl Unsettled {
     /// How a reply is settled that was broken off with this error.
     fn reason(&self, error: &BodyError) -> SettlementReason {
         match error {
-            BodyError::RequestBody(_) => SettlementReason::AbortedUpload,
+            error if is_clients_fault(error, &self.record) => SettlementReason::AbortedUpload,
             BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
             BodyError::TotalTimeout { was_client_slow: true } => SettlementReason::ClientStalled,
             BodyError::Broken(_) if self.stalls.explains_break(self.record.client()) => SettlementReason::ClientStalled,
-            BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { was_client_slow: false } => {
-                SettlementReason::Released
-            }
+            BodyError::Idle
+            | BodyError::Broken(_)
+            | BodyError::RequestBody(_)
+            | BodyError::RequestStalled
+            | BodyError::TotalTimeout { was_client_slow: false } => SettlementReason::Released,
         }
     }
 
@@ -282,6 +284,16 @@ impl Unsettled {
                 }
             }
         }
+    }
+}
+
+/// Whether the client broke the reply off, by what it did with its own request. A client that was never asked for its body
+/// does not keep the upstream waiting.
+pub(super) fn is_clients_fault(error: &BodyError, record: &Record) -> bool {
+    match error {
+        BodyError::RequestBody(_) => true,
+        BodyError::RequestStalled => !record.awaits_continue(),
+        BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { .. } => false,
     }
 }
 

@@ -11,13 +11,16 @@ use std::task::{Context, Poll};
 use std::{error, fmt};
 
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::problem::BadRequest;
 use crate::config::{ExchangePolicy, Limits};
 use crate::http::{Problem, body_too_large};
 
-pub(super) use collected::{Collected, collect};
+pub(super) use collected::{Collected, Collection, collect};
 pub(super) use continue_gate::{ContinueGate, expects_continue};
 pub(super) use streamed::{BodyLimits, Streamed};
 
@@ -53,21 +56,30 @@ pub enum BodyError {
 /// refused without it.
 ///
 /// # Errors
-/// A body that announces more than is allowed.
-pub(super) fn admit(incoming: &Incoming, policy: &ExchangePolicy) -> Result<(), Problem> {
+/// A body that announces more than is allowed, or that has another transfer coding than `chunked`: hyper would decode only
+/// that one, and the upstream would not learn of the other (RFC 9112 §6.1).
+pub(super) fn admit(headers: &HeaderMap, incoming: &Incoming, policy: &ExchangePolicy) -> Result<(), Problem> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
+        return Err(BadRequest::TransferCoding.into());
+    }
     let limit_bytes = policy.request_body_bytes;
     if incoming.size_hint().lower() > limit_bytes { Err(body_too_large(limit_bytes)) } else { Ok(()) }
 }
 
-/// The Content-Length of a body that is collected: a positive one up to `limits.collected_body_bytes`.
-pub(super) fn collected_length(incoming: &Incoming, limits: &Limits) -> Option<u32> {
-    let length = u32::try_from(incoming.size_hint().exact()?).ok()?;
-    (length > 0 && length as usize <= limits.collected_body_bytes).then_some(length)
+/// Whether a body is collected: one with a positive Content-Length up to `limits.collected_body_bytes`.
+pub(super) fn is_collected(incoming: &Incoming, limits: &Limits) -> bool {
+    let length = incoming.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    length.is_some_and(|length| (1..=limits.collected_body_bytes).contains(&length))
 }
 
-impl From<Collected> for RequestBody {
-    fn from(collected: Collected) -> RequestBody {
-        RequestBody(Kind::Collected(Box::new(collected)))
+impl From<Collection> for RequestBody {
+    fn from(collection: Collection) -> RequestBody {
+        match collection {
+            Collection::Whole(collected) => RequestBody(Kind::Collected(Box::new(collected))),
+            Collection::Streamed(streamed) => streamed.into(),
+        }
     }
 }
 

@@ -38,7 +38,9 @@ impl AbortCause {
     /// Who caused this error.
     pub(super) fn of(error: &SendError) -> AbortCause {
         match error {
-            SendError::RequestBody { was_forwarded: true, .. } => AbortCause::ClientBeforeReply,
+            SendError::RequestStalled | SendError::RequestBody { was_forwarded: true, .. } => {
+                AbortCause::ClientBeforeReply
+            }
             SendError::RequestBody { was_forwarded: false, .. } => AbortCause::ClientBeforeForwarding,
             SendError::Unreachable { .. }
             | SendError::PassageExpired
@@ -138,8 +140,12 @@ impl Settle<'_> {
                 let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
                 Response::from_parts(head, ReplyBody::settling(body, first, terms))
             }
-            Gathered::Broken { is_clients } => {
-                let cause = if is_clients { AbortCause::ClientAfterHead(outcome) } else { AbortCause::Upstream };
+            Gathered::Broken(error) => {
+                let cause = if reply::is_clients_fault(&error, self.record) {
+                    AbortCause::ClientAfterHead(outcome)
+                } else {
+                    AbortCause::Upstream
+                };
                 let problem = ProblemKind::UpstreamBroken.into();
                 Box::pin(self.failed(Passage::paid(hold), problem, cause)).await
             }
@@ -155,6 +161,7 @@ impl Settle<'_> {
     ) -> Response<ReplyBody> {
         let granted =
             upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
+        let granted = granted.filter(|_| reply.body().is_request_complete());
         let Some((protocol, client)) = granted else {
             return self.failed(passage, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream).await;
         };
@@ -174,7 +181,8 @@ impl Settle<'_> {
         }
         let upstream = hyper::upgrade::on(&mut reply);
         tunnel::start(client, upstream, self.gateway.shared.parts.limits.tunnel_idle, self.record.clone());
-        let (mut head, _) = reply.into_parts();
+        let (mut head, body) = reply.into_parts();
+        body.upgrade();
         to_client(&mut head.headers, paid.as_ref(), Some(protocol));
         self.record.replied(head.status);
         Response::from_parts(head, ReplyBody::empty())
@@ -188,7 +196,7 @@ impl Settle<'_> {
         let body = match gather(&mut body, 0).await {
             Gathered::Whole(data) => ReplyBody::whole(data, &head),
             Gathered::Begun(first) => ReplyBody::passing(body, first),
-            Gathered::Broken { .. } => {
+            Gathered::Broken(_) => {
                 return reply::problem(ProblemKind::UpstreamBroken.into(), receipt.as_ref(), self.record);
             }
         };

@@ -45,7 +45,9 @@ impl<B: RequestBody> UpstreamBody<B> {
     ) -> UpstreamBody<B> {
         let ReplyTraits { is_event_stream, is_reusable } = traits;
         let mut body = UpstreamBody { incoming, lease: None, is_event_stream, request, waits: false };
-        let pool = is_reusable.then(|| Arc::clone(pool));
+        // An upstream that answers before it has the whole request may be about to close.
+        let has_whole_request = body.is_request_complete();
+        let pool = (is_reusable && has_whole_request).then(|| Arc::clone(pool));
         if body.incoming.is_end_stream() {
             if let Some(pool) = pool {
                 pool.give(connection);
@@ -60,9 +62,26 @@ impl<B: RequestBody> UpstreamBody<B> {
         body
     }
 
-    /// Of a reply whose connection is now something else.
-    pub(super) fn none(incoming: Incoming) -> UpstreamBody<B> {
-        UpstreamBody { incoming, lease: None, is_event_stream: false, request: None, waits: false }
+    /// Of a 101. The connection is closed unless [`UpstreamBody::upgrade`] is called.
+    pub(super) fn of_upgrade(
+        incoming: Incoming,
+        connection: Connection<B>,
+        request: Option<Arc<Progress>>,
+    ) -> UpstreamBody<B> {
+        let lease = Some(Lease { connection, pool: None });
+        UpstreamBody { incoming, lease, is_event_stream: false, request, waits: false }
+    }
+
+    /// Leaves the connection of a 101 to the other protocol.
+    pub fn upgrade(mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            lease.connection.release();
+        }
+    }
+
+    /// Whether the upstream has taken the whole body of the request.
+    pub fn is_request_complete(&self) -> bool {
+        self.request.as_ref().is_none_or(|request| request.has_ended())
     }
 
     /// Whether the reply is of type `text/event-stream`.
@@ -103,6 +122,9 @@ impl<B: RequestBody> UpstreamBody<B> {
             timer.set(end.map_or(idle_until, |end| end.min(idle_until)));
         }
         ready!(timer.poll(cx));
+        if self.request.as_ref().is_some_and(|request| request.is_client_awaited()) {
+            return Poll::Ready(BodyError::RequestStalled);
+        }
         let is_late = end.is_some_and(|end| Instant::now() >= end);
         Poll::Ready(if is_late { BodyError::TotalTimeout { was_client_slow: false } } else { BodyError::Idle })
     }
@@ -111,7 +133,11 @@ impl<B: RequestBody> UpstreamBody<B> {
         // hyper ends a connection whose request breaks off, and says no more of it than that.
         let is_clients = self.request.as_ref().is_some_and(|request| request.has_failed())
             && !self.lease.as_ref().is_some_and(|lease| lease.connection.has_write_failed());
-        if is_clients { BodyError::RequestBody(cause) } else { BodyError::Broken(cause) }
+        match &self.request {
+            _ if is_clients => BodyError::RequestBody(cause),
+            Some(request) if request.has_client_stalled() => BodyError::RequestStalled,
+            Some(_) | None => BodyError::Broken(cause),
+        }
     }
 }
 

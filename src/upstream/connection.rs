@@ -171,7 +171,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(answer) = this.answer.poll(cx) {
-            let answer = answer.map_err(|failed| failure(failed, this.state));
+            let answer = answer.map_err(|failed| failure(failed, this.state, *this.progress));
             this.state.head_received();
             return Poll::Ready(answer);
         }
@@ -181,7 +181,11 @@ where
             let due = this.progress.map(|progress| (progress.silent_since() + *this.limit).min(*this.end));
             match due.filter(|due| *due > Instant::now()) {
                 Some(due) => this.timer.set(due),
-                None => return Poll::Ready(Err(Failure::Sent(SendError::HeadTimeout))),
+                None => {
+                    let is_clients = this.progress.is_some_and(Progress::is_client_awaited);
+                    let error = if is_clients { SendError::RequestStalled } else { SendError::HeadTimeout };
+                    return Poll::Ready(Err(Failure::Sent(error)));
+                }
             }
         }
     }
@@ -197,11 +201,18 @@ impl<B: RequestBody> Drop for Connection<B> {
 }
 
 /// Why there is no reply.
-fn failure<B>(mut failed: TrySendError<Request<Outgoing<B>>>, state: &SocketState) -> Failure<B> {
+fn failure<B>(
+    mut failed: TrySendError<Request<Outgoing<B>>>,
+    state: &SocketState,
+    progress: Option<&Progress>,
+) -> Failure<B> {
     if let Some(request) = failed.take_message() {
         return Failure::Unsent { request: Box::new(request), cause: failed.into_error() };
     }
-    let error = sort(failed.into_error(), state);
+    let error = match sort(failed.into_error(), state) {
+        SendError::Broken { .. } if progress.is_some_and(Progress::has_client_stalled) => SendError::RequestStalled,
+        error => error,
+    };
     match state.take_unanswered() {
         Some(request) => Failure::Unanswered { request, error },
         None => Failure::Sent(error),

@@ -28,6 +28,8 @@ pub enum SendError {
         /// What is wrong with it.
         reason: BadReply,
     },
+    /// The upstream gave up, or the time was over, while the client kept it waiting for the request's body.
+    RequestStalled,
     /// The request's own body failed or fell short of its length: the client's doing.
     RequestBody {
         /// What hyper says; the body's own error is in [`SendError::request_body_cause`].
@@ -53,6 +55,7 @@ impl fmt::Display for SendError {
             SendError::HeadTimeout => "the upstream did not answer in time",
             SendError::Broken { .. } => "the upstream broke off before its answer",
             SendError::BadReply { .. } => "the upstream's reply cannot be handed on",
+            SendError::RequestStalled => "the request's body stopped coming",
             SendError::RequestBody { .. } => "the request's body broke off",
         })
     }
@@ -62,7 +65,10 @@ impl Error for SendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             SendError::Unreachable { cause } => Some(cause),
-            SendError::HeadTimeout | SendError::PassageExpired | SendError::BadReply { .. } => None,
+            SendError::HeadTimeout
+            | SendError::PassageExpired
+            | SendError::RequestStalled
+            | SendError::BadReply { .. } => None,
             SendError::Broken { cause } => Some(cause),
             SendError::RequestBody { cause, .. } => Some(cause),
         }
@@ -81,6 +87,8 @@ pub enum BodyError {
     },
     /// The connection ended or the framing is wrong.
     Broken(hyper::Error),
+    /// The upstream gave up, or the time was over, while the client kept it waiting for the rest of the request's body.
+    RequestStalled,
     /// The request's own body failed while the reply was on its way: the client's doing.
     RequestBody(hyper::Error),
 }
@@ -92,6 +100,7 @@ impl fmt::Display for BodyError {
             BodyError::TotalTimeout { was_client_slow: false } => "the upstream did not end its body in time",
             BodyError::TotalTimeout { was_client_slow: true } => "the client did not take the reply in time",
             BodyError::Broken(_) => "the upstream broke off its body",
+            BodyError::RequestStalled => "the request's body stopped coming, and the reply with it",
             BodyError::RequestBody(_) => "the request's body broke off, and the reply with it",
         })
     }
@@ -100,7 +109,7 @@ impl fmt::Display for BodyError {
 impl Error for BodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            BodyError::Idle | BodyError::TotalTimeout { .. } => None,
+            BodyError::Idle | BodyError::TotalTimeout { .. } | BodyError::RequestStalled => None,
             BodyError::Broken(cause) | BodyError::RequestBody(cause) => Some(cause),
         }
     }

@@ -23,8 +23,8 @@ pub(super) struct Outgoing<B> {
 
 impl<B: RequestBody> Outgoing<B> {
     /// The body, and where its progress can be seen unless it is empty.
-    pub(super) fn new(body: B) -> (Outgoing<B>, Option<Arc<Progress>>) {
-        let progress = (!body.is_end_stream()).then(|| Arc::new(Progress::new()));
+    pub(super) fn new(body: B, pace: UploadPace) -> (Outgoing<B>, Option<Arc<Progress>>) {
+        let progress = (!body.is_end_stream()).then(|| Arc::new(Progress::new(pace)));
         (Outgoing { body, progress: progress.clone() }, progress)
     }
 
@@ -34,36 +34,91 @@ impl<B: RequestBody> Outgoing<B> {
     }
 }
 
-/// When the upstream last took a piece of the request's body.
-pub(super) struct Progress {
-    start: Instant,
-    /// Milliseconds after `start`, or [`WAITS`].
-    moved_ms: AtomicU64,
-    failed: AtomicBool,
+/// What counts as a client that is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UploadPace {
+    /// A client that is waited for as long as this has stalled.
+    pub(super) stall: Duration,
+    /// Bytes that make up for a second of waiting.
+    pub(super) bytes_per_second: u64,
 }
 
-/// It is the client that is waited for. How long that may take is for the body itself to say.
-const WAITS: u64 = u64::MAX;
+/// How a request's body moves: when the upstream last took a piece of it, and since when the client is waited for.
+pub(super) struct Progress {
+    start: Instant,
+    pace: UploadPace,
+    /// Milliseconds after `start`, or [`CLIENT_AWAITED`].
+    moved_ms: AtomicU64,
+    /// Milliseconds after `start` since when the client is waited for, or [`NEVER`]. A client that sends less than its pace
+    /// asks for is waited for all the time.
+    awaited_since_ms: AtomicU64,
+    failed: AtomicBool,
+    has_ended: AtomicBool,
+}
+
+/// The client is waited for. How long that may take is for the body itself to say.
+const CLIENT_AWAITED: u64 = u64::MAX;
+const NEVER: u64 = u64::MAX;
 
 impl Progress {
-    fn new() -> Progress {
-        Progress { start: Instant::now(), moved_ms: AtomicU64::new(0), failed: AtomicBool::new(false) }
+    fn new(pace: UploadPace) -> Progress {
+        Progress {
+            start: Instant::now(),
+            pace,
+            moved_ms: AtomicU64::new(0),
+            awaited_since_ms: AtomicU64::new(NEVER),
+            failed: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+        }
     }
 
-    fn moved(&self) {
-        let passed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(WAITS - 1);
-        self.moved_ms.store(passed, Ordering::Relaxed);
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(NEVER - 1)
     }
 
-    /// Whether the body broke off: the client's doing, and the end of the reply as well.
+    /// A piece of so many bytes came, or the end.
+    fn moved(&self, bytes: u64) {
+        let now_ms = self.now_ms();
+        self.moved_ms.store(now_ms, Ordering::Relaxed);
+        let since_ms = self.awaited_since_ms.load(Ordering::Relaxed);
+        if since_ms != NEVER {
+            let since_ms = since_ms.saturating_add(bytes.saturating_mul(1_000) / self.pace.bytes_per_second);
+            self.awaited_since_ms.store(if since_ms < now_ms { since_ms } else { NEVER }, Ordering::Relaxed);
+        }
+    }
+
+    fn wait_for_client(&self) {
+        self.moved_ms.store(CLIENT_AWAITED, Ordering::Relaxed);
+        if self.awaited_since_ms.load(Ordering::Relaxed) == NEVER {
+            self.awaited_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the body broke off. The client caused it, and with it the end of the reply.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the whole body was taken.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client is waited for, and not the upstream.
+    pub(super) fn is_client_awaited(&self) -> bool {
+        self.moved_ms.load(Ordering::Relaxed) == CLIENT_AWAITED
+    }
+
+    /// Whether the client is waited for, and has been for so long that an upstream may have given up on it.
+    pub(super) fn has_client_stalled(&self) -> bool {
+        let since = Duration::from_millis(self.awaited_since_ms.load(Ordering::Relaxed));
+        self.is_client_awaited() && self.start.elapsed() >= since.saturating_add(self.pace.stall)
     }
 
     /// The time from which the upstream's silence counts.
     pub(super) fn silent_since(&self) -> Instant {
         match self.moved_ms.load(Ordering::Relaxed) {
-            WAITS => Instant::now(),
+            CLIENT_AWAITED => Instant::now(),
             moved_ms => self.start + Duration::from_millis(moved_ms),
         }
     }
@@ -76,10 +131,17 @@ impl<B: RequestBody> Body for Outgoing<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Some(progress) = &self.progress {
-            match polled {
+            match &polled {
                 Poll::Ready(Some(Err(_))) => progress.failed.store(true, Ordering::Relaxed),
-                Poll::Ready(_) => progress.moved(),
-                Poll::Pending => progress.moved_ms.store(WAITS, Ordering::Relaxed),
+                Poll::Ready(Some(Ok(frame))) => {
+                    progress.moved(frame.data_ref().map_or(0, |data| data.len() as u64));
+                    progress.has_ended.store(self.body.is_end_stream(), Ordering::Relaxed);
+                }
+                Poll::Ready(None) => {
+                    progress.moved(0);
+                    progress.has_ended.store(true, Ordering::Relaxed);
+                }
+                Poll::Pending => progress.wait_for_client(),
             }
         }
         polled.map_err(|cause| ClientError(cause.into()))

@@ -35,6 +35,8 @@ fn limits() -> UpstreamLimits {
         keep_connections: 8,
         reply_headers: 100,
         interim_reply_bytes: 1_024,
+        client_stall: LONG,
+        request_body_bytes_per_second: 500,
     }
 }
 

@@ -1,6 +1,11 @@
 //! Clients that break their own request off before the upstream answered: what the upstream never saw is free, what it may
 //! have worked for is charged, unless the API or the route says otherwise.
 
+use std::io::Write;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
 use crate::harness::{Api, Call, Client, Customer, Gateway, GatewayBuilder, OK, Request, Upstream, until};
 
 /// Bodies up to this Content-Length are collected.
@@ -115,24 +120,54 @@ fn a_small_body_is_forwarded_only_when_it_is_complete() {
 
 #[test]
 fn bodies_are_streamed_when_there_is_no_room_to_collect_them() {
-    let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", 100));
-    // The first takes all the room until it is whole; the second is streamed meanwhile.
-    let mut first = scene.post().field("Content-Length", "100").open();
-    first.send(b"half");
+    // The second has room for nothing, or for a part of what has arrived.
+    for room in [4, 6] {
+        let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", room));
+        let hundred = || scene.post().field("Content-Length", "100").open();
+        let mut first = hundred();
+        first.send(b"half");
+        scene.upstream.expect_no_call();
+        let mut second = hundred();
+        second.send(b"half");
+        let mut call = scene.upstream.call();
+        call.expect(b"half");
+        second.leave();
+        call.expect_end();
+        scene.assert_captured();
+        first.leave();
+        until("the room is free", || scene.gateway.metric("keytoll_requests_open", &[("listener", "data")]) == 0);
+        let mut third = hundred();
+        third.send(b"half");
+        scene.upstream.expect_no_call();
+        third.leave();
+    }
+}
+
+#[test]
+fn a_body_that_outgrows_the_room_arrives_whole() {
+    let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", 10));
+    let mut client = scene.post().field("Content-Length", "16").open();
+    client.send(b"01234567");
     scene.upstream.expect_no_call();
-    let mut second = scene.post().field("Content-Length", "100").open();
+    client.send(b"89abcdef");
     let mut call = scene.upstream.call();
-    second.send(b"half");
-    call.expect(b"half");
-    second.leave();
-    call.expect_end();
-    scene.assert_captured();
-    first.leave();
-    until("the room is free", || scene.gateway.metric("keytoll_requests_open", &[("listener", "data")]) == 0);
-    let mut third = scene.post().field("Content-Length", "100").open();
-    third.send(b"half");
+    assert_eq!(call.body().unwrap(), b"0123456789abcdef");
+    call.reply(OK);
+    client.reply().assert_receipt(10, 490);
+}
+
+#[test]
+fn clients_that_announce_bodies_and_send_nothing_take_no_room() {
+    let scene = Scene::with(|api| api, |builder| builder.limit("collected_bytes", 100));
+    let silent: Vec<Client> =
+        (0..10).map(|_| scene.post().field("Content-Length", COLLECTED.to_string()).open()).collect();
+    until("they are in flight", || scene.gateway.metric("keytoll_requests_open", &[("listener", "data")]) == 10);
+    let mut client = scene.post().field("Content-Length", "100").open();
+    client.send(b"half");
     scene.upstream.expect_no_call();
-    third.leave();
+    client.leave();
+    drop(silent);
+    scene.assert_never_forwarded();
 }
 
 #[test]
@@ -248,6 +283,100 @@ fn an_early_reply_is_settled_by_its_status_whatever_the_client_does_next() {
 fn an_upstream_that_fails_first_is_not_paid_for() {
     let scene = Scene::new();
     let (mut client, call) = scene.half_uploaded("/");
+    call.break_off();
+    let reply = client.reply();
+    reply.assert_problem(502, "upstream-broken");
+    reply.assert_receipt(0, 500);
+    scene.assert_released();
+}
+
+/// A client that sends next to nothing, until it is dropped.
+struct Trickle(Option<mpsc::Sender<()>>, Option<thread::JoinHandle<()>>);
+
+impl Trickle {
+    fn start(client: &Client) -> Trickle {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let mut stream = client.sender();
+        let thread = thread::spawn(move || {
+            let pause = Duration::from_millis(20);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout)
+                && stream.write_all(b"1\r\nx\r\n").is_ok()
+            {}
+        });
+        Trickle(Some(stop), Some(thread))
+    }
+}
+
+impl Drop for Trickle {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        let _ = self.1.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// A byte now and then does not make up for the wait.
+fn with_pace(builder: GatewayBuilder) -> GatewayBuilder {
+    builder.limit("client_stall_ms", 100).limit("request_body_bytes_per_second", 1_000_000)
+}
+
+#[test]
+fn an_upstream_that_gives_up_on_a_client_that_stalls_its_upload_is_paid() {
+    for has_head in [false, true] {
+        for trickles in [false, true] {
+            let scene = Scene::with(|api| api, with_pace);
+            let (mut client, mut call) = scene.half_uploaded("/");
+            if has_head {
+                call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
+                assert_eq!(client.head().status(), 200);
+                client.expect(b"4\r\nmuch\r\n");
+            }
+            let trickle = trickles.then(|| Trickle::start(&client));
+            // Longer than the client may stall.
+            client.expect_silence();
+            drop(trickle);
+            call.break_off();
+            if has_head {
+                client.expect_end();
+            } else {
+                let reply = client.reply();
+                reply.assert_problem(408, "body-timeout");
+                reply.assert_receipt(10, 490);
+            }
+            scene.assert_captured();
+        }
+    }
+}
+
+#[test]
+fn a_timeout_that_ends_an_upload_that_trickles_is_paid() {
+    let waits = [("total_timeout_ms", false), ("total_timeout_ms", true), ("upstream_body_idle_ms", true)];
+    for (wait, has_head) in waits {
+        let scene = Scene::with(|api| api, |builder| with_pace(builder).limit(wait, 300));
+        let (mut client, mut call) = scene.half_uploaded("/");
+        if has_head {
+            call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
+            assert_eq!(client.head().status(), 200);
+            client.expect(b"4\r\nmuch\r\n");
+        }
+        let trickle = Trickle::start(&client);
+        if has_head {
+            client.expect_end();
+        } else {
+            let reply = client.reply();
+            reply.assert_problem(408, "body-timeout");
+            reply.assert_receipt(10, 490);
+        }
+        drop(trickle);
+        scene.assert_captured();
+    }
+}
+
+/// The client waits for 100 Continue, so it keeps nobody waiting.
+#[test]
+fn an_upstream_that_breaks_off_before_the_client_was_asked_is_not_paid() {
+    let scene = Scene::with(|api| api, |builder| with_pace(builder).limit("expect_continue_ms", 60_000));
+    let (mut client, call) = asking(&scene);
+    client.expect_silence();
     call.break_off();
     let reply = client.reply();
     reply.assert_problem(502, "upstream-broken");

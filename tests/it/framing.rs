@@ -60,3 +60,31 @@ fn readiness_comes_back_without_any_traffic() {
     lock.release();
     until("ready again", || gateway.get("/.keytoll/readyz").send().status() == 200);
 }
+
+/// hyper would decode the chunks and forget the other coding, so that the upstream would take compressed octets for the
+/// content.
+#[test]
+fn another_transfer_coding_than_chunked_is_refused() {
+    let upstream = Upstream::fine();
+    let gateway = Gateway::of(Api::new("weather", upstream.address()));
+    let customer = gateway.customer("weather", 500);
+    for lines in [
+        &["gzip, chunked"][..],
+        &["chunked, chunked"],
+        &["gzip", "chunked"],
+        &["identity, chunked"],
+        &["chunked", "chunked"],
+    ] {
+        let mut request = gateway.request("POST", "/").key(&customer.key);
+        for line in lines {
+            request = request.field("Transfer-Encoding", line);
+        }
+        let mut client = request.open();
+        client.send(b"0\r\n\r\n");
+        client.reply().assert_problem(400, "bad-request");
+    }
+    assert_eq!(upstream.seen(), 0);
+    let mut client = gateway.request("POST", "/").key(&customer.key).field("Transfer-Encoding", "Chunked").open();
+    client.send(b"0\r\n\r\n");
+    client.reply().assert_receipt(10, 490);
+}

@@ -2,9 +2,10 @@
 //! forwarded, and never charged.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BodyError;
 use super::streamed::Streamed;
@@ -14,7 +15,7 @@ pub(crate) struct Collected {
     /// `None` once it has been handed on.
     data: Option<Bytes>,
     /// For its bytes, of those that the whole process may collect.
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Collected {
@@ -29,26 +30,43 @@ impl Collected {
     }
 }
 
-/// Reads a body to its end. `permit` is for all its bytes.
+/// What became of a body that was to be collected.
+pub(crate) enum Collection {
+    /// It is here.
+    Whole(Collected),
+    /// There was not enough room. What was read of it comes first in what is streamed.
+    Streamed(Streamed),
+}
+
+/// Reads a body to its end, with a permit for each byte. Only bytes that have arrived take room, so that clients that send
+/// nothing leave it to others.
 ///
 /// # Errors
 /// The body broke off, or came too slowly.
-pub(crate) async fn collect(mut body: Streamed, permit: OwnedSemaphorePermit) -> Result<Collected, BodyError> {
+pub(crate) async fn collect(mut body: Streamed, room: &Arc<Semaphore>) -> Result<Collection, BodyError> {
+    let mut permit: Option<OwnedSemaphorePermit> = None;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
         let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() {
+        let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let more = Arc::clone(room).try_acquire_many_owned(count);
+        if first.is_empty() && all.is_empty() {
             // Most bodies arrive in one piece, which is handed on as it is.
             first = data;
-            continue;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
         }
-        if all.is_empty() {
-            all.reserve(permit.num_permits());
-            all.extend_from_slice(&first);
+        match (more, &mut permit) {
+            (Ok(more), Some(permit)) => permit.merge(more),
+            (Ok(more), None) => permit = Some(more),
+            (Err(_), _) => {
+                body.put_back(if all.is_empty() { first } else { all.freeze() });
+                return Ok(Collection::Streamed(body));
+            }
         }
-        all.extend_from_slice(&data);
     }
     let data = if all.is_empty() { first } else { all.freeze() };
-    Ok(Collected { data: Some(data), _permit: permit })
+    Ok(Collection::Whole(Collected { data: Some(data), _permit: permit }))
 }

@@ -1,5 +1,6 @@
 //! A body that goes upstream as it arrives.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,8 @@ use crate::http::Record;
 /// A client's body, bounded in bytes and in time.
 pub(crate) struct Streamed {
     incoming: Incoming,
+    /// What was read of it before, and comes first.
+    ahead: Bytes,
     /// Removed from its trailers.
     credentials: Arc<CredentialHeaders>,
     limit_bytes: u64,
@@ -55,6 +58,7 @@ impl Streamed {
         record.set_awaits_continue(gate.is_some());
         Streamed {
             incoming,
+            ahead: Bytes::new(),
             credentials: Arc::clone(credentials),
             limit_bytes: policy.request_body_bytes,
             received_bytes: 0,
@@ -72,7 +76,15 @@ impl Streamed {
         }
     }
 
+    /// Puts back what was read: it comes first.
+    pub(super) fn put_back(&mut self, data: Bytes) {
+        self.ahead = data;
+    }
+
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.ahead)))));
+        }
         if let Some(gate) = &mut self.gate {
             if self.record.has_reply() {
                 // The final reply came first: the client is not asked, and the body is dropped with the exchange.
@@ -124,11 +136,12 @@ impl Streamed {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.ahead.is_empty() && self.incoming.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let rest = self.incoming.size_hint();
+        rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest + self.ahead.len() as u64))
     }
 }
 
