@@ -41,7 +41,7 @@ use crate::config::{ExchangePolicy, Limits, UpstreamConfig};
 
 pub use body::UpstreamBody;
 pub use error::{BodyError, SendError};
-pub use reply_head::BadReply;
+pub use reply_head::ReplyHeadError;
 
 use connect::Address;
 use connection::{Connection, Failure};
@@ -85,9 +85,9 @@ impl From<&Limits> for UpstreamLimits {
     }
 }
 
-/// The waits of one exchange.
+/// The time limits of one exchange.
 #[derive(Clone, Copy, Debug)]
-struct Waits<'p> {
+struct ExchangeDeadlines<'p> {
     policy: &'p ExchangePolicy,
     start: Instant,
     /// The latest time for the reply's head.
@@ -179,7 +179,7 @@ impl<B: RequestBody> Upstream<B> {
         let may_repeat = progress.is_none() && repeat::may_repeat(request.method());
         let start = Instant::now();
         let most = policy.total_timeout.unwrap_or(self.limits.exchange_timeout).min(self.limits.exchange_timeout);
-        let waits = Waits { policy, start, end: start + most };
+        let deadlines = ExchangeDeadlines { policy, start, end: start + most };
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut refused = None;
         for turn in 0..self.targets.len() {
@@ -192,17 +192,14 @@ impl<B: RequestBody> Upstream<B> {
             if !passage.is_valid() {
                 return Err(SendError::PassageExpired);
             }
-            // To read the clock once more costs a request something; a later upstream comes after a failed connection.
+            // Reading the clock a second time costs a request something; a later upstream comes after a failed connection.
             let now = if turn == 0 { start } else { Instant::now() };
             if let Some(mut kept) = target.pool.take(now) {
-                match kept.exchange(request, progress.as_deref(), &waits, now, may_repeat).await {
-                    Ok(mut reply) => {
-                        let traits = target.check(&mut reply)?;
-                        return Ok(Self::reply(reply, traits, kept, progress, target, &waits));
-                    }
+                match kept.exchange(request, progress.as_deref(), &deadlines, now, may_repeat).await {
+                    Ok(reply) => return Self::reply(reply, kept, progress, target, &deadlines),
                     Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
                     Err(Failure::Unanswered { request, error }) => {
-                        return Box::pin(self.repeat(&request, error, passage, target, waits)).await;
+                        return Box::pin(self.repeat(&request, error, passage, target, deadlines)).await;
                     }
                     Err(Failure::Sent(error)) => return Err(error),
                 }
@@ -210,7 +207,7 @@ impl<B: RequestBody> Upstream<B> {
             // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
             match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
                 Ok(_) if !passage.is_valid() => return Err(SendError::PassageExpired),
-                Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, &waits)).await,
+                Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, &deadlines)).await,
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");
                     refused = Some(cause);
@@ -228,15 +225,15 @@ impl<B: RequestBody> Upstream<B> {
         error: SendError,
         passage: &Passage,
         target: &Target<B>,
-        waits: Waits<'_>,
+        deadlines: ExchangeDeadlines<'_>,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
-        let end = waits.end.min(waits.start + waits.policy.head_timeout);
+        let end = deadlines.end.min(deadlines.start + deadlines.policy.head_timeout);
         let connect_timeout = self.limits.connect_timeout.min(end.saturating_duration_since(Instant::now()));
         let Some(request) = repeat::read_back(written) else { return Err(error) };
         match connect::connect(&target.address, connect_timeout).await {
             Ok(stream) if passage.is_valid() => {
                 tracing::debug!(upstream = %target.address, "a kept connection ended without a reply; sending again");
-                self.send_on(stream, request, None, target, &Waits { end, ..waits }).await
+                self.send_on(stream, request, None, target, &ExchangeDeadlines { end, ..deadlines }).await
             }
             Ok(_) | Err(_) => Err(error),
         }
@@ -249,31 +246,32 @@ impl<B: RequestBody> Upstream<B> {
         request: Request<Outgoing<B>>,
         progress: Option<Arc<Progress>>,
         target: &Target<B>,
-        waits: &Waits<'_>,
+        deadlines: &ExchangeDeadlines<'_>,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
         let mut fresh = Connection::open(stream, &self.limits).await?;
-        match fresh.exchange(request, progress.as_deref(), waits, Instant::now(), false).await {
-            Ok(mut reply) => {
-                let traits = target.check(&mut reply)?;
-                Ok(Self::reply(reply, traits, fresh, progress, target, waits))
-            }
+        match fresh.exchange(request, progress.as_deref(), deadlines, Instant::now(), false).await {
+            Ok(reply) => Self::reply(reply, fresh, progress, target, deadlines),
             Err(Failure::Unsent { cause, .. }) => Err(SendError::Broken { cause }),
             Err(Failure::Unanswered { error, .. } | Failure::Sent(error)) => Err(error),
         }
     }
 
+    /// Checks the head of a reply, and hands its connection over to its body.
+    ///
+    /// # Errors
+    /// `BadReply`; the connection is closed.
     fn reply(
-        reply: Response<Incoming>,
-        traits: ReplyTraits,
+        mut reply: Response<Incoming>,
         connection: Connection<B>,
         request: Option<Arc<Progress>>,
         target: &Target<B>,
-        waits: &Waits<'_>,
-    ) -> Response<UpstreamBody<B>> {
+        deadlines: &ExchangeDeadlines<'_>,
+    ) -> Result<Response<UpstreamBody<B>>, SendError> {
+        let traits = target.check(&mut reply)?;
         if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return reply.map(|body| UpstreamBody::of_upgrade(body, connection, request));
+            return Ok(reply.map(|body| UpstreamBody::of_upgrade(body, connection, request)));
         }
-        reply.map(|body| UpstreamBody::new(body, connection, &target.pool, request, traits, waits))
+        Ok(reply.map(|body| UpstreamBody::new(body, connection, &target.pool, request, traits, deadlines)))
     }
 }
 
@@ -281,7 +279,7 @@ impl<B: RequestBody> Target<B> {
     /// Checks the head of a reply from here.
     fn check(&self, reply: &mut Response<Incoming>) -> Result<ReplyTraits, SendError> {
         reply_head::check(reply).map_err(|reason| {
-            tracing::debug!(upstream = %self.address, %reason, "a reply is not handed on");
+            tracing::debug!(upstream = %self.address, %reason, "rejected an upstream reply");
             SendError::BadReply { reason }
         })
     }

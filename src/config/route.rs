@@ -37,7 +37,7 @@ pub(super) const ROUTE_KEYS: &[Key<RouteParts>] = &[
     Key::new("api.route.event_stream_idle_ms", |to, given| to.policy.event_stream_idle = policy::wait(given)),
     Key::new("api.route.total_timeout_ms", |to, given| to.policy.total_timeout = policy::total_timeout(given)),
     Key::new("api.route.request_body_bytes", |to, given| {
-        to.policy.request_body_bytes = policy::request_body_bytes(given)
+        to.policy.request_body_bytes = policy::request_body_bytes(given);
     }),
     Key::new("api.route.charge_on_abort", |to, given| to.policy.charge_on_abort = given.boolean()),
     Key::new("api.route.charge_idle_cut", |to, given| to.policy.charge_idle_cut = given.boolean()),

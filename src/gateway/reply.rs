@@ -201,11 +201,14 @@ impl Body for ReplyBody {
 impl Unsettled {
     /// How a reply is settled that was broken off with this error.
     fn reason(&self, error: &BodyError) -> SettlementReason {
+        if is_clients_fault(error, &self.record) {
+            return SettlementReason::AbortedUpload;
+        }
+        let client = self.record.client();
         match error {
-            error if is_clients_fault(error, &self.record) => SettlementReason::AbortedUpload,
-            BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
             BodyError::TotalTimeout { was_client_slow: true } => SettlementReason::ClientStalled,
-            BodyError::Broken(_) if self.stalls.explains_break(self.record.client()) => SettlementReason::ClientStalled,
+            BodyError::Broken(_) if self.stalls.explains_break(client) => SettlementReason::ClientStalled,
+            BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
             BodyError::Idle
             | BodyError::Broken(_)
             | BodyError::RequestBody(_)

@@ -54,7 +54,7 @@ async fn copy(
         let written = if count == 0 { to.shutdown().await } else { to.write_all(&buffer[..count]).await };
         if let Err(error) = written {
             // What that side has sent before it broke may still be unread: the other direction finds the end.
-            tracing::debug!(%error, "one side of an upgraded connection takes nothing more");
+            tracing::debug!(%error, "cannot write to one side of an upgraded connection");
             return Ok(());
         }
         if count == 0 {

@@ -12,6 +12,9 @@ use super::refused::RefusedConnections;
 use crate::config::Limits;
 use crate::telemetry::metrics::{EdgeMetrics, GatewayMetrics};
 
+/// How often a socket with unread data is checked for a reset, which wakes no task then.
+const RESET_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Which listener. The name is a label of metrics and a field of the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
@@ -31,7 +34,7 @@ impl Listener {
     }
 }
 
-/// The limits of a listener; see [`Limits`] for each.
+/// The limits of a listener; see [`Limits`] for each that can be configured.
 #[derive(Clone, Copy, Debug)]
 pub struct EdgeLimits {
     /// Connections open at once, of all workers together.
@@ -56,6 +59,8 @@ pub struct EdgeLimits {
     pub reply_write_idle: Duration,
     /// How long a client's TCP may acknowledge nothing of a reply before the client counts as stalled.
     pub client_stall: Duration,
+    /// How often a socket with unread data is checked for a reset. Not configurable; tests change it.
+    pub reset_check_interval: Duration,
     /// After this age a connection is closed with its next reply, or as soon as it has been idle for a second.
     pub connection_age: Duration,
     /// The Content-Length of a refused body up to which it is read and the connection is kept.
@@ -85,6 +90,7 @@ impl EdgeLimits {
             header_timeout: limits.header_timeout,
             reply_write_idle: limits.reply_write_idle,
             client_stall: limits.client_stall,
+            reset_check_interval: RESET_CHECK_INTERVAL,
             connection_age: limits.connection_age,
             refused_body_bytes: limits.refused_body_bytes,
             refused_body_idle: limits.refused_body_idle,

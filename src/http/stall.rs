@@ -1,6 +1,6 @@
 //! Stalls: times in which a client's TCP acknowledges nothing of a reply that waits to be sent.
 //!
-//! Only a client whose socket has been full for a while is looked at, about twice a second. A client that reads slowly
+//! Only a client whose socket has been full for a while is sampled, about twice a second. A client that reads slowly
 //! goes on acknowledging, and is not stalled, however long its socket takes no more bytes.
 //!
 //! TCP acknowledges in steps: a client whose receive buffer is full opens its window again when a part of the buffer is free.
@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::edge::EdgeLimits;
 use super::socket_info::SocketInfo;
 
-/// The longest time between two looks at a blocked write.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The longest time between two samples of a blocked write.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
 static WITHOUT_INFO: Once = Once::new();
 
@@ -72,29 +72,29 @@ pub(super) struct BlockedWrite {
     since: Instant,
     /// Since when nothing was acknowledged, as far as is known.
     unacknowledged_since: Instant,
-    /// When it is looked at next.
+    /// When the next sample is due.
     due: Instant,
-    last_look: Option<SocketInfo>,
+    last_sample: Option<SocketInfo>,
     is_stalled: bool,
 }
 
 impl BlockedWrite {
     pub(super) fn new(limits: &EdgeLimits, now: Instant) -> BlockedWrite {
-        let due = now + (look_every(limits) / 2).min(limits.reply_write_idle);
-        BlockedWrite { since: now, unacknowledged_since: now, due, last_look: None, is_stalled: false }
+        let due = now + (sample_interval(limits) / 2).min(limits.reply_write_idle);
+        BlockedWrite { since: now, unacknowledged_since: now, due, last_sample: None, is_stalled: false }
     }
 
     pub(super) fn since(&self) -> Instant {
         self.since
     }
 
-    /// When [`BlockedWrite::look`] must be called next, if the write is still blocked.
+    /// When [`BlockedWrite::sample`] must be called next, if the write is still blocked.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Judges by what the kernel says now whether the client is stalled.
-    pub(super) fn look(
+    /// Decides from the kernel's current counters whether the client is stalled.
+    pub(super) fn sample(
         &mut self,
         info: io::Result<Option<SocketInfo>>,
         limits: &EdgeLimits,
@@ -103,15 +103,15 @@ impl BlockedWrite {
     ) {
         let has_progressed = match info {
             Ok(Some(info)) => {
-                // What was acknowledged before the first look is not known: the stall begins with it, if it is one.
-                let earlier = self.last_look.replace(info);
+                // What was acknowledged before the first sample is not known: the stall begins with it, if it is one.
+                let earlier = self.last_sample.replace(info);
                 info.unacknowledged_bytes == 0 || earlier.is_none_or(|earlier| info.is_ahead_of(&earlier))
             }
             // A socket that takes nothing counts as one that acknowledges nothing.
             Ok(None) => false,
             Err(cause) => {
                 WITHOUT_INFO.call_once(|| {
-                    tracing::info!(%cause, "the kernel does not tell what clients acknowledge (NETLINK_SOCK_DIAG): a client whose socket takes no bytes counts as stalled");
+                    tracing::info!(%cause, "cannot read TCP acknowledgements over NETLINK_SOCK_DIAG; a client whose socket accepts no bytes counts as stalled");
                 });
                 false
             }
@@ -123,7 +123,7 @@ impl BlockedWrite {
             self.is_stalled = true;
             stalls.begin();
         }
-        let next = now + look_every(limits);
+        let next = now + sample_interval(limits);
         let next = if self.is_stalled { next } else { next.min(self.unacknowledged_since + limits.client_stall) };
         self.due = next.min(self.since + limits.reply_write_idle);
     }
@@ -137,8 +137,8 @@ impl BlockedWrite {
     }
 }
 
-fn look_every(limits: &EdgeLimits) -> Duration {
-    (limits.client_stall / 4).min(LOOK_EVERY)
+fn sample_interval(limits: &EdgeLimits) -> Duration {
+    (limits.client_stall / 4).min(SAMPLE_INTERVAL)
 }
 
 #[cfg(test)]
@@ -159,40 +159,40 @@ mod tests {
         Ok(Some(SocketInfo { state, unread_bytes: 0, unacknowledged_bytes, acknowledged_bytes: Some(bytes) }))
     }
 
-    /// Looks at a write that is blocked for `time` as often as is asked for; the count of looks.
-    fn look(
+    /// Samples a write that is blocked for `time` whenever a sample is due; the number of samples.
+    fn sample_for(
         blocked: &mut BlockedWrite,
         stalls: &Stalls,
         time: Duration,
         info: impl Fn() -> io::Result<Option<SocketInfo>>,
     ) -> u32 {
-        let (mut now, end, mut looks) = (blocked.due(), blocked.due() + time, 0);
+        let (mut now, end, mut samples) = (blocked.due(), blocked.due() + time, 0);
         while now < end {
-            blocked.look(info(), &limits(), stalls, now);
+            blocked.sample(info(), &limits(), stalls, now);
             assert!(blocked.due() > now);
             now = blocked.due();
-            looks += 1;
+            samples += 1;
         }
-        looks
+        samples
     }
 
     #[test]
     fn a_stall_begins_when_nothing_was_acknowledged_for_its_time() {
         let (stalls, now) = (Stalls::default(), Instant::now());
         let mut blocked = BlockedWrite::new(&limits(), now);
-        assert!(blocked.due() < now + LOOK_EVERY);
-        blocked.look(acknowledged(1), &limits(), &stalls, now);
-        blocked.look(acknowledged(1), &limits(), &stalls, now + STALL - STEP);
+        assert!(blocked.due() < now + SAMPLE_INTERVAL);
+        blocked.sample(acknowledged(1), &limits(), &stalls, now);
+        blocked.sample(acknowledged(1), &limits(), &stalls, now + STALL - STEP);
         assert!(stalls.count() == 0 && !stalls.was_within(STALL));
         assert_eq!(blocked.due(), now + STALL, "not later than it may begin");
-        blocked.look(acknowledged(1), &limits(), &stalls, now + STALL);
+        blocked.sample(acknowledged(1), &limits(), &stalls, now + STALL);
         assert!(stalls.count() == 1 && stalls.was_within(Duration::ZERO));
-        blocked.look(acknowledged(2), &limits(), &stalls, now + STALL + STEP);
+        blocked.sample(acknowledged(2), &limits(), &stalls, now + STALL + STEP);
         assert!(stalls.count() == 1 && !stalls.was_within(Duration::ZERO) && stalls.was_within(STALL * 2));
         // The next one begins with the last progress.
-        blocked.look(acknowledged(2), &limits(), &stalls, now + STALL * 2);
+        blocked.sample(acknowledged(2), &limits(), &stalls, now + STALL * 2);
         assert_eq!(stalls.count(), 1);
-        blocked.look(acknowledged(2), &limits(), &stalls, now + STALL * 2 + STEP);
+        blocked.sample(acknowledged(2), &limits(), &stalls, now + STALL * 2 + STEP);
         assert_eq!(stalls.count(), 2);
         blocked.end(&stalls, now + STALL * 3);
         assert!(!stalls.was_within(Duration::ZERO) && stalls.count() == 2);
@@ -204,9 +204,9 @@ mod tests {
             let info = || if known { Ok(None) } else { Err(io::ErrorKind::Unsupported.into()) };
             let (stalls, now) = (Stalls::default(), Instant::now());
             let mut blocked = BlockedWrite::new(&limits(), now);
-            blocked.look(info(), &limits(), &stalls, now + STALL - STEP);
+            blocked.sample(info(), &limits(), &stalls, now + STALL - STEP);
             assert_eq!(stalls.count(), 0);
-            blocked.look(info(), &limits(), &stalls, now + STALL);
+            blocked.sample(info(), &limits(), &stalls, now + STALL);
             assert_eq!(stalls.count(), 1);
             blocked.end(&stalls, now + STALL);
             assert!(!stalls.was_within(Duration::ZERO));
@@ -214,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_write_is_looked_at_about_twice_a_second() {
+    fn a_blocked_write_is_sampled_about_twice_a_second() {
         let stalls = Stalls::default();
         let mut blocked = BlockedWrite::new(&limits(), Instant::now());
-        let looks = look(&mut blocked, &stalls, Duration::from_secs(30), || acknowledged(1));
-        assert!((58..=62).contains(&looks), "{looks}");
+        let samples = sample_for(&mut blocked, &stalls, Duration::from_secs(30), || acknowledged(1));
+        assert!((58..=62).contains(&samples), "{samples}");
         assert_eq!(stalls.count(), 1);
     }
 }

@@ -28,9 +28,6 @@ use super::transport::Transport;
 /// How long a closed connection is still read from when the client is not known to be sending.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often a socket is looked at for a reset while something in it is unread: then nothing else reports one.
-const RESET_CHECK_EVERY: Duration = Duration::from_millis(500);
-
 /// A client's connection.
 pub(super) struct ClientStream<T> {
     transport: T,
@@ -127,7 +124,7 @@ impl<T: Transport> ClientStream<T> {
         written
     }
 
-    /// Looks from time to time whether the client is stalled. Ready when its socket has been full for too long.
+    /// Checks periodically whether the client is stalled. Ready when its socket has been full for `reply_write_idle`.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let ClientStream { transport, client, timer, blocked, .. } = self;
         let limits = &client.edge.limits;
@@ -135,7 +132,7 @@ impl<T: Transport> ClientStream<T> {
         loop {
             ready!(timer.poll(Purpose::BlockedWrite, blocked.due(), cx));
             let now = Instant::now();
-            blocked.look(transport.socket_info(), limits, &client.stalls, now);
+            blocked.sample(transport.socket_info(), limits, &client.stalls, now);
             if now >= blocked.since() + limits.reply_write_idle {
                 return Poll::Ready(Error::new(ErrorKind::TimedOut, "the client reads nothing"));
             }
@@ -148,24 +145,28 @@ impl<T: Transport> ClientStream<T> {
         !(self.heads.is_waiting() || activity.is_closing() || activity.is_upgraded())
     }
 
-    /// Something is in the socket that hyper does not read now: bytes, the end of the client's side, or a reset.
+    /// Called when the socket holds data, a FIN or a reset that hyper does not read.
     ///
     /// # Errors
     /// The connection was reset, or is broken in another way.
     #[cold]
     fn check_for_reset(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        if let Some(error) = self.transport.broken() {
+        if let Some(error) = self.transport.take_socket_error() {
             return Err(error);
         }
         loop {
-            // It goes on over the requests of a client that pipelines.
+            // The timer keeps running across the requests of a pipelining client.
             if !self.timer.is_running(Purpose::ResetCheck) {
                 match self.transport.poll_unread(cx) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(unread) => unread?,
                 }
             }
-            if self.timer.poll(Purpose::ResetCheck, Instant::now() + RESET_CHECK_EVERY, cx).is_pending() {
+            if self
+                .timer
+                .poll(Purpose::ResetCheck, Instant::now() + self.client.edge.limits.reset_check_interval, cx)
+                .is_pending()
+            {
                 return Ok(());
             }
         }
@@ -220,7 +221,7 @@ impl<T: Transport> AsyncWrite for ClientStream<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
-        // While nothing is unread the task is woken by what comes, as by a read.
+        // While the receive buffer is empty, `poll_readable` registers the task to be woken, as a read would.
         if self.is_request_in_flight() && self.transport.poll_readable(cx).is_ready() {
             self.check_for_reset(cx)?;
         }

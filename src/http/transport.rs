@@ -23,8 +23,9 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'stat
     /// The connection is broken.
     fn poll_unread(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
 
-    /// Why the connection is broken, if the socket has reported that it is. No system call while it has not.
-    fn broken(&self) -> Option<Error>;
+    /// The error that the reactor has reported for this socket, if any; `ConnectionReset` if a read or a write has already
+    /// consumed it. Makes no system call while the reactor has reported none.
+    fn take_socket_error(&self) -> Option<Error>;
 
     /// What the kernel knows of the TCP connection; see [`SocketInfo::look_up`].
     ///
@@ -44,7 +45,7 @@ impl Transport for TcpStream {
         self.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map_ok(drop)
     }
 
-    fn broken(&self) -> Option<Error> {
+    fn take_socket_error(&self) -> Option<Error> {
         let ready = pin!(self.ready(Interest::READABLE | Interest::ERROR));
         match ready.poll(&mut Context::from_waker(Waker::noop())) {
             // A read or a write may have taken the error already.

@@ -10,11 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::connection::{BodyWait, Connection};
+use super::connection::{BodyTimeouts, Connection};
 use super::outgoing::Progress;
 use super::pool::Pool;
 use super::reply_head::ReplyTraits;
-use super::{BodyError, RequestBody, Waits};
+use super::{BodyError, ExchangeDeadlines, RequestBody};
 
 /// The body of an upstream's reply. At its end the connection goes back to the pool; to drop it earlier closes the
 /// connection.
@@ -25,7 +25,7 @@ pub struct UpstreamBody<B: RequestBody> {
     /// Of the request's body, which may still be on its way.
     request: Option<Arc<Progress>>,
     /// Whether the timer runs since the last piece; a piece that is there at once never touches it.
-    waits: bool,
+    is_waiting: bool,
 }
 
 struct Lease<B: RequestBody> {
@@ -41,10 +41,10 @@ impl<B: RequestBody> UpstreamBody<B> {
         pool: &Arc<Pool<B>>,
         request: Option<Arc<Progress>>,
         traits: ReplyTraits,
-        waits: &Waits<'_>,
+        deadlines: &ExchangeDeadlines<'_>,
     ) -> UpstreamBody<B> {
         let ReplyTraits { is_event_stream, is_reusable } = traits;
-        let mut body = UpstreamBody { incoming, lease: None, is_event_stream, request, waits: false };
+        let mut body = UpstreamBody { incoming, lease: None, is_event_stream, request, is_waiting: false };
         // An upstream that answers before it has the whole request may be about to close.
         let has_whole_request = body.is_request_complete();
         let pool = (is_reusable && has_whole_request).then(|| Arc::clone(pool));
@@ -54,10 +54,10 @@ impl<B: RequestBody> UpstreamBody<B> {
             }
             return body;
         }
-        let policy = waits.policy;
+        let policy = deadlines.policy;
         let idle = if is_event_stream { policy.event_stream_idle } else { policy.body_idle };
-        let end = policy.total_timeout.map(|timeout| waits.start + timeout);
-        connection.set_body_wait(BodyWait { idle, end });
+        let end = policy.total_timeout.map(|timeout| deadlines.start + timeout);
+        connection.set_body_timeouts(BodyTimeouts { idle, end });
         body.lease = Some(Lease { connection, pool });
         body
     }
@@ -69,7 +69,7 @@ impl<B: RequestBody> UpstreamBody<B> {
         request: Option<Arc<Progress>>,
     ) -> UpstreamBody<B> {
         let lease = Some(Lease { connection, pool: None });
-        UpstreamBody { incoming, lease, is_event_stream: false, request, waits: false }
+        UpstreamBody { incoming, lease, is_event_stream: false, request, is_waiting: false }
     }
 
     /// Leaves the connection of a 101 to the other protocol.
@@ -108,16 +108,16 @@ impl<B: RequestBody> UpstreamBody<B> {
 
     /// Whether the time for the whole exchange is over.
     fn is_late(&mut self) -> bool {
-        let end = self.lease.as_mut().and_then(|lease| lease.connection.body_wait().0.end);
+        let end = self.lease.as_mut().and_then(|lease| lease.connection.body_timeouts().0.end);
         end.is_some_and(|end| Instant::now() >= end)
     }
 
     /// Ready when the upstream has been waited for too long.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
-        let (BodyWait { idle, end }, timer) = lease.connection.body_wait();
-        if !self.waits {
-            self.waits = true;
+        let (BodyTimeouts { idle, end }, timer) = lease.connection.body_timeouts();
+        if !self.is_waiting {
+            self.is_waiting = true;
             let idle_until = Instant::now() + idle;
             timer.set(end.map_or(idle_until, |end| end.min(idle_until)));
         }
@@ -150,11 +150,11 @@ impl<B: RequestBody> Body for UpstreamBody<B> {
             Poll::Ready(Some(Ok(_))) if self.is_late() => {
                 // While the upstream is waited for, hyper asks for each piece as soon as it comes: a piece that is late
                 // now was there in time only if it was not asked for since the one before.
-                let was_client_slow = !self.waits;
+                let was_client_slow = !self.is_waiting;
                 self.break_off(BodyError::TotalTimeout { was_client_slow })
             }
             Poll::Ready(Some(Ok(frame))) => {
-                self.waits = false;
+                self.is_waiting = false;
                 // hyper's server may never ask again after the last byte or the trailers.
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.finish();

@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::outgoing::{ClientError, Outgoing, Progress};
 use super::socket::UpstreamSocket;
 use super::socket_state::SocketState;
-use super::{BadReply, RequestBody, SendError, UpstreamLimits, Waits};
+use super::{ExchangeDeadlines, ReplyHeadError, RequestBody, SendError, UpstreamLimits};
 use crate::failpoint;
 
 /// Of a reply's head, and of what is read ahead of a body. Replies carry larger heads than requests (cookies, policies),
@@ -45,12 +45,12 @@ struct Handle<B: RequestBody> {
     state: Arc<SocketState>,
     /// Bytes of a reply's head and of the interim replies before it.
     head_bytes: u64,
-    body_wait: BodyWait,
+    body_timeouts: BodyTimeouts,
 }
 
-/// How long the body of the reply is waited for that is on its way.
+/// How long the body of the current reply may take.
 #[derive(Clone, Copy)]
-pub(super) struct BodyWait {
+pub(super) struct BodyTimeouts {
     /// Between two pieces.
     pub(super) idle: Duration,
     /// When the body must have ended.
@@ -96,8 +96,8 @@ impl<B: RequestBody> Connection<B> {
         });
         let head_bytes = (HEAD_BYTES + limits.interim_reply_bytes) as u64;
         let (driver, timer) = (Some(driver.abort_handle()), Timer(None));
-        let body_wait = BodyWait { idle: Duration::ZERO, end: None };
-        Ok(Connection(Box::new(Handle { sender, driver, timer, state, head_bytes, body_wait })))
+        let body_timeouts = BodyTimeouts { idle: Duration::ZERO, end: None };
+        Ok(Connection(Box::new(Handle { sender, driver, timer, state, head_bytes, body_timeouts })))
     }
 
     /// Whether the connection is between two requests and alive, as far as one can know.
@@ -121,31 +121,31 @@ impl<B: RequestBody> Connection<B> {
         self.0.state.has_write_failed()
     }
 
-    /// Keeps how long the body of the reply is waited for.
-    pub(super) fn set_body_wait(&mut self, wait: BodyWait) {
-        self.0.body_wait = wait;
+    /// Sets the timeouts of the body of the reply.
+    pub(super) fn set_body_timeouts(&mut self, timeouts: BodyTimeouts) {
+        self.0.body_timeouts = timeouts;
     }
 
-    /// How long the body of the reply is waited for, and the timer for that.
-    pub(super) fn body_wait(&mut self) -> (BodyWait, &mut Timer) {
-        (self.0.body_wait, &mut self.0.timer)
+    /// The timeouts of the body of the reply, and the timer for them.
+    pub(super) fn body_timeouts(&mut self) -> (BodyTimeouts, &mut Timer) {
+        (self.0.body_timeouts, &mut self.0.timer)
     }
 
     /// Sends a request `now` and waits for its reply's head, the head timeout after the request's last movement, and until
-    /// `waits.end` at most. `may_repeat`: without a byte of reply the request is handed back.
+    /// `deadlines.end` at most. `may_repeat`: without a byte of reply the request is handed back.
     pub(super) fn exchange<'a>(
         &'a mut self,
         request: Request<Outgoing<B>>,
         progress: Option<&'a Progress>,
-        waits: &Waits<'_>,
+        deadlines: &ExchangeDeadlines<'_>,
         now: Instant,
         may_repeat: bool,
     ) -> impl Future<Output = Result<Response<Incoming>, Failure<B>>> + Send + use<'a, B> {
-        let (limit, end) = (waits.policy.head_timeout, waits.end);
+        let (head_timeout, end) = (deadlines.policy.head_timeout, deadlines.end);
         let Handle { sender, timer, state, head_bytes, .. } = &mut *self.0;
-        timer.set((now + limit).min(end));
+        timer.set((now + head_timeout).min(end));
         state.begin(*head_bytes, may_repeat);
-        Exchange { answer: sender.try_send_request(request), timer, state, progress, limit, end }
+        Exchange { answer: sender.try_send_request(request), timer, state, progress, head_timeout, end }
     }
 }
 
@@ -157,7 +157,7 @@ pin_project! {
         timer: &'a mut Timer,
         state: &'a SocketState,
         progress: Option<&'a Progress>,
-        limit: Duration,
+        head_timeout: Duration,
         end: Instant,
     }
 }
@@ -178,7 +178,7 @@ where
         failpoint::reach("request-sent");
         loop {
             ready!(this.timer.poll(cx));
-            let due = this.progress.map(|progress| (progress.silent_since() + *this.limit).min(*this.end));
+            let due = this.progress.map(|progress| (progress.silent_since() + *this.head_timeout).min(*this.end));
             match due.filter(|due| *due > Instant::now()) {
                 Some(due) => this.timer.set(due),
                 None => {
@@ -227,8 +227,8 @@ fn sort(cause: hyper::Error, state: &SocketState) -> SendError {
         return SendError::RequestBody { cause, was_forwarded: state.has_written() };
     }
     if state.read_allowance() == 0 {
-        let reason = BadReply::InterimReplies;
-        tracing::debug!(%reason, "a reply is not handed on");
+        let reason = ReplyHeadError::InterimReplies;
+        tracing::debug!(%reason, "rejected an upstream reply");
         return SendError::BadReply { reason };
     }
     SendError::Broken { cause }

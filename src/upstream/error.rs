@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
-use super::BadReply;
+use super::ReplyHeadError;
 use super::outgoing::ClientError;
 
 /// Why there is no reply.
@@ -26,7 +26,7 @@ pub enum SendError {
     /// A head came that cannot be handed on.
     BadReply {
         /// What is wrong with it.
-        reason: BadReply,
+        reason: ReplyHeadError,
     },
     /// The upstream gave up, or the time was over, while the client kept it waiting for the request's body.
     RequestStalled,
@@ -65,11 +65,9 @@ impl Error for SendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             SendError::Unreachable { cause } => Some(cause),
-            SendError::HeadTimeout
-            | SendError::PassageExpired
-            | SendError::RequestStalled
-            | SendError::BadReply { .. } => None,
+            SendError::HeadTimeout | SendError::PassageExpired | SendError::RequestStalled => None,
             SendError::Broken { cause } => Some(cause),
+            SendError::BadReply { reason } => Some(reason),
             SendError::RequestBody { cause, .. } => Some(cause),
         }
     }

@@ -10,9 +10,9 @@ use http::{HeaderMap, Response, StatusCode, Version};
 
 use crate::http::{is_plain_content_length, normalize_content_length};
 
-/// Why a reply is not handed on although its head is HTTP.
+/// Why a reply is rejected although its head is HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadReply {
+pub enum ReplyHeadError {
     /// Its Content-Length is not one decimal number.
     ContentLength,
     /// Its Transfer-Encoding is not `chunked` alone, or its version has no Transfer-Encoding.
@@ -23,16 +23,18 @@ pub enum BadReply {
     InterimReplies,
 }
 
-impl fmt::Display for BadReply {
+impl fmt::Display for ReplyHeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BadReply::ContentLength => "its Content-Length is not one decimal number",
-            BadReply::TransferEncoding => "its Transfer-Encoding is not just \"chunked\", or it is HTTP/1.0",
-            BadReply::Upgrade => "it is HTTP/1.0 and switches protocols",
-            BadReply::InterimReplies => "the interim replies before it are too long",
+            ReplyHeadError::ContentLength => "its Content-Length is not one decimal number",
+            ReplyHeadError::TransferEncoding => "its Transfer-Encoding is not just \"chunked\", or it is HTTP/1.0",
+            ReplyHeadError::Upgrade => "it is HTTP/1.0 and switches protocols",
+            ReplyHeadError::InterimReplies => "the interim replies before it are too long",
         })
     }
 }
+
+impl std::error::Error for ReplyHeadError {}
 
 /// What the head of a reply says to the rest of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub(super) struct ReplyTraits {
 ///
 /// # Errors
 /// A framing that can be read in more than one way.
-pub(super) fn check<B>(reply: &mut Response<B>) -> Result<ReplyTraits, BadReply> {
+pub(super) fn check<B>(reply: &mut Response<B>) -> Result<ReplyTraits, ReplyHeadError> {
     let (status, is_http10) = (reply.status(), reply.version() == Version::HTTP_10);
     let headers = reply.headers_mut();
     let framing = Framing::of(headers);
@@ -56,7 +58,7 @@ pub(super) fn check<B>(reply: &mut Response<B>) -> Result<ReplyTraits, BadReply>
     let mut is_reusable = !is_http10;
     if framing.transfer_encodings > 0 {
         if is_http10 || !framing.is_chunked || framing.transfer_encodings > 1 {
-            return Err(BadReply::TransferEncoding);
+            return Err(ReplyHeadError::TransferEncoding);
         }
         // Of two framings the chunks count (RFC 9112 §6.3). The server may have meant the other one.
         if framing.lengths > 0 {
@@ -65,7 +67,7 @@ pub(super) fn check<B>(reply: &mut Response<B>) -> Result<ReplyTraits, BadReply>
         }
     } else if framing.lengths > 0 {
         if framing.lengths > 1 || !framing.is_plain_length {
-            normalize_content_length(headers).map_err(|_| BadReply::ContentLength)?;
+            normalize_content_length(headers).map_err(|_| ReplyHeadError::ContentLength)?;
         }
         if status == StatusCode::NO_CONTENT || status == StatusCode::SWITCHING_PROTOCOLS {
             // Neither may have one (RFC 9110 §8.6). A body that follows nevertheless is not taken for the next reply.
@@ -73,7 +75,7 @@ pub(super) fn check<B>(reply: &mut Response<B>) -> Result<ReplyTraits, BadReply>
         }
     }
     if status == StatusCode::SWITCHING_PROTOCOLS && is_http10 {
-        return Err(BadReply::Upgrade);
+        return Err(ReplyHeadError::Upgrade);
     }
     Ok(ReplyTraits { is_event_stream: framing.is_event_stream, is_reusable })
 }

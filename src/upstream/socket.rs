@@ -33,13 +33,13 @@ pub(super) struct UpstreamSocket {
     failed_write: Option<ErrorKind>,
     /// Whether hyper has nothing left to write of what came before.
     is_flushed: bool,
-    /// Gives the exchange a turn before the limit on reads is enforced.
-    turn: Option<JoinHandle<()>>,
+    /// Yields once, so that the exchange can take a complete head before the read limit is enforced.
+    pending_yield: Option<JoinHandle<()>>,
 }
 
 impl UpstreamSocket {
     pub(super) fn new(stream: TcpStream, state: Arc<SocketState>) -> UpstreamSocket {
-        UpstreamSocket { stream, state, request: Vec::new(), failed_write: None, is_flushed: true, turn: None }
+        UpstreamSocket { stream, state, request: Vec::new(), failed_write: None, is_flushed: true, pending_yield: None }
     }
 
     /// Takes up to `most` bytes; how many came.
@@ -59,7 +59,7 @@ impl UpstreamSocket {
 
     fn received(&mut self, count: usize) {
         self.state.count_received(count as u64);
-        self.turn = None;
+        self.pending_yield = None;
         if !self.request.is_empty() {
             self.state.stop_keeping_request();
             self.request.clear();
@@ -84,9 +84,9 @@ impl UpstreamSocket {
     /// The head of the reply is not there, as far as this side knows, and no more may be read. hyper may have given the head
     /// to the exchange just now: whatever is queued before a new task runs first, and so does the exchange.
     fn poll_limited(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let turn = self.turn.get_or_insert_with(|| tokio::spawn(yield_now()));
-        let joined = ready!(Pin::new(turn).poll(cx));
-        self.turn = None;
+        let pending_yield = self.pending_yield.get_or_insert_with(|| tokio::spawn(yield_now()));
+        let joined = ready!(Pin::new(pending_yield).poll(cx));
+        self.pending_yield = None;
         joined.map_err(Error::other)?;
         Poll::Ready(Err(Error::other("the upstream sent too much before the head of its reply")))
     }

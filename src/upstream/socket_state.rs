@@ -1,4 +1,4 @@
-//! What an exchange and the socket under hyper tell each other.
+//! State shared by an exchange and the socket that hyper owns.
 //!
 //! The socket belongs to hyper's task, the exchange to the request's. Both are on one worker, so that nothing here is
 //! contended; the atomics are for [`super::Upstream`], which may be shared between threads.

@@ -6,9 +6,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 
-from stage import DEADLINE
+from stage import DEADLINE, wait_until
 
 CONFIGURATION = """\
 {user}
@@ -61,11 +60,11 @@ class Nginx:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def _wait(self, what, is_done):
-        deadline = time.monotonic() + DEADLINE
-        while not is_done():
+        def is_done_while_running():
             assert self._process.poll() is None, self.error_log.read_text()
-            assert time.monotonic() < deadline, f"nginx: still not true that {what}"
-            time.sleep(0.02)
+            return is_done()
+
+        wait_until(f"nginx: {what}", is_done_while_running)
 
     def wait_for_send_timeout(self):
         """Returns when nginx has given up on a client."""

@@ -46,6 +46,14 @@ def doctor(database):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def wait_until(what, is_true):
+    """Returns when `is_true()` holds; fails when it does not within the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not is_true():
+        assert time.monotonic() < deadline, f"still not true: {what}"
+        time.sleep(0.02)
+
+
 class Upstream:
     """The API behind the gateway. Every GET is answered with 200, but for what the path says: /status/503."""
 

@@ -6,14 +6,13 @@ do not retry, so that the first answer is seen.
 
 import os
 import sys
-import time
 import uuid
 
 import pytest
 
 from clients import CLIENTS, SDKS, Anthropic, OpenAI
 from model_api import ANSWER, TOO_LARGE, ModelApi
-from stage import DEADLINE, Gateway, doctor
+from stage import Gateway, doctor, wait_until
 
 PRICE = 2
 OPENING = 100
@@ -105,12 +104,14 @@ class Account:
 
     def charges(self):
         """Waits until no charge is held; the state, status and cents of each charge, in order."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            rows = self._gateway.admin("GET", f"/v1/charges?user_id={self.id}")["data"]
-            if all(row["state"] != "held" for row in rows):
-                return [(row["state"], row["status"], row["cents"]) for row in sorted(rows, key=lambda row: row["id"])]
-            assert time.monotonic() < deadline, rows
+        rows = []
+
+        def are_settled():
+            rows[:] = self._gateway.admin("GET", f"/v1/charges?user_id={self.id}")["data"]
+            return all(row["state"] != "held" for row in rows)
+
+        wait_until("no charge is held", are_settled)
+        return [(row["state"], row["status"], row["cents"]) for row in sorted(rows, key=lambda row: row["id"])]
 
     def paid(self):
         """The charges, after a check that the balance agrees with them."""

@@ -1,12 +1,13 @@
 """Clients that read slowly or not at all, in front of an upstream that does not wait for them."""
 
+import re
 import socket
 import time
 
 import pytest
 
 from nginx import Nginx
-from stage import Gateway, doctor
+from stage import Gateway, doctor, wait_until
 
 SIZE = 20 << 20
 #: Bytes a second of a client that reads slowly.
@@ -47,13 +48,6 @@ def read_rest(client):
     return count
 
 
-def wait_until(what, is_true):
-    deadline = time.monotonic() + 10
-    while not is_true():
-        assert time.monotonic() < deadline, f"still not true: {what}"
-        time.sleep(0.02)
-
-
 def assert_settled(gateway, balance, reason, cents):
     """Waits until the only request was settled so, and this is left in the wallet."""
     line = f'keytoll_settlements_total{{reason="{reason}"}} 1'
@@ -88,16 +82,25 @@ def test_a_client_that_reads_slowly_does_not_pay_for_a_reply_that_the_upstream_b
 def test_a_client_that_stalls_and_then_reads_to_the_end_pays_once(scene):
     _nginx, gateway, key, balance = scene
     with request(gateway, key) as client:
-        assert client.recv(1)
+        assert client.recv(1, socket.MSG_PEEK)
         time.sleep(1)
-        head_and_body = 1 + read_all(client)
-    assert head_and_body > SIZE
+        assert read_all(client) == SIZE
     assert_settled(gateway, balance, "captured", 8)
 
 
 def read_all(client):
-    """Reads a reply of SIZE bytes on a connection that is kept."""
-    count = 0
-    while count < SIZE:
-        count += len(client.recv(1 << 16))
+    """Reads one whole reply on a connection that is kept; the length of its body, which is its Content-Length."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = client.recv(1 << 16)
+        assert data, received
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)[1])
+    count = len(body)
+    while count < length:
+        data = client.recv(1 << 16)
+        assert data, f"the reply ended after {count} of {length} bytes"
+        count += len(data)
+    assert count == length
     return count

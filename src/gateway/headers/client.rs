@@ -32,7 +32,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap, receipt: Option<&Receipt>, upgr
     if let Some(receipt) = receipt {
         receipt.write(headers);
     }
-    hop::restore(headers, upgrade, false);
+    hop::add_hop_fields(headers, upgrade, false);
 }
 
 fn must_go(name: &str) -> bool {

@@ -68,8 +68,8 @@ fn is_end_to_end(name: &str) -> bool {
     protected || name.starts_with("content-") || name.starts_with("if-") || name.starts_with("x-forwarded-")
 }
 
-/// Takes out the fields whose names `must_go`, and those that `Connection` lists; that is one of the former, and so is `TE`.
-/// Whether `TE` said that trailers are accepted.
+/// Removes the fields for which `must_go` is true and those that `Connection` lists. `must_go` must be true for `Connection`
+/// and `TE`. Returns whether `TE` listed `trailers`.
 pub(super) fn clean(headers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) -> bool {
     let mut removed: Vec<HeaderName> = headers.keys().filter(|name| must_go(name.as_str())).cloned().collect();
     if removed.contains(&CONNECTION) {
@@ -102,7 +102,10 @@ fn remove_all(headers: &mut HeaderMap, removed: &[HeaderName]) {
 /// unpaid ones. The request is then forwarded as if it had not asked, as a server may do; so is one in HTTP/1.0, which has no
 /// upgrades.
 pub(crate) fn upgrade_requested(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
-    let protocols = only_line(headers).filter(|_| version != Version::HTTP_10)?;
+    if version == Version::HTTP_10 {
+        return None;
+    }
+    let protocols = single_upgrade_value(headers)?;
     let carries_requests = tokens(protocols.as_bytes()).any(|protocol| {
         let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
         [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused))
@@ -114,20 +117,20 @@ pub(crate) fn upgrade_requested(headers: &HeaderMap, version: Version) -> Option
 /// What the head of a 101 says that the connection speaks now, when that is what was `requested`: each protocol that it
 /// names, and at least one.
 pub(crate) fn upgrade_granted(reply: &HeaderMap, requested: &HeaderValue) -> Option<HeaderValue> {
-    let protocols = only_line(reply)?;
+    let protocols = single_upgrade_value(reply)?;
     let is_requested = |protocol: &[u8]| tokens(requested.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol));
     let mut names = tokens(protocols.as_bytes()).peekable();
     (names.peek().is_some() && names.all(is_requested)).then(|| protocols.clone())
 }
 
 /// The value of `Upgrade`, if it is there once.
-fn only_line(headers: &HeaderMap) -> Option<&HeaderValue> {
+fn single_upgrade_value(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(UPGRADE).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
 
-/// Puts back what the cleaning took out and Keytoll asks for itself: an upgrade, and trailers.
-pub(super) fn restore(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, accepts_trailers: bool) {
+/// Adds the hop-by-hop fields that Keytoll sends itself: an upgrade, and `TE: trailers`.
+pub(super) fn add_hop_fields(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, accepts_trailers: bool) {
     if accepts_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }

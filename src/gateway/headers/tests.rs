@@ -37,17 +37,13 @@ fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
     let mut map = headers(lines);
     let upgrade = upgrade_requested(&map, Version::HTTP_11);
     let identity = Identity { user_id: UserId(7), key_id: KeyId(8), charge_id: Some(ChargeId(9)) };
+    let (id, api, peer) = (id(), HeaderValue::from_static("weather"), Peer::new(PEER, trusted));
+    let (credentials, via, prefix) = (credentials(), via(), HeaderValue::from_static("/weather"));
     let about = ForUpstream {
-        request_id: &id(),
-        api: &HeaderValue::from_static("weather"),
         identity: Some(identity),
-        peer: &Peer::new(PEER, trusted),
-        credentials: &credentials(),
-        via: &via(),
-        stripped_prefix: Some(&HeaderValue::from_static("/weather")),
+        stripped_prefix: Some(&prefix),
         upgrade,
-        expects_continue: false,
-        version: Version::HTTP_11,
+        ..ForUpstream::public(&id, &api, &peer, &credentials, &via)
     };
     to_upstream(&mut map, about);
     map
@@ -100,20 +96,8 @@ fn the_upstream_is_told_who_pays_and_who_asks() {
 #[test]
 fn a_public_request_has_no_identity() {
     let mut map = headers(&[("keytoll-user-id", "1"), ("keytoll-charge-id", "1")]);
-    let (id, api, peer) = (id(), HeaderValue::from_static("a"), Peer::new(PEER, false));
-    let about = ForUpstream {
-        request_id: &id,
-        api: &api,
-        identity: None,
-        peer: &peer,
-        credentials: &credentials(),
-        via: &via(),
-        stripped_prefix: None,
-        upgrade: None,
-        expects_continue: false,
-        version: Version::HTTP_11,
-    };
-    to_upstream(&mut map, about);
+    let (api, peer) = (HeaderValue::from_static("a"), Peer::new(PEER, false));
+    to_upstream(&mut map, ForUpstream::public(&id(), &api, &peer, &credentials(), &via()));
     let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["keytoll-api", "traceparent", "via", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
@@ -235,19 +219,8 @@ fn only_a_trusted_proxy_says_who_its_client_is() {
 fn a_peer_is_named_by_its_own_family() {
     let mapped: IpAddr = "::ffff:10.0.0.9".parse().unwrap();
     let mut map = HeaderMap::new();
-    let about = ForUpstream {
-        request_id: &id(),
-        api: &HeaderValue::from_static("a"),
-        identity: None,
-        peer: &Peer::new(mapped, false),
-        credentials: &credentials(),
-        via: &via(),
-        stripped_prefix: None,
-        upgrade: None,
-        expects_continue: false,
-        version: Version::HTTP_11,
-    };
-    to_upstream(&mut map, about);
+    let (api, peer) = (HeaderValue::from_static("a"), Peer::new(mapped, false));
+    to_upstream(&mut map, ForUpstream::public(&id(), &api, &peer, &credentials(), &via()));
     assert_eq!(values(&map, "x-forwarded-for"), ["10.0.0.9"]);
 }
 

@@ -67,6 +67,31 @@ pub(crate) struct ForUpstream<'a> {
     pub version: Version,
 }
 
+#[cfg(test)]
+impl<'a> ForUpstream<'a> {
+    /// About an HTTP/1.1 request on a public route without a stripped prefix.
+    pub(crate) fn public(
+        request_id: &'a RequestId,
+        api: &'a HeaderValue,
+        peer: &'a Peer,
+        credentials: &'a CredentialHeaders,
+        via: &'a HeaderValue,
+    ) -> ForUpstream<'a> {
+        ForUpstream {
+            request_id,
+            api,
+            identity: None,
+            peer,
+            credentials,
+            via,
+            stripped_prefix: None,
+            upgrade: None,
+            expects_continue: false,
+            version: Version::HTTP_11,
+        }
+    }
+}
+
 /// Turns a client's header section into the one that goes upstream. `Host` stays, and `Content-Length` in its plainest form;
 /// the credential must be out already.
 pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
@@ -76,7 +101,7 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
 
     headers.reserve(MOST_ADDED);
     let present = Present::of(headers);
-    if present.odd_length {
+    if present.has_unnormalized_length {
         // hyper has read it, so that it is a number; it leaves `005` as it is.
         let _ = normalize_content_length(headers);
     }
@@ -97,7 +122,7 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
             headers.insert(KEYTOLL_CHARGE_ID, number(charge_id.0));
         }
     }
-    hop::restore(headers, about.upgrade, accepts_trailers && about.version != Version::HTTP_10);
+    hop::add_hop_fields(headers, about.upgrade, accepts_trailers && about.version != Version::HTTP_10);
     if about.expects_continue {
         headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
     }
@@ -111,7 +136,7 @@ struct Present {
     traceparent: bool,
     via: bool,
     /// A `Content-Length` that is not written in the plainest form.
-    odd_length: bool,
+    has_unnormalized_length: bool,
 }
 
 impl Present {
@@ -119,7 +144,7 @@ impl Present {
         let mut present = Present::default();
         for (name, value) in headers {
             match name.as_str() {
-                "content-length" => present.odd_length = !is_plain_content_length(value),
+                "content-length" => present.has_unnormalized_length = !is_plain_content_length(value),
                 "traceparent" => present.traceparent = true,
                 "via" => present.via = true,
                 name => present.forwarded |= name.starts_with("x-forwarded-"),

@@ -29,7 +29,6 @@ async fn asked(running: &Running) -> (TcpStream, Arc<ClientConnection>) {
     (stream, client)
 }
 
-#[track_caller]
 fn until(what: &str, is_so: impl Fn() -> bool) -> impl Future<Output = ()> {
     let message = format!("{what} does not happen");
     async move {
@@ -53,8 +52,6 @@ async fn a_client_that_acknowledges_nothing_is_stalled_until_it_reads_on() {
         until("a stall", || client.stall_count() == count).await;
         assert!(count > 1 || blocked.elapsed() >= STALL - SHORT, "{:?}", blocked.elapsed());
         assert!(client.was_stalled_within(Duration::ZERO), "it goes on");
-        sleep(STALL * 2).await;
-        assert_eq!(client.stall_count(), count, "one long stall is one");
         // It reads for as long as it counts as stalled, and stops.
         let mut piece = vec![0; 64 * 1024];
         while client.was_stalled_within(Duration::ZERO) {

@@ -35,7 +35,7 @@ async fn interim_replies_are_skipped_up_to_their_limit() {
             }
             Err(error) => {
                 assert!(!is_fine, "within the limit");
-                assert!(matches!(error, SendError::BadReply { reason: BadReply::InterimReplies }), "{error:?}");
+                assert!(matches!(error, SendError::BadReply { reason: ReplyHeadError::InterimReplies }), "{error:?}");
             }
         }
     }
@@ -72,13 +72,13 @@ async fn a_flood_of_interim_replies_is_broken_off_and_holds_up_nobody() {
         }
     };
     let (reply, ()) = tokio::join!(send(&upstream, get("/")), others);
-    assert!(matches!(reply, Err(SendError::BadReply { reason: BadReply::InterimReplies })));
+    assert!(matches!(reply, Err(SendError::BadReply { reason: ReplyHeadError::InterimReplies })));
     flood.await.unwrap();
 }
 
 /// What is in a request's extensions reaches hyper: it calls back for each interim reply.
 #[tokio::test]
-async fn interim_replies_are_told_to_a_callback() {
+async fn a_callback_receives_each_interim_reply() {
     let (listener, config) = listen().await;
     let upstream = to(&config, limits());
     let seen = Arc::new(AtomicUsize::new(0));

@@ -50,7 +50,7 @@ fn is_second_connection(listener: &TcpListener) -> bool {
 }
 
 #[tokio::test]
-async fn a_request_without_an_answer_is_sent_once_more_on_a_new_connection() {
+async fn a_request_without_an_answer_is_sent_again_on_a_new_connection() {
     for method in ["GET", "HEAD", "OPTIONS"] {
         for with_reset in [false, true] {
             let (upstream, listener, mut stream) = kept().await;

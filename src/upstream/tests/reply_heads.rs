@@ -96,15 +96,18 @@ async fn a_framing_that_can_be_read_in_two_ways_is_refused() {
             let refused = matches!(reply, Err(SendError::BadReply { .. } | SendError::Broken { .. }));
             assert!(refused && kept == 0, "{method} {status} {line:?}");
         }
-        for line in ["transfer-encoding: chunked"] {
-            let (reply, _) = replied(method, &format!("HTTP/1.0 {status}\r\n{line}\r\n\r\n0\r\n\r\n")).await;
-            assert!(reply.is_err(), "HTTP/1.0 {method} {status} {line:?}");
+        let chunked = format!("HTTP/1.0 {status}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+        let (reply, _) = replied(method, &chunked).await;
+        // hyper refuses some of them itself.
+        match reply {
+            Err(SendError::BadReply { reason: ReplyHeadError::TransferEncoding } | SendError::Broken { .. }) => {}
+            other => panic!("HTTP/1.0 {method} {status}: {:?}", other.map(|reply| reply.status())),
         }
     }
     let (reply, _) = replied("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\n").await;
-    assert!(matches!(reply, Err(SendError::BadReply { reason: BadReply::ContentLength })));
+    assert!(matches!(reply, Err(SendError::BadReply { reason: ReplyHeadError::ContentLength })));
     let (reply, _) = replied("GET", "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n").await;
-    assert!(matches!(reply, Err(SendError::BadReply { reason: BadReply::TransferEncoding })));
+    assert!(matches!(reply, Err(SendError::BadReply { reason: ReplyHeadError::TransferEncoding })));
 }
 
 #[tokio::test]
@@ -152,5 +155,5 @@ async fn a_connection_that_speaks_http_10_is_not_kept() {
 async fn a_101_in_http_10_is_refused() {
     let switch = "HTTP/1.0 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     let (reply, _) = replied("GET", switch).await;
-    assert!(matches!(reply, Err(SendError::BadReply { reason: BadReply::Upgrade })));
+    assert!(matches!(reply, Err(SendError::BadReply { reason: ReplyHeadError::Upgrade })));
 }

@@ -54,7 +54,7 @@ async fn an_event_stream_may_be_silent_for_longer() {
 }
 
 #[tokio::test]
-async fn the_whole_time_is_over_while_the_upstream_is_waited_for() {
+async fn the_total_timeout_ends_a_body_while_the_upstream_is_waited_for() {
     let policy = ExchangePolicy { body_idle: STEP * 60, total_timeout: Some(STEP * 3), ..policy() };
     let (body, mut stream) = begun(policy, "").await;
     let (error, waited) = error_of(body).await;
@@ -64,8 +64,8 @@ async fn the_whole_time_is_over_while_the_upstream_is_waited_for() {
 }
 
 #[tokio::test]
-async fn pieces_that_keep_coming_do_not_prolong_the_whole_time() {
-    let policy = ExchangePolicy { total_timeout: Some(STEP * 3), ..policy() };
+async fn pieces_that_keep_coming_do_not_prolong_the_total_timeout() {
+    let policy = ExchangePolicy { body_idle: LONG, total_timeout: Some(STEP * 3), ..policy() };
     let (mut body, mut stream) = begun(policy, "").await;
     let start = Instant::now();
     let drip = tokio::spawn(async move {
@@ -86,7 +86,7 @@ async fn pieces_that_keep_coming_do_not_prolong_the_whole_time() {
 }
 
 #[tokio::test]
-async fn the_whole_time_is_over_while_the_client_takes_nothing() {
+async fn the_total_timeout_ends_a_body_while_the_client_takes_nothing() {
     let policy = ExchangePolicy { total_timeout: Some(STEP * 3), ..policy() };
     let (body, mut stream) = begun(policy, "").await;
     stream.write_all(b"4\r\nmore\r\n").await.unwrap();
@@ -96,7 +96,7 @@ async fn the_whole_time_is_over_while_the_client_takes_nothing() {
 }
 
 #[tokio::test]
-async fn the_whole_time_counts_from_the_request_and_before_the_head_as_well() {
+async fn the_total_timeout_counts_from_the_request_and_before_the_head_as_well() {
     let (listener, config) = listen().await;
     let upstream = to_with_policy(&config, ExchangePolicy { total_timeout: Some(STEP * 2), ..policy() });
     let start = Instant::now();
@@ -106,8 +106,8 @@ async fn the_whole_time_counts_from_the_request_and_before_the_head_as_well() {
 }
 
 #[tokio::test]
-async fn without_a_limit_the_whole_time_does_not_count() {
-    let (mut body, mut stream) = begun(policy(), "").await;
+async fn without_a_total_timeout_a_body_may_take_any_time() {
+    let (mut body, mut stream) = begun(ExchangePolicy { body_idle: LONG, ..policy() }, "").await;
     for _ in 0..20 {
         tokio::time::sleep(STEP / 2).await;
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
