@@ -166,7 +166,8 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
         let charge = head.number("keytoll-charge-id");
         match charge {
             Some(charge) => {
-                forwarded(&records, &connection, charge, Served { request: request.clone(), script, is_early: false })
+                let now = Served { request: request.clone(), script, is_early: false };
+                forwarded(&records, &connection, charge, now);
             }
             None if head.target().starts_with("/free") => {}
             None => {
