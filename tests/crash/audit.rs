@@ -203,6 +203,10 @@ impl<'a> Audit<'a> {
                 self.violated(format!("I5: charge {id} went upstream and is not in the file: {reply:?}"));
                 continue;
             };
+            if reply.is_early {
+                let facts = self.facts(reply);
+                self.violated(format!("I7: charge {id} was captured before the upstream saw anything: {facts}"));
+            }
             // Whether or not its client left: a gateway that ended in order has waited for the reply.
             let is_due = !self.due(reply).may_be_free();
             if is_due && self.drained.contains(&self.sent[&reply.request].start) && charge.state != CAPTURED {

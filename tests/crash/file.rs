@@ -165,7 +165,10 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
         }
         let charge = head.number("keytoll-charge-id");
         match charge {
-            Some(charge) => forwarded(&records, &connection, charge, Served { request: request.clone(), script }),
+            Some(charge) => {
+                let now = Served { request: request.clone(), script, is_early: false };
+                forwarded(&records, &connection, charge, now);
+            }
             None if head.target().starts_with("/free") => {}
             None => {
                 records.violated(format!("{request}: a priced request went upstream without a charge: {head:?}"));
@@ -178,12 +181,12 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
 }
 
 /// A request that was paid for is at the upstream.
-fn forwarded(records: &Records, connection: &Connection, charge: i64, now: Served) {
+fn forwarded(records: &Records, connection: &Connection, charge: i64, mut now: Served) {
     let facts_of = |request: &String| {
         let sent = &records.sent.lock().unwrap()[request];
-        (sent.key.clone(), sent.manner)
+        (sent.key.clone(), sent.manner, sent.may_break_off())
     };
-    let (key, manner) = facts_of(&now.request);
+    let (key, manner, may_break_off) = facts_of(&now.request);
     if matches!(manner, Manner::BreaksOffSmall { .. }) {
         records.violated(format!("I10: {} broke off a small body, and went upstream", now.request));
     }
@@ -194,8 +197,13 @@ fn forwarded(records: &Records, connection: &Connection, charge: i64, now: Serve
     match (&earlier[..], &state) {
         ([], Ok(HELD)) => {}
         // It broke off before the upstream came to look.
-        ([], Ok(CAPTURED)) if matches!(manner, Manner::BreaksOffStream { waits: false, .. }) => {}
-        ([before], Ok(CAPTURED)) if key.is_some() && facts_of(&before.request).0 == key => {}
+        ([], Ok(CAPTURED)) if may_break_off => {}
+        ([], Ok(CAPTURED)) if key.is_some() => now.is_early = true,
+        ([before], Ok(CAPTURED)) if key.is_some() && facts_of(&before.request).0 == key => {
+            if before.is_early && may_break_off {
+                return earlier.insert(0, now);
+            }
+        }
         _ => records.violated(format!("I7: {now:?} went upstream for charge {charge}, {state:?}, after {earlier:?}")),
     }
     earlier.push(now);

@@ -60,6 +60,11 @@ impl Sent {
         self.manner.leaves()
     }
 
+    /// Whether its client may end the connection before the gateway has sent the whole request on.
+    pub(crate) fn may_break_off(&self) -> bool {
+        self.is_streamed() && (self.manner.breaks_off() || self.left())
+    }
+
     /// Whether the gateway sends its body on as it arrives.
     pub(crate) fn is_streamed(&self) -> bool {
         matches!(self.body, Body::Chunked | Body::Long)
@@ -101,6 +106,9 @@ pub(crate) struct Arrived {
 pub(crate) struct Served {
     pub(crate) request: String,
     pub(crate) script: Script,
+    /// A retry for a captured charge whose first request the upstream has not seen yet: that one broke off, and comes on
+    /// another connection.
+    pub(crate) is_early: bool,
 }
 
 /// All of one file.
