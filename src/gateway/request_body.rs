@@ -11,14 +11,14 @@ use std::task::{Context, Poll};
 use std::{error, fmt};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
-use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::problem::BadRequest;
 use crate::config::{ExchangePolicy, Limits};
-use crate::http::{Problem, body_too_large};
+use crate::http::{Problem, body_too_large, is_chunked};
 
 pub(super) use collected::{Collected, Collection, collect};
 pub(super) use continue_gate::{ContinueGate, expects_continue};
@@ -60,7 +60,6 @@ pub enum BodyError {
 /// that one, and the upstream would not learn of the other (RFC 9112 §6.1).
 pub(super) fn admit(headers: &HeaderMap, incoming: &Incoming, policy: &ExchangePolicy) -> Result<(), Problem> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
         return Err(BadRequest::TransferCoding.into());
     }

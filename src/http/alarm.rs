@@ -1,14 +1,15 @@
 //! The timer of a connection's wait for a request head.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use super::timer::Timer;
 
 /// A timer that is set rarely: when it goes off too early, it is set again.
 #[derive(Default)]
 pub(super) struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     due: Option<Instant>,
 }
 
@@ -20,15 +21,10 @@ impl Alarm {
             Some(set) if set <= due => {}
             Some(_) | None => {
                 self.due = Some(due);
-                match &mut self.sleep {
-                    Some(sleep) => sleep.as_mut().reset(due),
-                    None => self.sleep = Some(Box::pin(sleep_until(due))),
-                }
+                self.timer.set(due);
             }
         }
-        if let Some(sleep) = &mut self.sleep {
-            ready!(sleep.as_mut().poll(cx));
-        }
+        ready!(self.timer.poll(cx));
         self.due = None;
         Poll::Ready(())
     }

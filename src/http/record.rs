@@ -143,10 +143,10 @@ impl Record {
         self.facts().settlement = Some((reason, cost));
     }
 
-    /// A capture of `cost` has ended: durable in time, or not.
-    pub fn capture_ended(&self, is_captured: bool, cost: Cents) {
+    /// Notes that a capture of `cost`, which was begun for this `reason`, has ended: durable in time, or not.
+    pub fn capture_ended(&self, is_captured: bool, reason: SettlementReason, cost: Cents) {
         match is_captured {
-            true => self.settled(SettlementReason::Captured, cost),
+            true => self.settled(reason, cost),
             false => self.settled(SettlementReason::Unpaid, Cents::ZERO),
         }
     }

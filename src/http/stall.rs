@@ -1,7 +1,7 @@
 //! Stalls: times in which a client's TCP acknowledges nothing of a reply that waits to be sent.
 //!
 //! Only a client whose socket has been full for a while is sampled, about twice a second. A client that reads slowly
-//! goes on acknowledging, and is not stalled, however long its socket takes no more bytes.
+//! goes on acknowledging. It is not stalled, even while its socket accepts no bytes.
 //!
 //! TCP acknowledges in steps: a client whose receive buffer is full opens its window again when a part of the buffer is free.
 //! A client that reads less in `limits.client_stall` than that part cannot be told from one that reads nothing.

@@ -1,9 +1,10 @@
 //! The one timer of a client's stream.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use super::timer::Timer;
 
 /// What the timer runs for. One purpose at a time is enough: a blocked write keeps hyper from everything else, and when the
 /// stream lingers, no request is in flight.
@@ -17,10 +18,10 @@ pub(super) enum Purpose {
     Linger,
 }
 
-/// A timer that is made when it is first needed, and then moved.
+/// A timer for one purpose after the other.
 #[derive(Default)]
 pub(super) struct StreamTimer {
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     purpose: Option<Purpose>,
 }
 
@@ -30,14 +31,9 @@ impl StreamTimer {
     pub(super) fn poll(&mut self, purpose: Purpose, due: Instant, cx: &mut Context<'_>) -> Poll<()> {
         if self.purpose != Some(purpose) {
             self.purpose = Some(purpose);
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(due),
-                None => self.sleep = Some(Box::pin(sleep_until(due))),
-            }
+            self.timer.set(due);
         }
-        if let Some(sleep) = &mut self.sleep {
-            ready!(sleep.as_mut().poll(cx));
-        }
+        ready!(self.timer.poll(cx));
         self.purpose = None;
         Poll::Ready(())
     }

@@ -15,13 +15,14 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::outgoing::{ClientError, Outgoing, Progress};
 use super::socket::UpstreamSocket;
 use super::socket_state::SocketState;
 use super::{ExchangeDeadlines, ReplyHeadError, RequestBody, SendError, UpstreamLimits};
 use crate::failpoint;
+use crate::http::Timer;
 
 /// Of a reply's head, and of what is read ahead of a body. Replies carry larger heads than requests (cookies, policies),
 /// but none that is sound comes near it.
@@ -38,8 +39,7 @@ pub(super) struct Connection<B: RequestBody>(Box<Handle<B>>);
 struct Handle<B: RequestBody> {
     sender: SendRequest<Outgoing<B>>,
     driver: Option<AbortHandle>,
-    /// One timer for all waits on this connection, one after the other: to move a registered timer into the future
-    /// costs next to nothing, to register a new one for each request does not. Made with the first wait.
+    /// One for all waits on this connection, one after the other.
     timer: Timer,
     /// Shared with the socket, which hyper owns.
     state: Arc<SocketState>,
@@ -95,7 +95,7 @@ impl<B: RequestBody> Connection<B> {
             let _ = connection.with_upgrades().await;
         });
         let head_bytes = (HEAD_BYTES + limits.interim_reply_bytes) as u64;
-        let (driver, timer) = (Some(driver.abort_handle()), Timer(None));
+        let (driver, timer) = (Some(driver.abort_handle()), Timer::default());
         let body_timeouts = BodyTimeouts { idle: Duration::ZERO, end: None };
         Ok(Connection(Box::new(Handle { sender, driver, timer, state, head_bytes, body_timeouts })))
     }
@@ -232,24 +232,4 @@ fn sort(cause: hyper::Error, state: &SocketState) -> SendError {
         return SendError::BadReply { reason };
     }
     SendError::Broken { cause }
-}
-
-/// A timer that is registered once and moved.
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
-
-impl Timer {
-    pub(super) fn set(&mut self, due: Instant) {
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().reset(due),
-            None => self.0 = Some(Box::pin(sleep_until(due))),
-        }
-    }
-
-    /// Ready when the time that was set last is over; never before one was set.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode, Version};
 
-use crate::http::{is_plain_content_length, normalize_content_length};
+use crate::http::{is_chunked, is_plain_content_length, normalize_content_length};
 
 /// Why a reply is rejected although its head is HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Framing {
                 "content-type" => framing.is_event_stream = is_event_stream(value.as_bytes()),
                 "transfer-encoding" => {
                     framing.transfer_encodings += 1;
-                    framing.is_chunked = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+                    framing.is_chunked = is_chunked(value);
                 }
                 _ => {}
             }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::BodyError;
 use super::continue_gate::ContinueGate;
 use super::deadline::Deadline;
 use crate::config::{ExchangePolicy, Limits};
 use crate::gateway::headers::{CredentialHeaders, clean_request_trailers};
-use crate::http::Record;
+use crate::http::{Record, Timer};
 
 /// A client's body, bounded in bytes and in time.
 pub(crate) struct Streamed {
@@ -29,8 +29,8 @@ pub(crate) struct Streamed {
     received_bytes: u64,
     deadline: Deadline,
     idle: Duration,
-    /// Made when the client is first waited for.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// For the time during which the client is waited for.
+    timer: Timer,
     /// Since when the client is waited for; `None` while it is not.
     waits_since: Option<Instant>,
     has_ended: bool,
@@ -68,7 +68,7 @@ impl Streamed {
                 waited: Duration::ZERO,
             },
             idle: limits.request_body_idle,
-            timer: None,
+            timer: Timer::default(),
             waits_since: None,
             has_ended: false,
             gate,
@@ -126,12 +126,8 @@ impl Streamed {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         // After the head of the reply only silence counts.
         let left = if self.record.has_reply() { self.idle } else { self.deadline.left(self.received_bytes) };
-        let due = since + left.min(self.idle);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if timer.deadline() != due {
-            timer.as_mut().reset(due);
-        }
-        ready!(timer.as_mut().poll(cx));
+        self.timer.set(since + left.min(self.idle));
+        ready!(self.timer.poll(cx));
         Poll::Ready(if left >= self.idle { BodyError::Idle } else { BodyError::TooSlow })
     }
 

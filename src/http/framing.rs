@@ -1,4 +1,4 @@
-//! Content-Length as a message may be handed on with it (RFC 9110 §8.6, RFC 9112 §6.3).
+//! The fields that frame a message, as it may be handed on with them (RFC 9110 §8.6, RFC 9112 §6).
 //!
 //! Recipients differ in how they read `005`, `+5`, `5, 5` or a field that is given twice, and one that reads another length
 //! than Keytoll takes a part of the body for the next message. So what is handed on is one field of plain digits.
@@ -49,6 +49,11 @@ pub(crate) fn is_plain_content_length(value: &HeaderValue) -> bool {
         [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
         _ => false,
     }
+}
+
+/// Whether a Transfer-Encoding is `chunked` and nothing else, the only coding that hyper decodes (RFC 9112 §7.1).
+pub(crate) fn is_chunked(value: &HeaderValue) -> bool {
+    value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Digits only, and white space around them. `str::parse` would take a sign.
