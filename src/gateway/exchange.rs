@@ -111,7 +111,7 @@ impl Exchange {
             reply
         });
         if let Err(error) = &sent {
-            let cause = error.source().map(ToString::to_string);
+            let cause = error.source();
             tracing::debug!(request_id = record.request_id().as_str(), %error, cause, "the upstream gave no reply");
         }
         let settle = Settle { gateway: &gateway, charge_on, policy: &policy, is_http10, record: &record };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::billing::{Hold, Outcome};
+use crate::billing::{Hold, Outcome, SettlementReason};
 use crate::http::Record;
 use crate::store::Settled;
 
@@ -100,7 +100,7 @@ impl Shared {
         let Some(hold) = self.lock().take(State::Capturing) else { return };
         let cents = hold.cents();
         let is_captured = hold.capture(outcome).await == Settled::Captured;
-        record.capture_ended(is_captured, cents);
+        record.capture_ended(is_captured, SettlementReason::Captured, cents);
         let waker = {
             let mut inner = self.lock();
             inner.state = if is_captured { State::Captured } else { State::Unpaid };

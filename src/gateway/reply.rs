@@ -41,23 +41,34 @@ enum Kind {
     /// None, in a reply whose head gives the length of another one.
     NotModified { length: u64 },
     /// On its way, with nothing left to settle.
-    Passing(Box<Passing>),
+    Passing(Box<Begun>),
     /// On its way, and not paid yet.
     Settling(Box<Unsettled>),
 }
 
-/// A reply that is on its way, with nothing left to settle.
-struct Passing {
-    body: Upstreamed,
+/// The body of a reply of which a part may be here.
+pub(super) struct Begun {
+    pub(super) body: Upstreamed,
     /// What came before the head went out.
-    first: VecDeque<Frame<Bytes>>,
+    pub(super) first: VecDeque<Frame<Bytes>>,
+}
+
+impl Begun {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.first.pop_front() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.body.is_end_stream()
+    }
 }
 
 /// A reply that is on its way while its price is held.
 struct Unsettled {
-    body: Upstreamed,
-    /// What came before the head went out.
-    first: VecDeque<Frame<Bytes>>,
+    reply: Begun,
     end: End,
     /// With a silent end: the last piece so far.
     behind: Option<Frame<Bytes>>,
@@ -115,8 +126,8 @@ impl ReplyBody {
         ReplyBody::from(Bytes::new())
     }
 
-    pub(super) fn passing(body: Upstreamed, first: VecDeque<Frame<Bytes>>) -> ReplyBody {
-        ReplyBody { kind: Kind::Passing(Box::new(Passing { body, first })) }
+    pub(super) fn passing(reply: Begun) -> ReplyBody {
+        ReplyBody { kind: Kind::Passing(Box::new(reply)) }
     }
 
     /// Of a reply that is there, with or without data. hyper writes the Content-Length of the body that it is given, and never
@@ -129,12 +140,11 @@ impl ReplyBody {
         }
     }
 
-    pub(super) fn settling(body: Upstreamed, first: VecDeque<Frame<Bytes>>, terms: Terms) -> ReplyBody {
+    pub(super) fn settling(reply: Begun, terms: Terms) -> ReplyBody {
         let Terms { open, outcome, end, charge_idle_cut, record } = terms;
         let state = State::Flowing(open);
         let unsettled = Unsettled {
-            body,
-            first,
+            reply,
             end,
             behind: None,
             state,
@@ -171,10 +181,7 @@ impl Body for ReplyBody {
         match &mut self.kind {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::NotModified { .. } => Poll::Ready(None),
-            Kind::Passing(passing) => match passing.first.pop_front() {
-                Some(first) => Poll::Ready(Some(Ok(cleaned(first)))),
-                None => Pin::new(&mut passing.body).poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
-            },
+            Kind::Passing(reply) => reply.poll_frame(cx).map_ok(cleaned).map_err(ReplyError::Upstream),
             Kind::Settling(unsettled) => unsettled.poll_frame(cx),
         }
     }
@@ -183,7 +190,7 @@ impl Body for ReplyBody {
         match &self.kind {
             Kind::Whole(body) => body.is_end_stream(),
             Kind::NotModified { .. } => false,
-            Kind::Passing(passing) => passing.first.is_empty() && passing.body.is_end_stream(),
+            Kind::Passing(reply) => reply.is_end_stream(),
             Kind::Settling(unsettled) => matches!(unsettled.state, State::Done),
         }
     }
@@ -226,7 +233,7 @@ impl Unsettled {
                     let (last, cents) = (last.take(), *cents);
                     self.state = State::Done;
                     let is_captured = settled == Settled::Captured;
-                    self.record.capture_ended(is_captured, cents);
+                    self.record.capture_ended(is_captured, SettlementReason::Captured, cents);
                     return Poll::Ready(if is_captured { last.map(Ok) } else { Some(Err(ReplyError::Unpaid)) });
                 }
                 State::CapturingLate { last, open } => {
@@ -240,15 +247,9 @@ impl Unsettled {
                         self.state = State::Done;
                         return Poll::Ready(Some(Err(ReplyError::Unpaid)));
                     }
-                    let frame = match self.first.pop_front() {
-                        Some(first) => Some(Ok(first)),
-                        None => match Pin::new(&mut self.body).poll_frame(cx) {
-                            Poll::Ready(frame) => frame,
-                            Poll::Pending => {
-                                self.stalls.wait(self.record.client(), &self.body);
-                                return Poll::Pending;
-                            }
-                        },
+                    let Poll::Ready(frame) = self.reply.poll_frame(cx) else {
+                        self.stalls.wait(self.record.client(), &self.reply.body);
+                        return Poll::Pending;
                     };
                     let last = match frame {
                         Some(Ok(frame)) if frame.is_data() && self.end == End::Silent => {
@@ -261,7 +262,7 @@ impl Unsettled {
                             }
                         }
                         Some(Ok(_)) | None if self.end == End::Silent => self.behind.take(),
-                        Some(Ok(frame)) if frame.is_data() && !(self.first.is_empty() && self.body.is_end_stream()) => {
+                        Some(Ok(frame)) if frame.is_data() && !self.reply.is_end_stream() => {
                             self.has_delivered = true;
                             return Poll::Ready(Some(Ok(frame)));
                         }
@@ -329,10 +330,8 @@ impl Drop for ReplyBody {
 fn record_later(settling: Settling, cents: Cents, record: Record) {
     let Ok(runtime) = Handle::try_current() else { return };
     runtime.spawn(async move {
-        match settling.await {
-            Settled::Captured => record.settled(SettlementReason::ClientLeft, cents),
-            Settled::Released { .. } | Settled::Unknown => record.settled(SettlementReason::Unpaid, Cents::ZERO),
-        }
+        let is_captured = settling.await == Settled::Captured;
+        record.capture_ended(is_captured, SettlementReason::ClientLeft, cents);
     });
 }
 

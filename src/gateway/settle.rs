@@ -9,7 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use super::gather::{Gathered, gather};
 use super::headers::{Receipt, to_client, upgrade_granted};
 use super::open_hold::OpenHold;
-use super::reply::{self, End, ReplyBody, Terms, Upstreamed};
+use super::reply::{self, Begun, End, ReplyBody, Terms, Upstreamed};
 use super::{Gateway, receipt, tunnel};
 use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
 use crate::config::{ChargeOn, ExchangePolicy};
@@ -98,11 +98,10 @@ impl Settle<'_> {
         let Some(outcome) = charged else {
             return self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await;
         };
-        if hold.capture(outcome).await == Settled::Captured {
-            self.record.settled(SettlementReason::AbortedUpload, receipt.cost);
-        } else {
+        let is_captured = hold.capture(outcome).await == Settled::Captured;
+        self.record.capture_ended(is_captured, SettlementReason::AbortedUpload, receipt.cost);
+        if !is_captured {
             receipt.cost = Cents::ZERO;
-            self.record.settled(SettlementReason::Unpaid, receipt.cost);
         }
         receipt
     }
@@ -138,7 +137,7 @@ impl Settle<'_> {
                 let open = OpenHold::new(hold, outcome, limit, self.record.clone());
                 let charge_idle_cut = self.policy.charge_idle_cut && body.is_event_stream();
                 let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
-                Response::from_parts(head, ReplyBody::settling(body, first, terms))
+                Response::from_parts(head, ReplyBody::settling(Begun { body, first }, terms))
             }
             Gathered::Broken(error) => {
                 let cause = if reply::is_clients_fault(&error, self.record) {
@@ -159,9 +158,9 @@ impl Settle<'_> {
         mut reply: Response<Upstreamed>,
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Response<ReplyBody> {
-        let granted =
-            upgrade.and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
-        let granted = granted.filter(|_| reply.body().is_request_complete());
+        let granted = upgrade
+            .filter(|_| reply.body().is_request_complete())
+            .and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
         let Some((protocol, client)) = granted else {
             return self.failed(passage, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream).await;
         };
@@ -195,7 +194,7 @@ impl Settle<'_> {
         // hyper would drop a head that is not sent yet when its body breaks off, and close without a reply.
         let body = match gather(&mut body, 0).await {
             Gathered::Whole(data) => ReplyBody::whole(data, &head),
-            Gathered::Begun(first) => ReplyBody::passing(body, first),
+            Gathered::Begun(first) => ReplyBody::passing(Begun { body, first }),
             Gathered::Broken(_) => {
                 return reply::problem(ProblemKind::UpstreamBroken.into(), receipt.as_ref(), self.record);
             }
@@ -213,7 +212,7 @@ impl Settle<'_> {
             return false;
         }
         let captured = hold.capture(outcome).await == Settled::Captured;
-        self.record.capture_ended(captured, cents);
+        self.record.capture_ended(captured, SettlementReason::Captured, cents);
         captured
     }
 
@@ -223,7 +222,7 @@ impl Settle<'_> {
         reply::problem(ProblemKind::BillingUnavailable.into(), Some(&receipt), self.record)
     }
 
-    /// Has it noted when the head of the reply that is handed over now has left, if a retry may ask for it.
+    /// Records when the head of the reply has been written. `None` unless the request has an idempotency key.
     fn watch(&self, reply_head: Option<Arc<ReplyHead>>) {
         if let Some(reply_head) = reply_head {
             self.record.client().on_next_write(Box::new(move || reply_head.sent()));

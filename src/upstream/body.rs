@@ -130,7 +130,7 @@ impl<B: RequestBody> UpstreamBody<B> {
     }
 
     fn broken(&mut self, cause: hyper::Error) -> BodyError {
-        // hyper ends a connection whose request breaks off, and says no more of it than that.
+        // hyper ends a connection whose request body fails; its error does not name the cause.
         let is_clients = self.request.as_ref().is_some_and(|request| request.has_failed())
             && !self.lease.as_ref().is_some_and(|lease| lease.connection.has_write_failed());
         match &self.request {

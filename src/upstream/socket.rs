@@ -81,8 +81,8 @@ impl UpstreamSocket {
         }
     }
 
-    /// The head of the reply is not there, as far as this side knows, and no more may be read. hyper may have given the head
-    /// to the exchange just now: whatever is queued before a new task runs first, and so does the exchange.
+    /// The read limit is reached before the exchange has reported a head. hyper may just have handed the head to the exchange:
+    /// tasks that are already queued run before a new one, and so does the exchange.
     fn poll_limited(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let pending_yield = self.pending_yield.get_or_insert_with(|| tokio::spawn(yield_now()));
         let joined = ready!(Pin::new(pending_yield).poll(cx));

@@ -55,7 +55,7 @@ async fn an_event_stream_may_be_silent_for_longer() {
 
 #[tokio::test]
 async fn the_total_timeout_ends_a_body_while_the_upstream_is_waited_for() {
-    let policy = ExchangePolicy { body_idle: STEP * 60, total_timeout: Some(STEP * 3), ..policy() };
+    let policy = ExchangePolicy { body_idle: LONG, total_timeout: Some(STEP * 3), ..policy() };
     let (body, mut stream) = begun(policy, "").await;
     let (error, waited) = error_of(body).await;
     assert!(matches!(error, BodyError::TotalTimeout { was_client_slow: false }), "{error:?}");
