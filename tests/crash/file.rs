@@ -141,8 +141,8 @@ impl File {
     }
 }
 
-/// Sees what reaches the upstream: nothing unpaid, no small body that broke off, and no charge twice, but once more for a
-/// retry of what was captured.
+/// Sees what reaches the upstream: nothing unpaid, no small body that broke off, and no charge twice, except for one
+/// retry of a captured request.
 fn witness(records: &Arc<Records>, database: &Database) -> Witness {
     let (records, connection) = (Arc::clone(records), database.open());
     Box::new(move |head: &Head, script: Script, progress: Progress| {

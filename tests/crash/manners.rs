@@ -90,7 +90,7 @@ impl Conversation<'_> {
         let _ = self.client.try_send(&bytes[..sent]);
     }
 
-    /// Sends a part of the request, and no more. `waits`: the upstream has its head before it breaks off.
+    /// Sends only a part of the request. `waits`: the upstream has its head before it breaks off.
     fn break_off(mut self, request: &Request, part: Part, end: End, waits: bool) -> Next {
         self.begin(request, part);
         if waits && self.wait_for(|_| true).is_none() && has_come(&self.client.sender()) {

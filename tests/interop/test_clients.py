@@ -167,20 +167,36 @@ def test_a_call_is_answered_and_charged_once(make, gateway, model_api, account):
     assert account.paid() == [("captured", 200, PRICE)]
 
 
+# What Keytoll refuses, small or large.
+
+
+def call(client):
+    return client.call()
+
+
+def upload(client):
+    return client.upload(UPLOAD)
+
+
+each_size = pytest.mark.parametrize("send", [call, upload])
+
+
+@each_size
 @each_client
-def test_a_call_with_a_wrong_key_says_so_and_is_free(make, gateway, model_api, account):
+def test_a_request_with_a_wrong_key_says_so_and_is_free(make, send, gateway, model_api, account):
     served = model_api.served
     client = make(url(gateway), mistyped(account.key))
-    assert_refused(client, client.call(), 401, NO_SUCH_KEY)
+    assert_refused(client, send(client), 401, NO_SUCH_KEY)
     assert model_api.served == served
     assert account.paid() == []
 
 
+@each_size
 @each_client
-def test_a_call_that_the_wallet_cannot_pay_says_what_is_missing(make, gateway, model_api, poor):
+def test_a_request_that_the_wallet_cannot_pay_says_what_is_missing(make, send, gateway, model_api, poor):
     served = model_api.served
     client = make(url(gateway), poor.key)
-    assert_refused(client, client.call(), 402, NO_MONEY)
+    assert_refused(client, send(client), 402, NO_MONEY)
     assert model_api.served == served
     assert poor.paid() == []
 
@@ -194,24 +210,6 @@ def test_an_upload_is_answered_and_charged_once(make, gateway, model_api, accoun
     assert (seen.raised, seen.status) == (None, 200), seen
     assert model_api.requests[str(account.id)] == 1
     assert account.paid() == [("captured", 200, PRICE)]
-
-
-@each_client
-def test_an_upload_with_a_wrong_key_says_so_and_is_free(make, gateway, model_api, account):
-    served = model_api.served
-    client = make(url(gateway), mistyped(account.key))
-    assert_refused(client, client.upload(UPLOAD), 401, NO_SUCH_KEY)
-    assert model_api.served == served
-    assert account.paid() == []
-
-
-@each_client
-def test_an_upload_that_the_wallet_cannot_pay_says_what_is_missing(make, gateway, model_api, poor):
-    served = model_api.served
-    client = make(url(gateway), poor.key)
-    assert_refused(client, client.upload(UPLOAD), 402, NO_MONEY)
-    assert model_api.served == served
-    assert poor.paid() == []
 
 
 @pytest.mark.parametrize("make", [one for one in CLIENTS if not one.chunked], ids=lambda client: client.name)

@@ -47,6 +47,22 @@ impl Scene {
         (client, call)
     }
 
+    /// The upstream begins a reply, and the client has it.
+    fn begin_reply(client: &mut Client, call: &mut Call) {
+        call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
+        assert_eq!(client.head().status(), 200);
+        client.expect(b"4\r\nmuch\r\n");
+    }
+
+    /// Keytoll answers that the request is at fault, and that it was charged.
+    #[track_caller]
+    fn assert_charged_refusal(client: &mut Client, status: u16, code: &str) {
+        let reply = client.reply();
+        let problem = reply.assert_problem(status, code);
+        assert!(problem["detail"].as_str().unwrap().ends_with("so the request was charged."), "{problem}");
+        reply.assert_receipt(10, 490);
+    }
+
     /// Waits until the gateway has nothing in flight, and checks that nothing was ever forwarded or charged.
     #[track_caller]
     fn assert_never_forwarded(&self) {
@@ -205,9 +221,7 @@ fn a_streamed_body_that_ends_early_is_answered_and_captured() {
     let scene = Scene::new();
     let (mut client, mut call) = scene.half_uploaded("/");
     client.finish();
-    let reply = client.reply();
-    reply.assert_problem(400, "bad-request");
-    reply.assert_receipt(10, 490);
+    Scene::assert_charged_refusal(&mut client, 400, "bad-request");
     call.expect_end();
     scene.assert_captured();
 }
@@ -217,9 +231,7 @@ fn a_streamed_body_with_wrong_framing_is_captured() {
     let scene = Scene::new();
     let (mut client, mut call) = scene.half_uploaded("/");
     client.send(b"no chunk\r\n");
-    let reply = client.reply();
-    reply.assert_problem(400, "bad-request");
-    reply.assert_receipt(10, 490);
+    Scene::assert_charged_refusal(&mut client, 400, "bad-request");
     call.expect_end();
     scene.assert_captured();
 }
@@ -233,10 +245,7 @@ fn a_streamed_body_that_stops_coming_or_grows_too_large_is_captured() {
         if status == 413 {
             client.send(b"1\r\nx\r\n");
         }
-        let reply = client.reply();
-        let problem = reply.assert_problem(status, code);
-        assert!(problem["detail"].as_str().unwrap().ends_with("so the request was charged."), "{problem}");
-        reply.assert_receipt(10, 490);
+        Scene::assert_charged_refusal(&mut client, status, code);
         call.expect_end();
         scene.assert_captured();
     }
@@ -326,9 +335,7 @@ fn an_upstream_that_gives_up_on_a_client_that_stalls_its_upload_is_paid() {
             let scene = Scene::with(|api| api, with_pace);
             let (mut client, mut call) = scene.half_uploaded("/");
             if has_head {
-                call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
-                assert_eq!(client.head().status(), 200);
-                client.expect(b"4\r\nmuch\r\n");
+                Scene::begin_reply(&mut client, &mut call);
             }
             let trickle = trickles.then(|| Trickle::start(&client));
             // Longer than the client may stall.
@@ -338,9 +345,7 @@ fn an_upstream_that_gives_up_on_a_client_that_stalls_its_upload_is_paid() {
             if has_head {
                 client.expect_end();
             } else {
-                let reply = client.reply();
-                reply.assert_problem(408, "body-timeout");
-                reply.assert_receipt(10, 490);
+                Scene::assert_charged_refusal(&mut client, 408, "body-timeout");
             }
             scene.assert_captured();
         }
@@ -354,24 +359,20 @@ fn a_timeout_that_ends_an_upload_that_trickles_is_paid() {
         let scene = Scene::with(|api| api, |builder| with_pace(builder).limit(wait, 300));
         let (mut client, mut call) = scene.half_uploaded("/");
         if has_head {
-            call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n");
-            assert_eq!(client.head().status(), 200);
-            client.expect(b"4\r\nmuch\r\n");
+            Scene::begin_reply(&mut client, &mut call);
         }
         let trickle = Trickle::start(&client);
         if has_head {
             client.expect_end();
         } else {
-            let reply = client.reply();
-            reply.assert_problem(408, "body-timeout");
-            reply.assert_receipt(10, 490);
+            Scene::assert_charged_refusal(&mut client, 408, "body-timeout");
         }
         drop(trickle);
         scene.assert_captured();
     }
 }
 
-/// The client waits for 100 Continue, so it keeps nobody waiting.
+/// The client waits for 100 Continue, so the upstream does not wait for the client.
 #[test]
 fn an_upstream_that_breaks_off_before_the_client_was_asked_is_not_paid() {
     let scene = Scene::with(|api| api, |builder| with_pace(builder).limit("expect_continue_ms", 60_000));
@@ -386,10 +387,7 @@ fn an_upstream_that_breaks_off_before_the_client_was_asked_is_not_paid() {
 
 #[test]
 fn an_upload_that_the_gateway_cuts_when_it_stops_is_not_charged() {
-    let upstream = Upstream::scripted();
-    let gateway = Gateway::builder().api(Api::new("weather", upstream.address())).drain_timeout_ms(100).start();
-    let customer = gateway.customer("weather", 500);
-    let scene = Scene { upstream, gateway, customer };
+    let scene = Scene::with(|api| api, |builder| builder.drain_timeout_ms(100));
     let (_client, _call) = scene.half_uploaded("/");
     let stopped = scene.gateway.stop();
     stopped.database.assert_books();

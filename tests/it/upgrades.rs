@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::harness::{Api, Customer, GLANCE, Gateway, Request, Upstream, until};
+use crate::harness::{Api, Call, Client, Customer, GLANCE, Gateway, Request, Upstream, until};
 
 fn scene() -> (Upstream, Gateway, Customer) {
     let upstream = Upstream::scripted();
@@ -16,6 +16,15 @@ fn upgrade(gateway: &Gateway, customer: &Customer) -> Request {
 }
 
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// What the upstream says before it ends reaches a client that has ended its own side.
+#[track_caller]
+fn assert_last_words_arrive(client: &mut Client, mut call: Call) {
+    call.send("last words");
+    call.break_off();
+    client.expect(b"last words");
+    client.expect_end();
+}
 
 #[test]
 fn an_upgrade_is_captured_and_bytes_flow_both_ways() {
@@ -38,10 +47,7 @@ fn an_upgrade_is_captured_and_bytes_flow_both_ways() {
     // Each side's end goes through to the other.
     client.finish();
     call.expect_end();
-    call.send("last words");
-    call.break_off();
-    client.expect(b"last words");
-    client.expect_end();
+    assert_last_words_arrive(&mut client, call);
     gateway.assert_charges(1, 0);
 }
 
@@ -135,10 +141,7 @@ fn a_client_that_has_finished_before_the_upgrade_gets_what_the_upstream_says() {
     call.send(SWITCHING);
     assert_eq!(client.reply().status(), 101);
     call.expect_end();
-    call.send("last words");
-    call.break_off();
-    client.expect(b"last words");
-    client.expect_end();
+    assert_last_words_arrive(&mut client, call);
     gateway.assert_charges(1, 0);
 }
 
