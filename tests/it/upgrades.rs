@@ -220,3 +220,26 @@ fn an_upstream_that_ends_its_side_gets_everything_that_the_client_still_sends() 
     call.expect_end();
     gateway.assert_charges(1, 0);
 }
+
+/// Otherwise the rest of the upload would reach the upstream behind a request that is settled, or as another protocol.
+#[test]
+fn a_101_before_the_whole_request_costs_nothing_and_ends_the_upload() {
+    for is_asked_for in [true, false] {
+        let (upstream, gateway, customer) = scene();
+        let mut request = gateway.request("POST", "/").key(&customer.key).field("Transfer-Encoding", "chunked");
+        if is_asked_for {
+            request = request.field("Connection", "Upgrade").field("Upgrade", "websocket");
+        }
+        let mut client = request.open();
+        client.send(b"4\r\nhalf\r\n");
+        let mut call = upstream.call();
+        call.expect(b"4\r\nhalf\r\n");
+        call.send(SWITCHING);
+        let reply = client.reply();
+        reply.assert_problem(502, "upstream-broken");
+        reply.assert_receipt(0, 500);
+        // The client is still there, and its request is not complete.
+        call.expect_end();
+        gateway.assert_charges(0, 1);
+    }
+}
