@@ -119,3 +119,43 @@ async fn a_client_that_fails_after_its_upstream_did_is_not_to_blame() {
     let reply = send(&upstream, post(body.boxed())).await;
     assert!(matches!(reply, Err(SendError::Broken { .. })), "{:?}", reply.err());
 }
+
+/// It may be about to close, and the next request would meet that. The connection is fine here, so that only the order of the
+/// answer and the request decides.
+#[tokio::test]
+async fn a_connection_whose_upstream_answered_before_the_whole_request_is_not_used_again() {
+    for is_early in [true, false] {
+        let (listener, config) = listen().await;
+        let upstream = to(&config, limits());
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let body = later(async move {
+            finished.await.unwrap();
+            Ok(Bytes::from_static(b"rest"))
+        });
+        let script = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            head(&mut stream).await;
+            let mut finish = Some(finish);
+            if !is_early {
+                upload(&mut stream, finish.take()).await;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.unwrap();
+            (stream, finish)
+        };
+        let (reply, (mut stream, finish)) = tokio::join!(send(&upstream, post(body)), script);
+        if is_early {
+            upload(&mut stream, finish).await;
+        }
+        stream.write_all(b"ok").await.unwrap();
+        assert_eq!(text(reply).await, "ok");
+        assert_eq!(upstream.targets[0].pool.len(), usize::from(!is_early), "early: {is_early}");
+    }
+}
+
+/// Lets the client finish its body in the test above, and reads it.
+async fn upload(stream: &mut TcpStream, finish: Option<tokio::sync::oneshot::Sender<()>>) {
+    finish.unwrap().send(()).unwrap();
+    let mut body = [0; 14];
+    stream.read_exact(&mut body).await.unwrap();
+    assert_eq!(&body, b"4\r\nrest\r\n0\r\n\r\n");
+}
