@@ -107,11 +107,10 @@ pub enum HostHeader {
 pub trait RequestBody:
     Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Default + Send + Unpin + 'static
 {
-}
-
-impl<B> RequestBody for B where
-    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Default + Send + Unpin + 'static
-{
+    /// Whether the client has been asked for the body. While it has not, a body that is pending does not wait for the client.
+    fn is_asked_for(&self) -> bool {
+        true
+    }
 }
 
 /// The upstreams of one API, as one worker reaches them.

@@ -16,7 +16,7 @@ const MOST_BODY_BYTES: i64 = 1 << 50;
 pub struct ExchangePolicy {
     /// From the request sent to the upstream's reply head; then 504.
     pub head_timeout: Duration,
-    /// Between two pieces of the reply's body; then the reply is broken off.
+    /// Between two pieces of the reply's body, or of a request's body that is still on its way; then the reply is broken off.
     pub body_idle: Duration,
     /// The same for a reply of type `text/event-stream`.
     pub event_stream_idle: Duration,

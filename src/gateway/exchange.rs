@@ -24,7 +24,6 @@ use crate::billing::{Hold, Passage};
 use crate::config::ExchangePolicy;
 use crate::failpoint;
 use crate::http::{Problem, ProblemKind, Record};
-use crate::upstream::SendError;
 
 /// A request that may go upstream.
 pub(super) struct Exchange {
@@ -121,10 +120,6 @@ impl Exchange {
                 Box::pin(settle.switched(passage, reply, upgrade)).await
             }
             Ok(reply) => settle.replied(passage, reply).await,
-            Err(SendError::RequestStalled) if record.awaits_continue() => {
-                // A client that was never asked for its body does not keep the upstream waiting.
-                Box::pin(settle.failed(passage, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream)).await
-            }
             Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error))).await,
         })
     }

@@ -208,19 +208,15 @@ impl Body for ReplyBody {
 impl Unsettled {
     /// How a reply is settled that was broken off with this error.
     fn reason(&self, error: &BodyError) -> SettlementReason {
-        if is_clients_fault(error, &self.record) {
-            return SettlementReason::AbortedUpload;
-        }
         let client = self.record.client();
         match error {
+            BodyError::RequestBody(_) | BodyError::RequestStalled => SettlementReason::AbortedUpload,
             BodyError::TotalTimeout { was_client_slow: true } => SettlementReason::ClientStalled,
             BodyError::Broken(_) if self.stalls.explains_break(client) => SettlementReason::ClientStalled,
             BodyError::Idle if self.charge_idle_cut && self.has_delivered => SettlementReason::IdleCut,
-            BodyError::Idle
-            | BodyError::Broken(_)
-            | BodyError::RequestBody(_)
-            | BodyError::RequestStalled
-            | BodyError::TotalTimeout { was_client_slow: false } => SettlementReason::Released,
+            BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { was_client_slow: false } => {
+                SettlementReason::Released
+            }
         }
     }
 
@@ -291,12 +287,10 @@ impl Unsettled {
     }
 }
 
-/// Whether the client broke the reply off, by what it did with its own request. A client that was never asked for its body
-/// does not keep the upstream waiting.
-pub(super) fn is_clients_fault(error: &BodyError, record: &Record) -> bool {
+/// Whether the client broke the reply off, by what it did with its own request.
+pub(super) fn is_clients_fault(error: &BodyError) -> bool {
     match error {
-        BodyError::RequestBody(_) => true,
-        BodyError::RequestStalled => !record.awaits_continue(),
+        BodyError::RequestBody(_) | BodyError::RequestStalled => true,
         BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { .. } => false,
     }
 }

@@ -88,6 +88,15 @@ impl From<Streamed> for RequestBody {
     }
 }
 
+impl crate::upstream::RequestBody for RequestBody {
+    fn is_asked_for(&self) -> bool {
+        match &self.0 {
+            Kind::Empty | Kind::Collected(_) => true,
+            Kind::Streamed(streamed) => streamed.is_asked_for(),
+        }
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;

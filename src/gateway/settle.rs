@@ -140,7 +140,7 @@ impl Settle<'_> {
                 Response::from_parts(head, ReplyBody::settling(Begun { body, first }, terms))
             }
             Gathered::Broken(error) => {
-                let cause = if reply::is_clients_fault(&error, self.record) {
+                let cause = if reply::is_clients_fault(&error) {
                     AbortCause::ClientAfterHead(outcome)
                 } else {
                     AbortCause::Upstream

@@ -200,15 +200,10 @@ impl Record {
         self.inner.awaits_continue.store(awaits, Ordering::Relaxed);
     }
 
-    /// Whether the client waits for `100 Continue` and has not been sent it.
-    pub fn awaits_continue(&self) -> bool {
-        self.inner.awaits_continue.load(Ordering::Relaxed)
-    }
-
     /// Decides what becomes of a body that was refused unread, or is still to be asked for. True: the connection is closed
     /// after the reply.
     pub(super) fn closes_for_unread_body(&self) -> bool {
-        if self.awaits_continue() {
+        if self.inner.awaits_continue.load(Ordering::Relaxed) {
             // After a final reply some clients send the body, and others the next request.
             self.inner.client.leave_body_unread();
             return true;

@@ -112,21 +112,33 @@ impl<B: RequestBody> UpstreamBody<B> {
         end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Ready when the upstream has been waited for too long.
+    /// Ready when the upstream, or the rest of the request's body, has been waited for too long. While that body moves, the
+    /// upstream is not idle.
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Some(lease) = &mut self.lease else { return Poll::Pending };
         let (BodyTimeouts { idle, end }, timer) = lease.connection.body_timeouts();
+        let until = |due: Instant| end.map_or(due, |end| end.min(due));
         if !self.is_waiting {
             self.is_waiting = true;
-            let idle_until = Instant::now() + idle;
-            timer.set(end.map_or(idle_until, |end| end.min(idle_until)));
+            timer.set(until(Instant::now() + idle));
         }
-        ready!(timer.poll(cx));
-        if self.request.as_ref().is_some_and(|request| request.is_client_awaited()) {
-            return Poll::Ready(BodyError::RequestStalled);
+        loop {
+            ready!(timer.poll(cx));
+            let now = Instant::now();
+            let is_late = end.is_some_and(|end| now >= end);
+            if let Some(request) = &self.request {
+                if request.is_client_awaited() && (is_late || request.has_client_stalled()) {
+                    return Poll::Ready(BodyError::RequestStalled);
+                }
+                let due = request.silent_since() + idle;
+                if !is_late && due > now {
+                    timer.set(until(due));
+                    continue;
+                }
+            }
+            let late = BodyError::TotalTimeout { was_client_slow: false };
+            return Poll::Ready(if is_late { late } else { BodyError::Idle });
         }
-        let is_late = end.is_some_and(|end| Instant::now() >= end);
-        Poll::Ready(if is_late { BodyError::TotalTimeout { was_client_slow: false } } else { BodyError::Idle })
     }
 
     fn broken(&mut self, cause: hyper::Error) -> BodyError {

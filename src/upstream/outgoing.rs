@@ -135,13 +135,14 @@ impl<B: RequestBody> Body for Outgoing<B> {
                 Poll::Ready(Some(Err(_))) => progress.failed.store(true, Ordering::Relaxed),
                 Poll::Ready(Some(Ok(frame))) => {
                     progress.moved(frame.data_ref().map_or(0, |data| data.len() as u64));
-                    progress.has_ended.store(self.body.is_end_stream(), Ordering::Relaxed);
+                    progress.has_ended.store(frame.is_trailers() || self.body.is_end_stream(), Ordering::Relaxed);
                 }
                 Poll::Ready(None) => {
                     progress.moved(0);
                     progress.has_ended.store(true, Ordering::Relaxed);
                 }
-                Poll::Pending => progress.wait_for_client(),
+                Poll::Pending if self.body.is_asked_for() => progress.wait_for_client(),
+                Poll::Pending => {}
             }
         }
         polled.map_err(|cause| ClientError(cause.into()))

@@ -12,6 +12,8 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
+use http::HeaderName;
+use http::header::{TRAILER, TRANSFER_ENCODING};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -22,6 +24,8 @@ use super::*;
 use crate::model::Cents;
 
 type TestBody = BoxBody<Bytes, io::Error>;
+
+impl RequestBody for TestBody {}
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
@@ -446,5 +450,29 @@ async fn a_request_with_a_whole_body_is_sent_with_its_length() {
     let (reply, (head, _stream)) = tokio::join!(send(&upstream, post(body)), script);
     assert_eq!(text(reply).await, "ok");
     assert!(head.contains("content-length: 4\r\n"), "{head}");
+    assert_eq!(upstream.targets[0].pool.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_ends_with_trailers_is_complete_and_its_connection_is_used_again() {
+    let (listener, config) = listen().await;
+    let upstream = to(&config, limits());
+    let trailers = http::HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("7"))]);
+    let body =
+        Full::new(Bytes::from_static(b"some")).map_err(never).with_trailers(async { Some(Ok(trailers)) }).boxed();
+    let mut request = post(body);
+    request.headers_mut().insert(TRAILER, HeaderValue::from_static("x-sum"));
+    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    let script = async {
+        let mut stream = listener.accept().await.unwrap().0;
+        head(&mut stream).await;
+        let mut found = [0; 24];
+        stream.read_exact(&mut found).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&found), "4\r\nsome\r\n0\r\nx-sum: 7\r\n\r\n");
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        stream
+    };
+    let (reply, _stream) = tokio::join!(send(&upstream, request), script);
+    assert_eq!(text(reply).await, "ok");
     assert_eq!(upstream.targets[0].pool.len(), 1);
 }

@@ -385,6 +385,20 @@ fn an_upstream_that_breaks_off_before_the_client_was_asked_is_not_paid() {
     scene.assert_released();
 }
 
+/// The time before the client was asked is not its own.
+#[test]
+fn an_upstream_that_breaks_off_when_the_client_was_just_asked_is_not_paid() {
+    let settings = |builder: GatewayBuilder| builder.limit("client_stall_ms", 1_000).limit("expect_continue_ms", 1_100);
+    let scene = Scene::with(|api| api, settings);
+    let (mut client, call) = asking(&scene);
+    assert_eq!(client.head().status(), 100);
+    call.break_off();
+    let reply = client.reply();
+    reply.assert_problem(502, "upstream-broken");
+    reply.assert_receipt(0, 500);
+    scene.assert_released();
+}
+
 #[test]
 fn an_upload_that_the_gateway_cuts_when_it_stops_is_not_charged() {
     let scene = Scene::with(|api| api, |builder| builder.drain_timeout_ms(100));

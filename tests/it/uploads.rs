@@ -370,7 +370,8 @@ fn a_client_that_waits_for_its_upstream_is_not_cut() {
 
 #[test]
 fn an_upload_that_goes_on_after_the_head_of_its_reply_is_not_cut() {
-    let scene = scene(|builder| deadline(builder, 200));
+    // Neither the deadline of the upload nor the idle limit of the reply counts while the upload goes on.
+    let scene = scene(|builder| deadline(builder, 200).limit("upstream_body_idle_ms", 200));
     let request = scene.gateway.request("POST", "/weather").key(&scene.customer.key);
     let mut client = request.field("Transfer-Encoding", "chunked").open();
     client.send(b"5\r\nfirst\r\n");

@@ -62,7 +62,7 @@ pub(crate) async fn collect(mut body: Streamed, room: &Arc<Semaphore>) -> Result
             (Ok(more), Some(permit)) => permit.merge(more),
             (Ok(more), None) => permit = Some(more),
             (Err(_), _) => {
-                body.put_back(if all.is_empty() { first } else { all.freeze() });
+                body.put_back(if all.is_empty() { first } else { all.freeze() }, permit);
                 return Ok(Collection::Streamed(body));
             }
         }

@@ -1,6 +1,5 @@
 //! A body that goes upstream as it arrives.
 
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::BodyError;
@@ -21,8 +21,8 @@ use crate::http::{Record, Timer};
 /// A client's body, bounded in bytes and in time.
 pub(crate) struct Streamed {
     incoming: Incoming,
-    /// What was read of it before, and comes first.
-    ahead: Bytes,
+    /// What was read of it before, and comes first; with its part of the room for collected bodies.
+    ahead: Option<(Bytes, Option<OwnedSemaphorePermit>)>,
     /// Removed from its trailers.
     credentials: Arc<CredentialHeaders>,
     limit_bytes: u64,
@@ -58,7 +58,7 @@ impl Streamed {
         record.set_awaits_continue(gate.is_some());
         Streamed {
             incoming,
-            ahead: Bytes::new(),
+            ahead: None,
             credentials: Arc::clone(credentials),
             limit_bytes: policy.request_body_bytes,
             received_bytes: 0,
@@ -76,14 +76,14 @@ impl Streamed {
         }
     }
 
-    /// Puts back what was read: it comes first.
-    pub(super) fn put_back(&mut self, data: Bytes) {
-        self.ahead = data;
+    /// Puts back what was read: it comes first. `permit` is kept until it has been handed on.
+    pub(super) fn put_back(&mut self, data: Bytes, permit: Option<OwnedSemaphorePermit>) {
+        self.ahead = Some((data, permit));
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if !self.ahead.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.ahead)))));
+        if let Some((data, _permit)) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if let Some(gate) = &mut self.gate {
             if self.record.has_reply() {
@@ -111,6 +111,8 @@ impl Streamed {
         }
         if let Some(trailers) = frame.trailers_mut() {
             clean_request_trailers(trailers, &self.credentials);
+            // hyper does not ask for an end after them.
+            self.has_ended = true;
         }
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.received_bytes += bytes;
@@ -131,13 +133,18 @@ impl Streamed {
         Poll::Ready(if left >= self.idle { BodyError::Idle } else { BodyError::TooSlow })
     }
 
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.gate.is_none()
+    }
+
     pub(super) fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.incoming.is_end_stream()
+        self.ahead.is_none() && self.incoming.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let rest = self.incoming.size_hint();
-        rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest + self.ahead.len() as u64))
+        let ahead = self.ahead.as_ref().map_or(0, |(data, _)| data.len() as u64);
+        rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest + ahead))
     }
 }
 
