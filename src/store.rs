@@ -1,56 +1,29 @@
 //! The store: all SQL, and the only code that opens the database.
 //!
-//! One writer thread owns the only connection that writes ([`writer`]); holds, settlements and admin writes are
-//! messages to it, many to a transaction, answered after the commit. Reads go over read-only connections
-//! ([`readers`]); checkpoints have a thread of their own ([`checkpoint`]), syncs of the log another ([`writer`]), and so has the
-//! upkeep of the books ([`books`]). Nothing above sees a connection.
+//! ```text
+//! admin    queries and writes for operators: users, keys, wallets, charges
+//! doctor   the examination of a file, and its repair
+//! writer   the thread with the only connection that writes: many holds, settlements and admin writes in one transaction
+//! books    accounts, entries, sums, retention, and what other programs do to wallets
+//! file     opening, schema and migrations, file identity, locks of instances, reading connections
+//! ```
+//!
+//! Nothing above the store sees a connection.
 //!
 //! What it promises: a hold, a capture or a write that was answered is committed, at the durability that the setting
-//! says; what other programs do to wallets gets onto the books ([`external`]); where going on would be unsafe it says
-//! so ([`Store::fatal`]) and does nothing more.
+//! says; what other programs do to wallets gets onto the books; where continuing would be unsafe it says so
+//! ([`Store::fatal`]) and does nothing more.
 
-mod accounts;
-mod batch;
+mod admin;
 mod books;
-mod charge_ids;
-mod charges;
-mod checkpoint;
 pub mod doctor;
-mod entries;
-mod external;
-mod health;
-mod identity;
-mod instance;
-mod keys;
-mod ledger;
-mod lock_file;
-mod lookup;
-mod mailbox;
-mod migrations;
-mod open;
-mod pace;
-mod page;
-mod pending;
-mod queue;
-mod readers;
-mod refusal;
-mod reply_head;
-mod requests;
-mod routes;
+mod error;
+mod file;
 #[cfg(test)]
 mod sample;
-mod schema;
-mod silence;
 #[cfg(test)]
 mod tests;
-mod triggers;
 mod uninstall;
-mod unknown_apis;
-mod users;
-mod view;
-mod wallet_log;
-mod wallets;
-mod write;
 mod writer;
 
 use std::path::PathBuf;
@@ -61,38 +34,40 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-pub use books::BooksState;
-pub use charges::{ChargeFilter, ChargeRecord};
-pub use entries::{Booked, Booking, Direction, EntryRecord, WalletRecord, WalletRefused};
-pub use instance::Recovered;
-pub use keys::{KeyFilter, KeyRecord, KeyRefused, NewKey};
-pub use ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
-pub use lookup::Found;
-pub use page::{Page, PageWish};
-pub use refusal::{Fatal, HoldRefused, OpenError, Unavailable};
-pub use reply_head::ReplyHead;
-pub use uninstall::uninstall;
-pub use unknown_apis::{UnknownApis, unknown_apis};
-pub use users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
-pub use view::Generation;
-pub use write::WriteError;
+pub use crate::store::admin::charges::{ChargeFilter, ChargeRecord};
+pub use crate::store::admin::entries::{Booked, Booking, Direction, EntryRecord, WalletRecord, WalletRefused};
+pub use crate::store::admin::keys::{KeyFilter, KeyRecord, KeyRefused, NewKey};
+pub use crate::store::admin::lookup::Found;
+pub use crate::store::admin::page::{Page, PageWish};
+pub use crate::store::admin::unknown_apis::{UnknownApis, unknown_apis};
+pub use crate::store::admin::users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
+pub use crate::store::books::BooksState;
+pub use crate::store::error::{Fatal, HoldRefused, OpenError, Unavailable};
+pub use crate::store::file::instance::Recovered;
+pub use crate::store::file::view::Generation;
+pub use crate::store::uninstall::uninstall;
+pub use crate::store::writer::ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
+pub use crate::store::writer::reply_head::ReplyHead;
+pub use crate::store::writer::write::WriteError;
 
 use crate::config::{DatabaseConfig, Limits};
 use crate::failpoint;
 use crate::model::ApiKey;
+use crate::store::admin::lookup;
+use crate::store::books::requests::RequestLimits;
+use crate::store::books::{Bookkeeper, external};
+use crate::store::file::health::Health;
+use crate::store::file::instance::{self, Instance, RegisterError};
+use crate::store::file::lock_file::Missing;
+use crate::store::file::readers::Readers;
+use crate::store::file::view::View;
+use crate::store::file::{open, schema, triggers};
+use crate::store::writer::mailbox::Mailbox;
+use crate::store::writer::queue::{Queue, QueueLimits};
+use crate::store::writer::wallets::Wallets;
+use crate::store::writer::write::{self, Synced, WriteFault, WriteTx};
+use crate::store::writer::{Parts, Writer, checkpoint, now_unix_ms};
 use crate::telemetry::metrics::StoreMetrics;
-use books::Bookkeeper;
-use health::Health;
-use instance::{Instance, RegisterError};
-use lock_file::Missing;
-use mailbox::Mailbox;
-use queue::{Queue, QueueLimits};
-use readers::Readers;
-use requests::RequestLimits;
-use view::View;
-use wallets::Wallets;
-use write::{Synced, WriteFault, WriteTx};
-use writer::{Parts, Writer, now_unix_ms};
 
 /// Who opens the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

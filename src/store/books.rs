@@ -5,11 +5,16 @@
 //! then. It reads over a connection of its own and writes through the writer, like everyone else; what it writes need
 //! not reach the disk at once, because all of it can be done again.
 
-pub(super) mod check;
-pub(super) mod retention;
-pub(super) mod sums;
+pub(in crate::store) mod accounts;
+pub(in crate::store) mod check;
+pub(in crate::store) mod external;
+pub(in crate::store) mod pending;
+pub(in crate::store) mod requests;
+pub(in crate::store) mod retention;
+pub(in crate::store) mod sums;
 #[cfg(test)]
 mod tests;
+pub(in crate::store) mod wallet_log;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -18,17 +23,16 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::external;
-use super::lock_file::RollUpLock;
-use super::open;
-use super::queue::Queue;
-use super::refusal::{OpenError, Unavailable};
-use super::write::{self, Synced, WriteError, WriteFault, WriteTx};
-use super::writer::now_unix_ms;
 use crate::model::Timestamp;
+use crate::store::books::check::Comparison;
+use crate::store::books::retention::{Cursor, Retention};
+use crate::store::error::{OpenError, Unavailable};
+use crate::store::file::lock_file::RollUpLock;
+use crate::store::file::open;
+use crate::store::writer::now_unix_ms;
+use crate::store::writer::queue::Queue;
+use crate::store::writer::write::{self, Synced, WriteError, WriteFault, WriteTx};
 use crate::telemetry::metrics::StoreMetrics;
-use check::Comparison;
-use retention::{Cursor, Retention};
 
 /// How often there is a look for what has become final.
 const INTERVAL: Duration = Duration::from_secs(1);

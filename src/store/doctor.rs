@@ -20,14 +20,14 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use super::books::sums::Sum;
-use super::lock_file::RollUpLock;
-use super::open;
-use super::refusal::OpenError;
 use crate::config::DatabaseConfig;
 use crate::model::{Cents, UserId};
+use crate::store::books::sums::Sum;
+use crate::store::error::OpenError;
+use crate::store::file::lock_file::RollUpLock;
+use crate::store::file::open;
 
-pub use repair::{Repaired, repair};
+pub use crate::store::doctor::repair::{Repaired, repair};
 
 /// The remedy of what [`repair()`] puts right.
 const REPAIR: &str = "run `keytoll doctor --repair`";

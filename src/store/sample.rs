@@ -7,10 +7,12 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Booked, Booking, Direction, WalletRefused, WriteError};
-use super::{Found, Held, HoldRefused, HoldWish, Ledger, OpenError, Opening, Role, Store};
 use crate::config::{DatabaseConfig, Durability, KeyStorage, Limits};
 use crate::model::{ApiKey, Cents, KeyPrefix, UserId};
+use crate::store::{
+    Booked, Booking, Direction, Found, Held, HoldRefused, HoldWish, Ledger, OpenError, Opening, Role, Store,
+    WalletRefused, WriteError,
+};
 use crate::telemetry::metrics::{MetricNames, Metrics};
 
 /// A store, and the directory that its file is in.

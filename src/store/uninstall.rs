@@ -2,12 +2,12 @@
 
 use rusqlite::OptionalExtension;
 
-use super::lock_file::RollUpLock;
-use super::refusal::OpenError;
-use super::wallets::Wallets;
-use super::writer::now_unix_ms;
-use super::{instance, open, schema};
 use crate::config::DatabaseConfig;
+use crate::store::error::OpenError;
+use crate::store::file::lock_file::RollUpLock;
+use crate::store::file::{instance, open, schema};
+use crate::store::writer::now_unix_ms;
+use crate::store::writer::wallets::Wallets;
 
 /// Takes Keytoll's triggers and tables out of a shared file; no gateway may run on it.
 ///

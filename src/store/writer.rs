@@ -6,37 +6,47 @@
 //! While another program holds the lock, or a sync does not come back, it begins nothing, and deadlines go on being kept. It
 //! waits for the disk itself when SQLite begins the log anew, and when it reserves ids.
 
-mod answers;
-mod chores;
+mod batch;
+pub(super) mod charge_ids;
+pub(super) mod checkpoint;
 mod commit;
 mod disk;
+pub(super) mod ledger;
+pub(super) mod mailbox;
+mod maintenance;
+mod pace;
+pub(super) mod queue;
+mod replies;
+pub(super) mod reply_head;
+pub(super) mod wallets;
+pub(super) mod write;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
-pub(super) use self::answers::tell_left;
-use self::disk::Disk;
-use super::batch::{Batch, Ground, Item};
-use super::charge_ids::{ChargeIds, Spans};
-use super::checkpoint::{self, Checkpointer};
-use super::health::Health;
-use super::identity::Identity;
-use super::instance::{Dead, Instance, Recovered};
-use super::ledger::Settled;
-use super::lock_file::Missing;
-use super::open::open_error;
-use super::pace::Pace;
-use super::queue::{Command, Queue};
-use super::refusal::{Fatal, HoldRefused, OpenError, Unavailable};
-use super::requests::{self, RequestLimits};
-use super::silence::Silence;
-use super::view::{Generation, View};
-use super::wallets::Wallets;
+use self::checkpoint::Checkpointer;
 use crate::config::Durability;
 use crate::failpoint;
 use crate::model::ChargeId;
+use crate::store::books::requests::{self, RequestLimits};
+use crate::store::error::{Fatal, HoldRefused, OpenError, Unavailable};
+use crate::store::file::health::Health;
+use crate::store::file::identity::Identity;
+use crate::store::file::instance::{Dead, Instance, Recovered};
+use crate::store::file::lock_file::Missing;
+use crate::store::file::open::open_error;
+use crate::store::file::silence::Silence;
+use crate::store::file::view::{Generation, View};
+use crate::store::writer::batch::{Batch, Ground, Item};
+use crate::store::writer::charge_ids::{ChargeIds, Spans};
+use crate::store::writer::disk::Disk;
+use crate::store::writer::ledger::Settled;
+use crate::store::writer::pace::Pace;
+use crate::store::writer::queue::{Command, Queue};
+pub(super) use crate::store::writer::replies::tell_left;
+use crate::store::writer::wallets::Wallets;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// How often the file is looked at for commits of other programs when there is nothing else to do.

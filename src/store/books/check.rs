@@ -4,10 +4,10 @@
 
 use rusqlite::Connection;
 
-use super::sums::{self, Sum, Sums};
 use crate::model::{AccountId, UserId};
-use crate::store::pending::Pending;
-use crate::store::wallets::{Balance, money};
+use crate::store::books::pending::Pending;
+use crate::store::books::sums::{self, Sum, Sums};
+use crate::store::writer::wallets::{Balance, money};
 
 /// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
 const CHUNK: i64 = if cfg!(test) { 2 } else { 20_000 };

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::sums;
 use crate::failpoint;
 use crate::model::ChargeState;
-use crate::store::lock_file::{RollUpLock, RollUpLocked};
+use crate::store::books::sums;
+use crate::store::file::lock_file::{RollUpLock, RollUpLocked};
 
 /// Charges that are moved in one transaction: about two milliseconds.
 const PORTION: usize = if cfg!(test) { 3 } else { 1_000 };

@@ -7,18 +7,16 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::check::{self, Comparison};
-use super::retention::{self, Retention};
-use super::{Desk, sums};
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::{ApiKey, Cents, UserId};
-use crate::store::charge_ids::BLOCK;
-use crate::store::doctor;
-use crate::store::external;
-use crate::store::lock_file::RollUpLock;
-use crate::store::queue::{Queue, QueueLimits};
+use crate::store::books::check::{self, Comparison};
+use crate::store::books::retention::{self, Retention};
+use crate::store::books::{Desk, external, sums};
+use crate::store::file::lock_file::RollUpLock;
 use crate::store::sample::Sample;
-use crate::store::{Ledger, Role, Settled};
+use crate::store::writer::charge_ids::BLOCK;
+use crate::store::writer::queue::{Queue, QueueLimits};
+use crate::store::{Ledger, Role, Settled, doctor};
 use crate::telemetry::metrics::{MetricNames, Metrics};
 
 const HOUR: Duration = Duration::from_secs(3_600);

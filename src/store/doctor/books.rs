@@ -3,11 +3,11 @@
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::rows::{self, Frozen, Sums};
-use super::{Check, Finding, Report};
 use crate::model::{Cents, UserId};
-use crate::store::pending::Pending;
-use crate::store::wallets::{Balance, money};
+use crate::store::books::pending::Pending;
+use crate::store::doctor::rows::{self, Frozen, Sums};
+use crate::store::doctor::{Check, Finding, Report};
+use crate::store::writer::wallets::{Balance, money};
 
 /// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
 const CHUNK: i64 = if cfg!(test) { 2 } else { 50_000 };

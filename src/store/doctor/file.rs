@@ -7,9 +7,9 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode};
 
-use super::{Check, Finding, Report};
-use crate::store::schema::{self, Wrong};
-use crate::store::triggers;
+use crate::store::doctor::{Check, Finding, Report};
+use crate::store::file::schema::{self, Wrong};
+use crate::store::file::triggers;
 
 const RESTORE: &str =
     "stop every program on the file, keep a copy of it, and restore a backup or use sqlite3's .recover";

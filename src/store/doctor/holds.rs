@@ -5,10 +5,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::rows::Frozen;
-use super::{Check, Finding, Report};
 use crate::model::{Cents, UserId};
-use crate::store::instance;
+use crate::store::doctor::rows::Frozen;
+use crate::store::doctor::{Check, Finding, Report};
+use crate::store::file::instance;
 
 /// Charge ids that are named in one finding.
 const NAMED: usize = 20;

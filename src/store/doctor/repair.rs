@@ -3,15 +3,16 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Amends, Report};
 use crate::config::DatabaseConfig;
 use crate::model::{Cents, UserId};
+use crate::store::books::external;
 use crate::store::books::sums::{self, Sum};
-use crate::store::instance::LeftOver;
-use crate::store::refusal::OpenError;
-use crate::store::wallets::Wallets;
+use crate::store::doctor::{Amends, Report};
+use crate::store::error::OpenError;
+use crate::store::file::instance::{self, LeftOver};
+use crate::store::file::{open, triggers};
 use crate::store::writer::now_unix_ms;
-use crate::store::{external, instance, open, triggers};
+use crate::store::writer::wallets::Wallets;
 
 /// The note of entries that accept what is in a wallet.
 const ACCEPTED: &str = "accepted by keytoll doctor --repair";

@@ -9,9 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use super::{Check, Finding, REPAIR, Report, usage};
 use crate::model::{ChargeState, EntryKind};
 use crate::store::books::sums::{self, Marks, Sum};
+use crate::store::doctor::{Check, Finding, REPAIR, Report, usage};
 
 /// Rows of one read; few in tests, so that they cross from page to page.
 pub(super) const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };

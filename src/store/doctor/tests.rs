@@ -9,9 +9,9 @@ use rusqlite::config::DbConfig;
 
 use tempfile::TempDir;
 
-use super::{Check, Finding, Report, Severity, examine};
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::Cents;
+use crate::store::doctor::{Check, Finding, Report, Severity, examine};
 use crate::store::sample::Sample;
 use crate::store::{Role, Store};
 use crate::telemetry::metrics::{MetricNames, Metrics};

@@ -3,8 +3,8 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params};
 
-use super::rows::PAGE;
-use super::{Check, Finding, Report};
+use crate::store::doctor::rows::PAGE;
+use crate::store::doctor::{Check, Finding, Report};
 
 /// A row of `keytoll_usage`.
 pub(super) struct Used {

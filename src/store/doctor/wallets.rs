@@ -2,8 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::{Check, Finding, Report};
 use crate::model::UserId;
+use crate::store::doctor::{Check, Finding, Report};
 
 /// Looks at every wallet and every user.
 pub(super) fn examine(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {

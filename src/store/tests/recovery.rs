@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::model::Cents;
-use crate::store::instance;
-use crate::store::lock_file::{self, LockFile, Missing};
+use crate::store::file::instance;
+use crate::store::file::lock_file::{self, LockFile, Missing};
+use crate::store::file::silence::Silence;
 use crate::store::sample::Sample;
-use crate::store::silence::Silence;
-use crate::store::write::WriteFault;
+use crate::store::writer::write::WriteFault;
 use crate::store::{Fatal, OpenError, Recovered, Role, Settled};
 
 #[tokio::test]

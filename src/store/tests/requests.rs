@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Limits;
 use crate::model::{ApiKey, Cents, ChargeId, IdempotencyKey, RequestDigest, Retryable, UserId};
-use crate::store::requests::FORWARDED_BY;
+use crate::store::books::requests::FORWARDED_BY;
 use crate::store::sample::Sample;
 use crate::store::{Held, HoldRefused, Ledger, Recovered, Role, Settled};
 

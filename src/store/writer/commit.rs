@@ -2,15 +2,14 @@
 
 use rusqlite::Connection;
 
-use super::{Failure, Writer, schema_version};
 use crate::failpoint;
 use crate::model::{ChargeId, ChargeState};
-use crate::store::batch::Item;
-use crate::store::charge_ids::ChargeIds;
-use crate::store::checkpoint;
-use crate::store::ledger::{Settled, Wanted};
-use crate::store::refusal::Fatal;
-use crate::store::requests;
+use crate::store::books::requests;
+use crate::store::error::Fatal;
+use crate::store::writer::batch::Item;
+use crate::store::writer::charge_ids::ChargeIds;
+use crate::store::writer::ledger::{Settled, Wanted};
+use crate::store::writer::{Failure, Writer, checkpoint, schema_version};
 
 impl Writer {
     /// Whether the next commit itself waits for the disk.

@@ -15,14 +15,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::answers::{Answered, Post, answer_settlement, tell_not_undone};
 use crate::failpoint;
-use crate::store::health::Health;
-use crate::store::identity::Identity;
-use crate::store::ledger::{Settled, Wanted};
-use crate::store::queue::{Command, Queue, SettleCommand};
-use crate::store::refusal::{Fatal, Unavailable};
-use crate::store::write::WriteJob;
+use crate::store::error::{Fatal, Unavailable};
+use crate::store::file::health::Health;
+use crate::store::file::identity::Identity;
+use crate::store::writer::ledger::{Settled, Wanted};
+use crate::store::writer::queue::{Command, Queue, SettleCommand};
+use crate::store::writer::replies::{Answered, Post, answer_settlement, tell_not_undone};
+use crate::store::writer::write::WriteJob;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// What is committed, and answered after the next sync.

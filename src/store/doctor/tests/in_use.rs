@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::*;
+use crate::store::doctor::tests::*;
 
 #[tokio::test]
 async fn charges_in_every_state_are_on_the_books_of_a_running_gateway() {

@@ -1,4 +1,4 @@
-use super::*;
+use crate::store::doctor::tests::*;
 
 const CHARGE: &str =
     "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at)";

@@ -1,6 +1,6 @@
 //! What is remembered, and how much of it one user may take up.
 
-use super::*;
+use crate::store::tests::requests::*;
 
 impl Scene {
     /// Rows, the number that is kept of them all, and that of the customer's account.

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 
-use super::*;
-use crate::store::write::WriteFault;
+use crate::store::tests::requests::*;
+use crate::store::writer::write::WriteFault;
 use crate::store::{Settlement, Store};
 
 /// A capture whose waiter has given up, in a queue that waits for the lock of the application.
@@ -141,11 +141,11 @@ async fn a_note_of_a_head_that_comes_late_leaves_a_charge_that_was_taken_over_as
     let charge = scene.captured(false).await;
     let again = scene.ask().await.unwrap();
     let own = scene.sample.application();
-    crate::store::requests::spend(&own, charge).unwrap();
-    assert!(!crate::store::requests::may_be_undone(&own, charge).unwrap());
+    crate::store::books::requests::spend(&own, charge).unwrap();
+    assert!(!crate::store::books::requests::may_be_undone(&own, charge).unwrap());
     assert_eq!(again.charge.capture(200).await, Settled::Captured);
-    crate::store::requests::spend(&own, charge).unwrap();
-    assert!(!crate::store::requests::may_be_undone(&own, charge).unwrap());
+    crate::store::books::requests::spend(&own, charge).unwrap();
+    assert!(!crate::store::books::requests::may_be_undone(&own, charge).unwrap());
 }
 
 #[tokio::test]

@@ -1,0 +1,225 @@
+//! Why the store cannot do a thing now, as types; what a client is told of it is decided above.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+use crate::files::FileKind;
+use crate::model::{Cents, ChargeId};
+
+/// The database cannot be used now. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Another program holds the write lock.
+    Locked,
+    /// No room on the disk.
+    DiskFull,
+    /// The operating system could not read or write.
+    Io,
+    /// The file, or its directory, may not be written.
+    ReadOnly,
+    /// The file is damaged.
+    Corrupt,
+    /// SQLite refused a statement, as when a table is missing.
+    Refused,
+    /// The queue is full.
+    QueueFull,
+    /// It took longer than the limit.
+    TooLate,
+    /// The gateway is stopping.
+    Stopping,
+    /// Going on would be unsafe: see [`Fatal`].
+    Unsafe,
+}
+
+impl Unavailable {
+    /// A short text for logs and `/readyz`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Unavailable::Locked => "the database is locked by another program",
+            Unavailable::DiskFull => "the disk of the database is full",
+            Unavailable::Io => "the database cannot be read or written (I/O error)",
+            Unavailable::ReadOnly => "the database is read-only",
+            Unavailable::Corrupt => "the database file is damaged",
+            Unavailable::Refused => "SQLite refused a statement",
+            Unavailable::QueueFull => "the queue for the database is full",
+            Unavailable::TooLate => "the database did not answer in time",
+            Unavailable::Stopping => "the gateway is stopping",
+            Unavailable::Unsafe => "going on with this database file would be unsafe",
+        }
+    }
+
+    /// What an SQLite error means for those who wait.
+    pub(in crate::store) fn of(error: &rusqlite::Error) -> Unavailable {
+        let rusqlite::Error::SqliteFailure(failure, _) = error else { return Unavailable::Refused };
+        match failure.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Unavailable::Locked,
+            ErrorCode::DiskFull => Unavailable::DiskFull,
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::FileLockingProtocolFailed => {
+                Unavailable::Io
+            }
+            ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Unavailable::ReadOnly,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Unavailable::Corrupt,
+            // Everything else is a statement that SQLite would not run; rusqlite's list may grow.
+            _ => Unavailable::Refused,
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// Why a hold was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldRefused {
+    /// Not enough money; what there is.
+    Insufficient {
+        /// The wallet's balance; nothing when there is no wallet, or no integer in it.
+        balance: Cents,
+    },
+    /// The key, its user or its API is not what the principal says any more.
+    KeyChanged,
+    /// A request with this `Idempotency-Key` is under way.
+    InFlight,
+    /// A request with this `Idempotency-Key` was paid for and answered.
+    AlreadyCharged {
+        /// With this charge.
+        charge: ChargeId,
+    },
+    /// Another request has this `Idempotency-Key`.
+    IdempotencyKeyReused,
+    /// As many requests with an `Idempotency-Key` are remembered as may be.
+    IdempotencyFull,
+    /// The books cannot be written now.
+    Unavailable(Unavailable),
+}
+
+/// A state of the file in which going on would lose money. The process has to stop and be started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fatal {
+    /// Another file stands where the open one was.
+    FileReplaced,
+    /// The write-ahead log was removed or replaced.
+    WalReplaced,
+    /// A sync failed; a repeated one may succeed without the data being on the disk.
+    SyncFailed,
+    /// A commit failed, and whether it took place cannot be read.
+    FateUnknown,
+    /// Another gateway found this one's lock file or heartbeat missing for too long and released its holds.
+    TakenForDead,
+    /// The writer ended unexpectedly.
+    WriterDied,
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fatal::FileReplaced => "the database file was moved or replaced while it was open",
+            Fatal::WalReplaced => "the database's -wal file was removed or replaced while it was open",
+            Fatal::SyncFailed => "the operating system could not bring the database to the disk",
+            Fatal::FateUnknown => "a commit failed and cannot be read back",
+            Fatal::TakenForDead => "another gateway took this one for dead and released its holds",
+            Fatal::WriterDied => "the database writer ended unexpectedly",
+        })
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+/// Why a database was not opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// No file there, and none is to be made.
+    Missing(PathBuf),
+    /// The path is a link to a file that does not exist.
+    DanglingLink(PathBuf),
+    /// The database, or a file that belongs to it, is not a regular file.
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
+    },
+    /// The file is not an SQLite database.
+    NotSqlite(PathBuf),
+    /// The file or its directory may not be written.
+    ReadOnly(PathBuf),
+    /// A table lacks a column that the models declare.
+    Column {
+        /// The table.
+        table: &'static str,
+        /// The column that it lacks.
+        column: &'static str,
+    },
+    /// Keytoll's tables are of a newer version than this program.
+    Newer {
+        /// The version found.
+        found: i64,
+        /// The newest one known.
+        known: i64,
+    },
+    /// Another program keeps the file in another journal mode.
+    NotWal {
+        /// The mode that is in force.
+        mode: String,
+    },
+    /// A gateway runs on the file.
+    InUse(PathBuf),
+    /// Another program held the file locked all the time.
+    Locked(PathBuf),
+    /// Anything else that SQLite says.
+    Sqlite(PathBuf, rusqlite::Error),
+    /// The lock of this instance, or a thread, could not be made.
+    Io(PathBuf, std::io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Missing(path) => {
+                write!(
+                    f,
+                    "{}: there is no such file; correct the path, or say --create to make a new database",
+                    path.display()
+                )
+            }
+            OpenError::DanglingLink(path) => write!(
+                f,
+                "{}: this is a link to a file that does not exist; create that file, or remove the link",
+                path.display()
+            ),
+            OpenError::NotAFile { path, kind } => {
+                write!(f, "{}: this is {kind}, and not a regular file; correct the path, or remove it", path.display())
+            }
+            OpenError::NotSqlite(path) => write!(f, "{}: this is not an SQLite database", path.display()),
+            OpenError::ReadOnly(path) => {
+                write!(f, "{}: the file and its directory must be writable by this user", path.display())
+            }
+            OpenError::Column { table, column } => write!(
+                f,
+                "the table {table} has no column {column}; Keytoll expects the application's models and alters none of its tables"
+            ),
+            OpenError::Newer { found, known } => {
+                write!(f, "Keytoll's tables are of version {found}, this program knows {known}; run the newer program")
+            }
+            OpenError::NotWal { mode } => write!(
+                f,
+                "the database is in journal mode {mode} and another program keeps it there; close that program, or let it say PRAGMA journal_mode=WAL"
+            ),
+            OpenError::InUse(path) => write!(f, "{}: a gateway runs on this database; stop it first", path.display()),
+            OpenError::Locked(path) => {
+                write!(f, "{}: another program holds the database locked; try again when it is done", path.display())
+            }
+            OpenError::Sqlite(path, error) => write!(f, "{}: {error}", path.display()),
+            OpenError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}

@@ -1,0 +1,128 @@
+//! The numbered migrations of Keytoll's own tables.
+//!
+//! The number of one is its place, from 1, and one that was released is never changed. Other programs read the schema
+//! with whatever SQLite they have: nothing newer than 3.8.2.
+//!
+//! Times are milliseconds since 1970, `hour` hours since 1970 (UTC), `status_class` the first digit of the status or 0 for
+//! none; what `is_spent`, `again_by` and `is_given_back` mean stands in requests.rs.
+
+/// All of them, the oldest first.
+pub(in crate::store) const ALL: [&str; 4] = [BOOKS, SUMS, RETRIES, BEATS];
+
+/// Charges, entries, and what makes them safe.
+const BOOKS: &str = "
+CREATE TABLE keytoll_meta (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+);
+INSERT INTO keytoll_meta (name, value) VALUES ('next_charge_id', 1);
+CREATE TABLE keytoll_instances (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    started_at INTEGER NOT NULL,
+    low_water INTEGER NOT NULL,
+    ended_at INTEGER
+);
+CREATE TABLE keytoll_accounts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id INTEGER NOT NULL,
+    email TEXT,
+    opened_at INTEGER NOT NULL,
+    closed_at INTEGER
+);
+CREATE UNIQUE INDEX keytoll_accounts_open ON keytoll_accounts (user_id) WHERE closed_at IS NULL;
+CREATE TABLE keytoll_entries (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id INTEGER NOT NULL REFERENCES keytoll_accounts (id),
+    kind TEXT NOT NULL,
+    amount_cents INTEGER NOT NULL,
+    note TEXT,
+    created_at INTEGER NOT NULL
+);
+CREATE INDEX keytoll_entries_account ON keytoll_entries (account_id, id);
+CREATE TABLE keytoll_routes (
+    id INTEGER PRIMARY KEY,
+    api_name TEXT NOT NULL,
+    route TEXT NOT NULL,
+    UNIQUE (api_name, route)
+);
+CREATE TABLE keytoll_charges (
+    id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    route_id INTEGER NOT NULL,
+    instance_id INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    held_at INTEGER NOT NULL,
+    settled_at INTEGER,
+    status INTEGER
+);
+CREATE TABLE keytoll_key_hints (
+    key_id INTEGER PRIMARY KEY,
+    stored_hint TEXT NOT NULL,
+    hint TEXT NOT NULL
+);
+CREATE TABLE keytoll_wallet_log (
+    id INTEGER PRIMARY KEY,
+    op,
+    wallet_id,
+    user_id,
+    balance
+);
+";
+
+/// What every account's settled charges and entries come to, so that nothing has to read them all; and what is left of
+/// charges whose rows are gone. Two meta values tell up to where the rows are in the sums. `ids_below`: the end of the
+/// ids that an instance has reserved.
+const SUMS: &str = "
+ALTER TABLE keytoll_instances ADD COLUMN ids_below INTEGER;
+INSERT INTO keytoll_meta (name, value) VALUES ('summed_charges_below', 0), ('summed_entries_through', 0);
+CREATE TABLE keytoll_sums (
+    account_id INTEGER PRIMARY KEY,
+    entered_cents INTEGER NOT NULL,
+    charged_cents INTEGER NOT NULL
+);
+CREATE TABLE keytoll_usage (
+    hour INTEGER NOT NULL,
+    account_id INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    route_id INTEGER NOT NULL,
+    status_class INTEGER NOT NULL,
+    captured INTEGER NOT NULL,
+    captured_cents INTEGER NOT NULL,
+    released INTEGER NOT NULL,
+    released_cents INTEGER NOT NULL,
+    PRIMARY KEY (hour, account_id, key_id, route_id, status_class)
+) WITHOUT ROWID;
+";
+
+/// Requests with an `Idempotency-Key`, each with the charge that stands for it; a meta value counts them all, and each
+/// account its own. Entries tell who made them, and under which key.
+const RETRIES: &str = "
+INSERT INTO keytoll_meta (name, value) VALUES ('requests', 0);
+CREATE TABLE keytoll_requests (
+    charge_id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL,
+    api_name TEXT NOT NULL,
+    key_digest BLOB NOT NULL,
+    request_digest BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    is_spent INTEGER NOT NULL DEFAULT 0,
+    again_by INTEGER,
+    is_given_back INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (account_id, api_name, key_digest)
+);
+ALTER TABLE keytoll_accounts ADD COLUMN requests INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX keytoll_requests_created ON keytoll_requests (created_at);
+CREATE INDEX keytoll_requests_again ON keytoll_requests (again_by) WHERE again_by IS NOT NULL;
+ALTER TABLE keytoll_entries ADD COLUMN actor TEXT;
+ALTER TABLE keytoll_entries ADD COLUMN key_digest BLOB;
+CREATE UNIQUE INDEX keytoll_entries_key ON keytoll_entries (account_id, key_digest) WHERE key_digest IS NOT NULL;
+";
+
+/// Heartbeats: while other instances use the file, an instance increments `beats` at least once per `timeout_ms`
+/// milliseconds. `timeout_ms` is NULL for an instance of an older version, which sends none.
+const BEATS: &str = "
+ALTER TABLE keytoll_instances ADD COLUMN beats INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keytoll_instances ADD COLUMN timeout_ms INTEGER;
+";

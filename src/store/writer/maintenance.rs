@@ -1,0 +1,209 @@
+//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead, and the sweep
+//! of requests that need not be remembered; what happens between two transactions: this process's own lock file, and the
+//! rest of a checkpoint; and the last transaction.
+
+use std::time::{Duration, Instant};
+
+use crate::failpoint;
+use crate::store::books::external;
+use crate::store::books::requests::Requests;
+use crate::store::error::Fatal;
+use crate::store::file::{instance, triggers};
+use crate::store::writer::replies::tell_left;
+use crate::store::writer::{
+    BEATS, CHECKPOINT, Failure, OWN_LOCK, Writer, checkpoint, chores_interval, now_unix_ms, schema_version,
+};
+
+/// How long readers may keep the last checkpoint waiting, of a file or log that lost its name.
+const RESCUE: Duration = Duration::from_secs(2);
+
+impl Writer {
+    /// Puts what other programs did onto the books.
+    pub(super) fn absorb(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
+        let connection = &self.parts.connection;
+        self.wallets.forget_all();
+        let mut entries = external::absorb(connection, now_unix_ms)?;
+        failpoint::reach("external-absorbed");
+        let schema = schema_version(connection)?;
+        if schema != self.schema && !triggers::in_place(connection)? {
+            tracing::warn!(
+                "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
+            );
+            triggers::install(connection)?;
+            external::end_accounts_of_others(connection, now_unix_ms)?;
+            entries += external::reconcile(connection, external::COMPARED, now_unix_ms)?;
+        }
+        if entries > 0 {
+            tracing::info!(entries, "changes of balances by other programs were entered");
+            self.parts.metrics.external_entries.inc_by(entries);
+        }
+        Ok(())
+    }
+
+    /// Several times a second, also while another program holds the lock of the database: others must see that this process lives.
+    pub(super) fn keep_lock(&mut self) {
+        if let Some(instance) = &mut self.parts.instance
+            && Instant::now() >= self.lock_at
+        {
+            self.lock_at = Instant::now() + OWN_LOCK;
+            instance.keep_lock();
+            failpoint::reach("lock-checked");
+        }
+    }
+
+    /// Whether this process may still hold anything: one that others took for dead makes no more charges, since nobody
+    /// would release them after it.
+    pub(super) fn confirm_instance(&self) -> Result<(), Failure> {
+        match &self.parts.instance {
+            Some(instance) if !instance.is_registered(&self.parts.connection)? => {
+                Err(Failure::Fatal(Fatal::TakenForDead))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Runs once per [`chores_interval`] (a second or less): updates the mark below which everything is settled, releases the
+    /// holds of dead instances, sends this instance's heartbeat, and forgets expired idempotent requests.
+    pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
+        let now = Instant::now();
+        self.chores_at = now + chores_interval(self.parts.instance_timeout);
+        let Some(instance) = &self.parts.instance else { return Ok(()) };
+        let connection = &self.parts.connection;
+        if self.parts.health.trouble().is_some() {
+            // Something is written, so that the commit shows whether the trouble is over.
+            connection
+                .prepare_cached("UPDATE keytoll_instances SET low_water = low_water WHERE id = ?1")?
+                .execute([instance.id])?;
+        }
+        self.leaves_ids = self.ids.next().is_some() && self.ids.are_behind(connection)?;
+        for span in self.disk.take_settled() {
+            self.spans.settled(span);
+        }
+        let mark = self.spans.turn(self.ids.next());
+        if mark != self.low_water {
+            instance.set_low_water(connection, mark)?;
+            self.low_water = mark;
+            failpoint::reach("mark-moved");
+        }
+        Requests::new(self.parts.requests, now_unix_ms).sweep(connection)?;
+        let (missing, silence) = (&mut self.missing, Some(&mut self.silence));
+        let others = instance::find_dead(connection, &self.parts.path, Some(instance.id), missing, silence)?;
+        // The heartbeat is written only while other instances use the file.
+        if others.any && now >= self.beat_at {
+            instance.beat(connection)?;
+            self.beat_at = now + self.parts.instance_timeout / BEATS;
+        }
+        let dead = others.dead;
+        if !dead.is_empty() {
+            let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
+            self.wallets.flush(connection)?;
+            self.recovered = Some((recovered, dead));
+        }
+        Ok(())
+    }
+
+    /// After the commit: says whose holds were released in it, and takes their lock files away.
+    pub(super) fn bury(&mut self) {
+        if let Some((recovered, dead)) = self.recovered.take() {
+            recovered.tell();
+            dead.into_iter().for_each(instance::Dead::remove_lock);
+        }
+    }
+
+    /// Between two transactions: the little that is left of a checkpoint, and the bound of the log.
+    pub(super) fn after_turn(&mut self) {
+        let Some(checkpointer) = &self.parts.checkpointer else { return };
+        self.parts.metrics.wal_bytes.set(i64::try_from(self.wal_bytes).unwrap_or(i64::MAX));
+        self.parts.metrics.wallets_cached.set(i64::try_from(self.wallets.len()).unwrap_or(i64::MAX));
+        if self.disk.late_for().is_some() {
+            return;
+        }
+        let is_late = self.wal_bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
+        if checkpointer.take_little_left() || is_late {
+            self.checkpoint_at = Instant::now() + CHECKPOINT;
+            failpoint::reach("last-checkpoint-begun");
+            match checkpoint::passive(&self.parts.connection) {
+                Ok(_) => {}
+                Err(error) if checkpoint::is_sync_failure(&error) => self.parts.health.stop(Fatal::SyncFailed),
+                Err(error) => tracing::debug!(%error, "the rest of a checkpoint is left for later"),
+            }
+            checkpointer.ask();
+        }
+    }
+
+    /// The last transaction: unused ids go back, and this instance has ended.
+    pub(super) fn finish(mut self) {
+        if !self.disk.is_idle() {
+            tracing::warn!("stopping while the disk does not answer: waiting for it");
+        }
+        self.disk.end();
+        // Captures that were late until now are to be undone.
+        let mut left = std::mem::take(&mut self.kept);
+        self.parts.queue.take(&mut left, usize::MAX, Duration::ZERO);
+        if !left.is_empty() && !self.parts.health.is_fatal() {
+            self.turn(&mut left);
+        }
+        self.kept.append(&mut left);
+        tell_left(&self.kept);
+        self.parts.checkpointer = None;
+        if self.parts.health.is_fatal() {
+            self.rescue();
+            if *self.parts.health.fatal().borrow() == Some(Fatal::TakenForDead)
+                && let Some(instance) = self.parts.instance.take()
+            {
+                // This instance may have recreated its lock file after another one removed it; it is no longer needed.
+                instance.remove_lock();
+            }
+            return;
+        }
+        let Some(instance) = self.parts.instance.take() else { return };
+        let connection = &self.parts.connection;
+        let ended = self.parts.queue.open_charges() == 0;
+        let last = || -> rusqlite::Result<()> {
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+            if self.ids.next().is_some() {
+                self.ids.give_back(connection)?;
+            }
+            if ended {
+                instance.end(connection, now_unix_ms())?;
+            }
+            failpoint::reach("end-done");
+            connection.execute_batch("COMMIT")?;
+            failpoint::reach("end-committed");
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        failpoint::reach("end-begun");
+        let done = last();
+        failpoint::reach("end-checkpointed");
+        match done {
+            Ok(()) if ended => instance.remove_lock(),
+            Ok(()) => tracing::warn!("stopping with charges that are not settled; the next start releases them"),
+            Err(error) => tracing::warn!(%error, "the last transaction failed; the next start puts things in order"),
+        }
+    }
+
+    /// When the file or its log lost its name: brings what is committed into the file, wherever that is now, since nobody
+    /// else will find it; and leaves the log empty, so that the next start does not take it for the log of the file that
+    /// stands there now.
+    fn rescue(&self) {
+        let fatal = *self.parts.health.fatal().borrow();
+        if !matches!(fatal, Some(Fatal::FileReplaced | Fatal::WalReplaced)) || !self.identity.has_no_other_log() {
+            return;
+        }
+        let connection = &self.parts.connection;
+        let checkpointed = connection.busy_timeout(RESCUE).and_then(|()| {
+            // Whether a reader kept it from the end.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+        });
+        match checkpointed {
+            Ok(false) => {
+                tracing::warn!("what was committed is in the database file that was open, and its log is empty");
+            }
+            Ok(true) => {
+                tracing::error!("a reader kept the log from being copied into the database file that was open");
+            }
+            Err(error) => tracing::error!(%error, "the log could not be copied into the database file that was open"),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Answers: after a commit, after a failure, and when somebody waited too long.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::Durability;
+use crate::failpoint;
+use crate::store::error::{HoldRefused, Unavailable};
+use crate::store::writer::batch::Item;
+use crate::store::writer::disk::Committed;
+use crate::store::writer::ledger::{ChargeFacts, Held, HeldCharge, Settled, Wanted};
+use crate::store::writer::mailbox::{Delivery, Mailbox};
+use crate::store::writer::queue::{Command, SettleCommand};
+use crate::store::writer::write::Synced;
+use crate::store::writer::{Failure, Writer};
+use crate::telemetry::metrics::StoreMetrics;
+
+/// Charges that are named in one line of the log.
+const TOLD: usize = 100;
+
+/// What became of a settlement that is committed.
+pub(super) enum Answered {
+    /// It stays, and whoever waited is told; the span of its charge.
+    Over(u64),
+    /// A capture whose client was told that nothing is charged, because it took too long: the next turn gives the money back.
+    Undone(SettleCommand),
+}
+
+impl Writer {
+    /// Answers for a batch that is committed: at once, or by the disk's thread what must be on the disk before.
+    pub(super) fn answer(&mut self, work: Vec<Item>) {
+        let metrics = Arc::clone(&self.parts.metrics);
+        if self.kept.is_empty() {
+            self.parts.health.note(Ok(()));
+            self.kept_for = None;
+        }
+        if !work.is_empty() {
+            metrics.batch_size.observe(work.len() as u64);
+        }
+        let mut post = Post::default();
+        let mut to_sync = Vec::new();
+        for item in work {
+            let waits_for_disk = self.waits_for_disk(&item);
+            match item {
+                Item::Hold(command, Ok(made)) => {
+                    count_hold(&metrics, &made.facts);
+                    let charge = HeldCharge::new(made.facts, command.reply.mailbox(), command.slot);
+                    let held = Held { charge, balance: made.balance, generation: made.generation };
+                    post.add(command.reply.address(Ok(held)));
+                }
+                Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
+                Item::Settle(command, settled) if waits_for_disk => to_sync.push(Committed::Settle(command, settled)),
+                Item::Settle(command, settled) => match answer_settlement(&metrics, &mut post, command, settled) {
+                    Answered::Over(span) => self.spans.settled(span),
+                    Answered::Undone(command) => self.kept.push(Command::Settle(command)),
+                },
+                Item::Write(job) if waits_for_disk => to_sync.push(Committed::Write(job)),
+                Item::Write(job) => job.finish(Ok(())),
+            }
+        }
+        // The disk first: it works while the others are answered.
+        self.disk.submit(to_sync);
+        post.send();
+    }
+
+    /// Captures and writes of operators reach the disk before they are answered; holds and releases need not.
+    fn waits_for_disk(&self, item: &Item) -> bool {
+        match item {
+            Item::Hold(..) => false,
+            Item::Settle(command, _) => self.parts.durability == Durability::Full && command.wanted != Wanted::Release,
+            Item::Write(job) => job.synced() == Synced::Now,
+        }
+    }
+
+    /// Deals with a batch that was not committed.
+    pub(super) fn failed(&mut self, work: Vec<Item>, failure: Failure) {
+        let reason = match failure {
+            // The lock of another program is waited for, as long as each one may wait.
+            Failure::Busy => return self.keep(work, Unavailable::Locked),
+            Failure::Undone(reason) => reason,
+            Failure::Fatal(fatal) => {
+                self.parts.health.stop(fatal);
+                Unavailable::Unsafe
+            }
+        };
+        self.parts.health.note(Err(reason));
+        self.kept_for = Some(reason);
+        let mut post = Post::default();
+        for item in work {
+            match item {
+                Item::Hold(command, decision) => {
+                    if let Ok(made) = decision {
+                        self.spans.settled(made.facts.span);
+                    }
+                    post.add(command.reply.address(Err(HoldRefused::Unavailable(reason))));
+                }
+                Item::Settle(command, _) => self.kept.push(Command::Settle(command)),
+                Item::Write(job) => job.finish(Err(reason)),
+            }
+        }
+        post.send();
+    }
+
+    /// Puts a batch off, as long as each of it may wait.
+    pub(super) fn keep(&mut self, work: Vec<Item>, reason: Unavailable) {
+        self.kept_for = Some(reason);
+        for item in work {
+            self.kept.push(match item {
+                Item::Hold(command, decision) => {
+                    if let Ok(made) = decision {
+                        self.spans.settled(made.facts.span);
+                    }
+                    Command::Hold(command)
+                }
+                Item::Settle(command, _) => Command::Settle(command),
+                Item::Write(job) => Command::Write(job),
+            });
+        }
+    }
+
+    /// Drops holds that nobody waits for, refuses what waited too long, and turns late captures into releases.
+    pub(super) fn expire(&mut self, batch: &mut Vec<Command>) {
+        let now = Instant::now();
+        let late = self.kept_for.unwrap_or(Unavailable::TooLate);
+        let mut post = Post::default();
+        for command in mem::take(batch) {
+            match command {
+                Command::Hold(hold) if hold.reply.is_gone() => {}
+                Command::Hold(hold) if now >= hold.deadline => {
+                    self.parts.health.note(Err(late));
+                    post.add(hold.reply.address(Err(HoldRefused::Unavailable(late))));
+                }
+                Command::Settle(mut settle) if now >= settle.deadline && settle.wanted == Wanted::Capture => {
+                    settle.wanted = Wanted::Release;
+                    if let Some(reply) = settle.reply.take() {
+                        post.add(reply.address(Settled::Released { balance: None }));
+                    }
+                    batch.push(Command::Settle(settle));
+                }
+                Command::Write(job) if now >= job.deadline() => job.finish(Err(late)),
+                command => batch.push(command),
+            }
+        }
+        post.send();
+    }
+
+    /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
+    pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
+        tell_left(batch);
+        let mut post = Post::default();
+        for command in batch.drain(..) {
+            match command {
+                Command::Hold(hold) => post.add(hold.reply.address(Err(HoldRefused::Unavailable(reason)))),
+                Command::Settle(settle) => {
+                    if let Some(reply) = settle.reply {
+                        post.add(reply.address(Settled::Unknown));
+                    }
+                }
+                Command::Write(job) => job.finish(Err(reason)),
+            }
+        }
+        post.send();
+    }
+}
+
+/// Answers a settlement that is committed, and on the disk where it has to be.
+pub(super) fn answer_settlement(
+    metrics: &StoreMetrics,
+    post: &mut Post,
+    command: SettleCommand,
+    settled: Settled,
+) -> Answered {
+    if settled == Settled::Captured && command.is_capture() && !command.claim() {
+        tracing::warn!(charge_id = command.facts.id.0, "a capture was committed too late and is undone");
+        return Answered::Undone(SettleCommand { wanted: Wanted::Undo, reply: None, decision: None, ..command });
+    }
+    if command.wanted == Wanted::Undo && settled == Settled::Captured {
+        tracing::warn!(
+            charge_id = command.facts.id.0,
+            "a capture that was committed too late stays: a retry of its request was forwarded for it"
+        );
+    }
+    count(metrics, settled, &command.facts);
+    if let Some(reply) = command.reply {
+        post.add(reply.address(settled));
+    }
+    Answered::Over(command.facts.span)
+}
+
+/// Says which of the messages that nobody will do any more cost somebody money: what was to be undone.
+pub(in crate::store) fn tell_left(left: &[Command]) {
+    let charges = left.iter().filter_map(|command| match command {
+        Command::Settle(settle) if settle.wanted == Wanted::Undo => Some(settle.facts.id.0),
+        Command::Settle(_) | Command::Hold(_) | Command::Write(_) => None,
+    });
+    tell_not_undone(&charges.collect::<Vec<_>>());
+}
+
+/// Names charges that stay captured, though their clients were told that nothing was charged: nobody else can undo that.
+pub(super) fn tell_not_undone(charges: &[i64]) {
+    if !charges.is_empty() {
+        tracing::error!(
+            charges = charges.len(),
+            charge_ids = ?&charges[..charges.len().min(TOLD)],
+            "captures that were committed too late could not be undone: their clients were told that nothing was charged"
+        );
+    }
+}
+
+fn count_hold(metrics: &StoreMetrics, facts: &ChargeFacts) {
+    if facts.attempt.is_again() {
+        metrics.forwarded_again.inc();
+        failpoint::reach("again-begun");
+        return;
+    }
+    metrics.holds.inc();
+    metrics.held_cents.inc_by(facts.cents.0.unsigned_abs());
+    metrics.holds_open.inc();
+}
+
+fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
+    let cents = facts.cents.0.unsigned_abs();
+    if facts.attempt.is_again() {
+        if let Settled::Released { .. } = settled {
+            metrics.forwarded_again_failed.inc();
+            metrics.forwarded_again_failed_cents.inc_by(cents);
+        }
+        return;
+    }
+    metrics.holds_open.dec();
+    match settled {
+        Settled::Captured => {
+            metrics.captures.inc();
+            metrics.captured_cents.inc_by(cents);
+        }
+        Settled::Released { .. } | Settled::Unknown => {
+            metrics.releases.inc();
+            metrics.released_cents.inc_by(cents);
+        }
+    }
+}
+
+/// Answers sorted by the worker that they go to, of which there are few.
+#[derive(Default)]
+pub(super) struct Post {
+    by_mailbox: Vec<(Arc<Mailbox>, Vec<Delivery>)>,
+}
+
+impl Post {
+    pub(super) fn add(&mut self, (mailbox, delivery): (Arc<Mailbox>, Delivery)) {
+        match self.by_mailbox.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
+            Some((_, deliveries)) => deliveries.push(delivery),
+            None => self.by_mailbox.push((mailbox, vec![delivery])),
+        }
+    }
+
+    pub(super) fn send(self) {
+        for (mailbox, mut deliveries) in self.by_mailbox {
+            mailbox.deliver(&mut deliveries);
+        }
+    }
+}
