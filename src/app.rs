@@ -194,8 +194,15 @@ async fn number_routes(store: &Store, routes: &RouteTable) -> Result<Vec<RouteId
 fn tell(opening: &Opening, config: &Config) {
     let path = config.database.path.display();
     tracing::info!(database = %path, "database open");
-    if opening.adopted_wallets > 0 {
-        tracing::info!(wallets = opening.adopted_wallets, "wallets of the application taken onto the books");
+    let set_up = &opening.set_up;
+    if set_up.any() {
+        tracing::info!(
+            tables = set_up.tables,
+            wallets = opening.adopted_wallets,
+            journal_mode_changed_to_wal = set_up.was_rollback,
+            upgraded = set_up.is_upgrade,
+            "database set up: tables made, wallets of the application taken onto the books"
+        );
     }
     if opening.external_entries > 0 {
         tracing::info!(entries = opening.external_entries, "balances that changed while Keytoll was away were entered");

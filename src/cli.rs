@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod health;
+mod init;
 mod key;
 mod output;
 mod serve;
@@ -39,6 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   keytoll demo                            try it: a gateway, an API behind it, and a key
   keytoll serve --upstream http://127.0.0.1:3000 --api weather --price 2 --database auth.db --create
+  keytoll init --database auth.db         set the application's own database up
   keytoll user add ada@example.com --name Ada --database auth.db
   keytoll key issue --user ada@example.com --api weather --database auth.db
   keytoll wallet credit --user ada@example.com --cents 1000 --note \"invoice 17\" --database auth.db
@@ -67,6 +69,8 @@ enum Command {
     Serve(serve::Args),
     /// Try Keytoll: a gateway, a sample API, a database and a key
     Demo(demo::Args),
+    /// Set a database up: Keytoll's tables and triggers, and the application's wallets onto the books
+    Init(init::Args),
     /// Say what the configuration means, or every mistake in it
     Check(check::Args),
     /// Ask a running gateway whether it is ready; for container health checks
@@ -110,6 +114,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(args, common, environment),
         Command::Demo(args) => demo::run(&args),
+        Command::Init(args) => init::run(&args, common, environment),
         Command::Check(args) => check::run(args, common, environment),
         Command::Health(args) => health::run(args, common, environment),
         Command::User(command) => user::run(command, common, environment),

@@ -19,6 +19,7 @@ mod books;
 pub mod doctor;
 mod error;
 mod file;
+mod init;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
@@ -44,8 +45,10 @@ pub use crate::store::admin::users::{USUAL_OPENING_BALANCE, UserChange, UserReco
 pub use crate::store::books::BooksState;
 pub use crate::store::error::{Fatal, HoldRefused, OpenError, Unavailable};
 pub use crate::store::file::instance::Recovered;
+pub use crate::store::file::set_up::{Needs, SetUp};
 pub use crate::store::file::view::Generation;
-pub use crate::store::uninstall::uninstall;
+pub use crate::store::init::init;
+pub use crate::store::uninstall::{Uninstalled, uninstall};
 pub use crate::store::writer::ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
 pub use crate::store::writer::reply_head::ReplyHead;
 pub use crate::store::writer::write::WriteError;
@@ -59,9 +62,10 @@ use crate::store::books::{Bookkeeper, external};
 use crate::store::file::health::Health;
 use crate::store::file::instance::{self, Instance, RegisterError};
 use crate::store::file::lock_file::Missing;
+use crate::store::file::open::DatabaseFile;
 use crate::store::file::readers::Readers;
 use crate::store::file::view::View;
-use crate::store::file::{open, schema, triggers};
+use crate::store::file::{open, schema, set_up, triggers};
 use crate::store::writer::mailbox::Mailbox;
 use crate::store::writer::queue::{Queue, QueueLimits};
 use crate::store::writer::wallets::Wallets;
@@ -74,13 +78,15 @@ use crate::telemetry::metrics::StoreMetrics;
 pub enum Role {
     /// A gateway: makes charges, releases those of gateways that are gone, checkpoints.
     Gateway,
-    /// A command that reads or writes users, keys and wallets, whether or not a gateway runs.
+    /// A command that writes users, keys and wallets, whether or not a gateway runs. It sets nothing up but a new file.
     Tool,
 }
 
 /// What opening a file found and did, to be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
+    /// What was changed so that the file can hold the books.
+    pub set_up: SetUp,
     /// Wallets taken onto the books, when Keytoll saw the file for the first time.
     pub adopted_wallets: usize,
     /// Changes of balances that other programs made since Keytoll last looked.
@@ -110,7 +116,8 @@ struct Shared {
 }
 
 impl Store {
-    /// Opens the file, makes or upgrades what is missing in it, puts its books in order and starts the threads.
+    /// Opens the file, makes or upgrades what is missing in it if the role may do that, puts its books in order and starts the
+    /// threads.
     ///
     /// # Errors
     /// What is wrong with the file and what to do about it; nothing was changed in the shared tables.
@@ -120,10 +127,13 @@ impl Store {
         role: Role,
         metrics: Arc<StoreMetrics>,
     ) -> Result<(Store, Opening), OpenError> {
-        let path = open::prepare_file(&database.path, database.create.then_some(database.file_mode))?;
+        let file = open::prepare_file(&database.path, database.create.then_some(database.file_mode))?;
+        let path = file.path.clone();
         open::share_access(&path);
-        let connection = open::writer(&path)?;
-        let (instance, opening) = start(&connection, &path, role, limits.instance_timeout)?;
+        let connection = open::read_write(&path)?;
+        set_up::check(&connection, &file, role == Role::Gateway)?;
+        open::make_writer(&connection, &path)?;
+        let (instance, opening) = start(&connection, &file, role, limits.instance_timeout)?;
         open::share_group(&path);
         let error = |error| open::open_error(&path, error);
         connection.busy_timeout(Duration::ZERO).map_err(error)?;
@@ -138,7 +148,7 @@ impl Store {
         };
         let queue = Arc::new(Queue::new(QueueLimits::from(limits)));
         let view = Arc::new(View::new());
-        let readers = Readers::start(&path, limits.queued_reads, Arc::clone(&metrics))?;
+        let readers = Readers::start(|| open::reader(&path), &path, limits.queued_reads, Arc::clone(&metrics))?;
         let bookkeeper = match role {
             Role::Gateway => {
                 Some(Bookkeeper::start(&path, Arc::clone(&queue), database.keep_charges, Arc::clone(&metrics))?)
@@ -173,6 +183,26 @@ impl Store {
             writer: Mutex::new(Some(thread)),
         };
         Ok((Store { shared: Arc::new(shared) }, opening))
+    }
+
+    /// Opens the file to read only: nothing in it or beside it is created or changed, whether or not other programs use it.
+    /// Writes are refused.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or what is missing in it.
+    pub fn open_to_read(
+        database: &DatabaseConfig,
+        limits: &Limits,
+        needs: Needs,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Store, OpenError> {
+        let file = open::prepare_file(&database.path, None)?;
+        let readers = Readers::start(|| set_up::observer(&file, needs), &file.path, limits.queued_reads, metrics)?;
+        let queue = Arc::new(Queue::new(QueueLimits::from(limits)));
+        queue.close();
+        let (view, health) = (Arc::new(View::new()), Arc::new(Health::new()));
+        let shared = Shared { queue, view, health, readers, bookkeeper: Mutex::default(), writer: Mutex::default() };
+        Ok(Store { shared: Arc::new(shared) })
     }
 
     /// A worker's way to the writer, and the task that brings the answers, to be run on that worker's runtime.
@@ -298,16 +328,17 @@ fn spawn_writer(writer: Writer, queue: Arc<Queue>, health: Arc<Health>) -> std::
 /// The first transaction: tables, migrations, books, recovery. All of it or nothing.
 fn start(
     connection: &Connection,
-    path: &std::path::Path,
+    file: &DatabaseFile,
     role: Role,
     instance_timeout: Duration,
 ) -> Result<(Option<Instance>, Opening), OpenError> {
+    let path = &file.path;
     let error = |error| open::open_error(path, error);
     let now_unix_ms = now_unix_ms();
     connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-    let mut opening = Opening::default();
-    schema::ensure_shared(connection).map_err(|wrong| wrong.at(path))?;
-    if schema::migrate(connection, now_unix_ms).map_err(|wrong| wrong.at(path))? {
+    let set_up = set_up::run(connection, file, now_unix_ms).map_err(|wrong| wrong.at(path))?;
+    let mut opening = Opening { set_up, ..Opening::default() };
+    if set_up.is_first {
         opening.adopted_wallets = external::adopt_all(connection, now_unix_ms).map_err(error)?;
         failpoint::reach("wallets-adopted");
         triggers::install(connection).map_err(error)?;

@@ -126,7 +126,7 @@ impl fmt::Display for Failure {
             Failure::Config(errors) => errors.fmt(f),
             Failure::Open(OpenError::Missing(path)) => write!(
                 f,
-                "{}: there is no such file; correct the path, or make a new database with `keytoll serve --create` or `keytoll user add --create`",
+                "{}: there is no such file; correct the path, or make a new database with `keytoll init --create`, `keytoll serve --create` or `keytoll user add --create`",
                 path.display()
             ),
             Failure::Open(error) => error.fmt(f),

@@ -5,10 +5,10 @@ use serde::Serialize;
 use super::args::{Common, Format, UserRef};
 use super::exit::Failure;
 use super::output::{self, Table, yes_no};
-use super::session::{self, List, find_user, with_store};
+use super::session::{self, List, find_user, with_reader, with_store};
 use crate::config::{self, Environment, Overrides};
 use crate::model::{KeyId, Timestamp, input};
-use crate::store::{KeyFilter, KeyRecord, NewKey};
+use crate::store::{KeyFilter, KeyRecord, Needs, NewKey};
 
 const ISSUE_EXAMPLES: &str = "\
 Examples:
@@ -91,7 +91,7 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
             warn_of_unknown(&api, &overrides, environment);
             tell("key", &issued, format)
         }
-        Command::List { user, api, format } => with_store(&overrides, environment, async |store, _| {
+        Command::List { user, api, format } => with_reader(Needs::Shared, &overrides, environment, async |store, _| {
             let user_id = match &user {
                 Some(user) => Some(find_user(store, user).await?.id),
                 None => None,
@@ -100,7 +100,7 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
             let keys = session::all(async |wish| store.keys(filter.clone(), wish).await).await?;
             list(keys, format)
         }),
-        Command::Show(Named { id, format }) => with_store(&overrides, environment, async |store, _| {
+        Command::Show(Named { id, format }) => with_reader(Needs::Shared, &overrides, environment, async |store, _| {
             let id = KeyId(id);
             show(store.key(id).await?.ok_or(Failure::NoKey(id))?, format)
         }),

@@ -1,7 +1,9 @@
 //! A command's time with the database: configuration, log, runtime, store, and the store's end.
 
+use std::sync::Arc;
+
 use crate::config::{self, DatabaseSettings, Environment, LogConfig, LogFormat, Overrides};
-use crate::store::{Page, PageWish, Role, Store, Unavailable, UserRecord};
+use crate::store::{Needs, Page, PageWish, Role, Store, Unavailable, UserRecord};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{MetricNames, Metrics};
 
@@ -9,8 +11,32 @@ use super::args::UserRef;
 use super::exit::Failure;
 use super::output;
 
-/// Opens the database, runs `body`, and closes it whatever came of that.
+enum Access {
+    Read(Needs),
+    Write,
+}
+
+/// Opens the database for a command that writes, runs `body`, and closes it whatever came of that.
 pub(super) fn with_store<T>(
+    overrides: &Overrides,
+    environment: &Environment,
+    body: impl AsyncFnOnce(&Store, &DatabaseSettings) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with(Access::Write, overrides, environment, body)
+}
+
+/// The same for a command that only reads: nothing is created or changed.
+pub(super) fn with_reader<T>(
+    needs: Needs,
+    overrides: &Overrides,
+    environment: &Environment,
+    body: impl AsyncFnOnce(&Store, &DatabaseSettings) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with(Access::Read(needs), overrides, environment, body)
+}
+
+fn with<T>(
+    access: Access,
     overrides: &Overrides,
     environment: &Environment,
     body: impl AsyncFnOnce(&Store, &DatabaseSettings) -> Result<T, Failure>,
@@ -22,11 +48,12 @@ pub(super) fn with_store<T>(
     let _log = logs::init(&log).map_err(Failure::Logs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let metrics = Metrics::new(&MetricNames::default(), None);
-    let (store, opening) = Store::open(&settings.database, &settings.limits, Role::Tool, metrics.store)?;
-    if opening.adopted_wallets > 0 {
-        let (path, count) = (settings.database.path.display(), opening.adopted_wallets);
-        output::note(format_args!("{path}: first use with Keytoll; {count} wallets were taken onto the books"));
-    }
+    let store = match access {
+        Access::Read(needs) => {
+            Store::open_to_read(&settings.database, &settings.limits, needs, Arc::clone(&metrics.store))?
+        }
+        Access::Write => Store::open(&settings.database, &settings.limits, Role::Tool, Arc::clone(&metrics.store))?.0,
+    };
     let result = runtime.block_on(body(&store, &settings));
     store.close();
     result

@@ -20,6 +20,7 @@ fn the_definition_of_the_command_line_is_sound() {
 fn every_command_takes_config_and_database_before_and_after_its_name() {
     let commands = [
         "serve",
+        "init",
         "demo",
         "check",
         "health",

@@ -6,7 +6,9 @@ use super::args::Common;
 use super::exit::Failure;
 use super::output;
 use crate::config::{self, Environment};
-use crate::store;
+use crate::store::{self, Uninstalled};
+
+const GONE: &str = "Keytoll's tables and triggers are gone; users, api_keys and wallets stay";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,7 +16,8 @@ Examples:
   keytoll uninstall --database auth.db --yes
 
 Every table and trigger whose name begins with keytoll_ is dropped, with the record of all charges and entries.
-users, api_keys and wallets stay as they are. No gateway may run on the file.";
+users, api_keys and wallets stay as they are, and the journal mode is again the one that Keytoll found. No gateway may run
+on the file.";
 
 /// Flags of `uninstall`.
 #[derive(Debug, clap::Args)]
@@ -38,10 +41,16 @@ pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Res
             return Err(Failure::NotConfirmed);
         }
     }
-    if store::uninstall(&settings.database)? {
-        output::line(format_args!("{path}: Keytoll's tables and triggers are gone; users, api_keys and wallets stay"))
-    } else {
-        output::line(format_args!("{path}: there is nothing of Keytoll in it"))
+    match store::uninstall(&settings.database)? {
+        Uninstalled::Nothing => output::line(format_args!("{path}: there is nothing of Keytoll in it")),
+        Uninstalled::Done => output::line(format_args!("{path}: {GONE}")),
+        Uninstalled::StillWal => {
+            output::warn(format_args!(
+                "{path}: the journal mode stays WAL, because another program has the file open; Keytoll found a rollback \
+                 journal: close that program, and run PRAGMA journal_mode = DELETE"
+            ));
+            output::line(format_args!("{path}: {GONE}"))
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use serde::Serialize;
 use super::args::{self, Common, Format, UserRef};
 use super::exit::Failure;
 use super::output::{self, Table, yes_no};
-use super::session::{self, List, find_user, with_store};
+use super::session::{self, List, find_user, with_reader, with_store};
 use crate::config::{Environment, Overrides};
 use crate::model::{Cents, input};
-use crate::store::{Store, USUAL_OPENING_BALANCE, UserChange, UserRecord};
+use crate::store::{Needs, Store, USUAL_OPENING_BALANCE, UserChange, UserRecord};
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -86,10 +86,10 @@ pub(super) fn run(command: Command, common: Common, environment: &Environment) -
                 show(store, user, format).await
             })
         }
-        Command::List { format } => with_store(&overrides, environment, async |store, _| {
+        Command::List { format } => with_reader(Needs::Shared, &overrides, environment, async |store, _| {
             list(session::all(async |wish| store.users(wish).await).await?, format)
         }),
-        Command::Show(named) => with_store(&overrides, environment, async |store, _| {
+        Command::Show(named) => with_reader(Needs::Shared, &overrides, environment, async |store, _| {
             let user = find_user(store, &named.user).await?;
             show(store, user, named.format).await
         }),

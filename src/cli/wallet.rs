@@ -5,10 +5,10 @@ use serde::Serialize;
 use super::args::{self, Common, Format, UserRef};
 use super::exit::Failure;
 use super::output::{self, Table};
-use super::session::{self, List, find_user, with_store};
+use super::session::{self, List, find_user, with_reader, with_store};
 use crate::config::{Environment, Overrides};
 use crate::model::{Cents, IdempotencyKey, input};
-use crate::store::{Booked, Booking, Direction, EntryRecord, Page, WalletRecord};
+use crate::store::{Booked, Booking, Direction, EntryRecord, Needs, Page, WalletRecord};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,13 +74,13 @@ struct Made {
 pub(super) fn run(command: Command, common: Common, environment: &Environment) -> Result<(), Failure> {
     let overrides = common.overrides();
     match command {
-        Command::Show(named) => with_store(&overrides, environment, async |store, _| {
+        Command::Show(named) => with_reader(Needs::Shared, &overrides, environment, async |store, _| {
             let user = find_user(store, &named.user).await?;
             show(store.wallet(user.id).await?.ok_or(Failure::NoUser(named.user))?, named.format)
         }),
         Command::Credit(amount) => book(amount, Direction::In, &overrides, environment),
         Command::Debit(amount) => book(amount, Direction::Out, &overrides, environment),
-        Command::Entries(named) => with_store(&overrides, environment, async |store, _| {
+        Command::Entries(named) => with_reader(Needs::Books, &overrides, environment, async |store, _| {
             let user = find_user(store, &named.user).await?;
             let read = async |wish| {
                 let page = store.entries(user.id, wish).await?;

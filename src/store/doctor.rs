@@ -188,20 +188,23 @@ impl Report {
 /// # Errors
 /// The file is missing, no SQLite database, newer than this program, or cannot be read.
 pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
-    let path = open::prepare_file(&database.path, None)?;
+    let file = open::prepare_file(&database.path, None)?;
+    let path = &file.path;
     let mut report = Report::default();
     // Before the file is opened: closing the descriptor later would drop SQLite's locks.
-    file::written_by(&path, &mut report).map_err(|found| OpenError::Io(path.clone(), found))?;
-    let connection = open::reader(&path)?;
-    let error = |error| open::open_error(&path, error);
-    if !file::tables(&connection, &mut report).map_err(|wrong| wrong.at(&path))? {
+    file::written_by(path, &mut report).map_err(|found| OpenError::Io(path.clone(), found))?;
+    let connection = open::observer(&file)?;
+    let error = |error| open::open_error(path, error);
+    if !file::tables(&connection, file.journal, &mut report).map_err(|wrong| wrong.at(path))? {
         return Ok(report);
     }
-    let gateways = holds::Gateways::find(&connection, &path).map_err(error)?;
+    let gateways = holds::Gateways::find(&connection, path).map_err(error)?;
     if !file::integrity(&connection, gateways.running() > 0, &mut report).map_err(error)? {
         return Ok(report);
     }
-    let stay = RollUpLock::stay(&path).map_err(|found| OpenError::Io(path.clone(), found))?;
+    // Nothing moves charges where no gateway runs, and the lock's file is not made for the sake of an examination.
+    let stay = if gateways.running() > 0 { RollUpLock::stay(path) } else { Ok(None) };
+    let stay = stay.map_err(|found| OpenError::Io(path.clone(), found))?;
     let summary = examine_money(&connection, &gateways, stay, &mut report).map_err(error)?;
     report.summary = Some(summary);
     Ok(report)

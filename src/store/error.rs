@@ -137,6 +137,32 @@ impl std::error::Error for Fatal {}
 pub enum OpenError {
     /// No file there, and none is to be made.
     Missing(PathBuf),
+    /// The directory of the path does not exist.
+    NoDirectory(PathBuf),
+    /// A directory on the way to the file may not be searched by this user.
+    NoAccess {
+        /// The path of the database.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The file has no bytes, and no new database is to be made.
+    Empty(PathBuf),
+    /// Keytoll's tables are not in the file, and this command does not make them.
+    NotSetUp(PathBuf),
+    /// Keytoll's tables are of an older version, and this command does not upgrade them.
+    Older(PathBuf),
+    /// A program that was killed left a transaction to be undone.
+    NeedsRecovery(PathBuf),
+    /// A column of the application holds ids that are not integers.
+    IdType {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The declared type, or that of a value in it.
+        found: String,
+    },
     /// The path is a link to a file that does not exist.
     DanglingLink(PathBuf),
     /// The database, or a file that belongs to it, is not a regular file.
@@ -189,6 +215,40 @@ impl fmt::Display for OpenError {
                     path.display()
                 )
             }
+            OpenError::NoDirectory(path) => write!(
+                f,
+                "{}: the directory {} does not exist; create it, or correct the path",
+                path.display(),
+                crate::files::directory_of(path).display()
+            ),
+            OpenError::NoAccess { path, directory } => write!(
+                f,
+                "{}: permission denied: this user may not search the directory {}",
+                path.display(),
+                directory.display()
+            ),
+            OpenError::Empty(path) => write!(
+                f,
+                "{}: the file is empty; use --create to make a new database of it, or correct the path",
+                path.display()
+            ),
+            OpenError::NotSetUp(path) => {
+                write!(f, "{0}: the file is not set up for Keytoll; run `keytoll init --database {0}`", path.display())
+            }
+            OpenError::Older(path) => write!(
+                f,
+                "{0}: Keytoll's tables are of an older version; run `keytoll init --database {0}`, or start the gateway",
+                path.display()
+            ),
+            OpenError::NeedsRecovery(path) => write!(
+                f,
+                "{}: a program that was killed left a transaction to be undone; open the file with a program that may write to it first",
+                path.display()
+            ),
+            OpenError::IdType { table, column, found } => write!(
+                f,
+                "{table}.{column} is of type {found}; Keytoll needs integer ids, and cannot work with text or UUID ids"
+            ),
             OpenError::DanglingLink(path) => write!(
                 f,
                 "{}: this is a link to a file that does not exist; create that file, or remove the link",

@@ -8,6 +8,7 @@ mod migrations;
 pub(in crate::store) mod open;
 pub(in crate::store) mod readers;
 pub(in crate::store) mod schema;
+pub(in crate::store) mod set_up;
 pub(in crate::store) mod silence;
 pub(in crate::store) mod triggers;
 pub(in crate::store) mod view;

@@ -1,28 +1,34 @@
-//! The way out: a shared file as if Keytoll had never been there.
-
-use rusqlite::OptionalExtension;
+//! Removes Keytoll's tables and triggers from a database.
 
 use crate::config::DatabaseConfig;
 use crate::store::error::OpenError;
 use crate::store::file::lock_file::RollUpLock;
-use crate::store::file::{instance, open, schema};
+use crate::store::file::{instance, open, schema, set_up};
 use crate::store::writer::now_unix_ms;
 use crate::store::writer::wallets::Wallets;
 
-/// Takes Keytoll's triggers and tables out of a shared file; no gateway may run on it.
+/// What an uninstallation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uninstalled {
+    /// There was nothing of Keytoll in the file, and nothing was changed.
+    Nothing,
+    /// The tables and triggers are gone, and the journal mode is the one that Keytoll found.
+    Done,
+    /// The same, but another program has the file open and so keeps it in WAL mode; Keytoll found a rollback journal.
+    StillWal,
+}
+
+/// Removes Keytoll's triggers and tables from a shared file, and puts the journal mode back that Keytoll found; no gateway
+/// may run on the file.
 ///
 /// # Errors
 /// A gateway runs, or the file cannot be opened or written.
-pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
-    let path = open::prepare_file(&database.path, None)?;
-    let connection = open::writer(&path)?;
+pub fn uninstall(database: &DatabaseConfig) -> Result<Uninstalled, OpenError> {
+    let path = open::prepare_file(&database.path, None)?.path;
+    let connection = open::read_write(&path)?;
     let error = |error| open::open_error(&path, error);
-    let installed: Option<i64> = connection
-        .query_row("SELECT 1 FROM sqlite_master WHERE name = 'keytoll_instances'", [], |row| row.get(0))
-        .optional()
-        .map_err(error)?;
-    if installed.is_none() {
-        return Ok(false);
+    if !schema::has_table(&connection, "keytoll_instances").map_err(error)? {
+        return Ok(Uninstalled::Nothing);
     }
     let dead = instance::find_dead_for_sure(&connection, &path).map_err(error)?;
     connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
@@ -32,6 +38,7 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
     if i64::try_from(dead.len()).unwrap_or(i64::MAX) < open {
         return Err(OpenError::InUse(path.clone()));
     }
+    let found_rollback_journal = set_up::found_rollback_journal(&connection).map_err(error)?;
     let mut wallets = Wallets::new(usize::MAX);
     instance::release_dead(&connection, &mut wallets, &dead, now_unix_ms()).map_err(error)?;
     wallets.flush(&connection).map_err(error)?;
@@ -39,5 +46,14 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<bool, OpenError> {
     connection.execute_batch("COMMIT").map_err(error)?;
     dead.into_iter().for_each(instance::Dead::remove_lock);
     RollUpLock::remove(&path);
-    Ok(true)
+    if found_rollback_journal && !leave_wal(&connection) {
+        return Ok(Uninstalled::StillWal);
+    }
+    Ok(Uninstalled::Done)
+}
+
+/// Whether it could be done: every other program must have closed the file.
+fn leave_wal(connection: &rusqlite::Connection) -> bool {
+    let mode = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0));
+    mode.is_ok_and(|mode| mode.eq_ignore_ascii_case("delete"))
 }

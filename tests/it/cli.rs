@@ -4,6 +4,7 @@ mod database;
 mod manage;
 mod program;
 mod refuse;
+mod set_up;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -42,6 +43,13 @@ impl Desk {
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// With the database of an application that has never seen Keytoll: two users, of whom one has a key.
+    fn of_an_application() -> Desk {
+        let desk = Desk::new();
+        desk.application().execute_batch(include_str!("cli/application.sql")).unwrap();
+        desk
     }
 
     /// The database as its application opens it.

@@ -3,12 +3,12 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::config::DatabaseConfig;
 use crate::store::Store;
 use crate::store::error::{OpenError, Unavailable};
-use crate::store::file::open;
+use crate::store::file::{open, schema};
 
 /// How many names are listed.
 const LISTED: usize = 5;
@@ -41,19 +41,18 @@ impl Store {
 /// # Errors
 /// The file is not an SQLite database, or cannot be read now.
 pub fn unknown_apis(database: &DatabaseConfig, known: &[Arc<str>]) -> Result<Option<UnknownApis>, OpenError> {
-    let path = match open::prepare_file(&database.path, None) {
-        Ok(path) => path,
-        Err(OpenError::Missing(_)) => return Ok(None),
+    let file = match open::prepare_file(&database.path, None) {
+        Ok(file) => file,
+        Err(OpenError::Missing(_) | OpenError::NoDirectory(_) | OpenError::Empty(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Some(connection) = open::observer(&path)? else { return Ok(None) };
-    let error = |error| open::open_error(&path, error);
-    let has_keys = connection
-        .query_row("SELECT 1 FROM sqlite_master WHERE name = 'api_keys'", [], |_| Ok(()))
-        .optional()
-        .map_err(error)?
-        .is_some();
-    if has_keys { count(&connection, known).map_err(error) } else { Ok(None) }
+    let connection = open::observer(&file)?;
+    let error = |error| open::open_error(&file.path, error);
+    if schema::has_table(&connection, "api_keys").map_err(error)? {
+        count(&connection, known).map_err(error)
+    } else {
+        Ok(None)
+    }
 }
 
 fn count(connection: &Connection, known: &[Arc<str>]) -> rusqlite::Result<Option<UnknownApis>> {

@@ -8,7 +8,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::store::doctor::{Check, Finding, Report};
-use crate::store::file::schema::{self, Wrong};
+use crate::store::file::open::Journal;
+use crate::store::file::schema::{self, Shared, Wrong};
 use crate::store::file::triggers;
 
 const RESTORE: &str =
@@ -45,25 +46,23 @@ fn is_safe(version: u32) -> bool {
 }
 
 /// Whether Keytoll's tables are there, of the version that this program knows. Without them nothing else can be said.
-pub(super) fn tables(connection: &Connection, report: &mut Report) -> Result<bool, Wrong> {
-    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-    if !mode.eq_ignore_ascii_case("wal") {
-        let message = format!("the journal mode is {mode}, not wal: readers and writers stop each other");
-        let remedy = "start the gateway, or run `keytoll user list` while no other program has the file open";
+pub(super) fn tables(connection: &Connection, journal: Option<Journal>, report: &mut Report) -> Result<bool, Wrong> {
+    if journal != Some(Journal::Wal) {
+        let message = "the file has a rollback journal and is not in WAL mode: readers and writers stop each other";
+        let remedy = "start the gateway, or run `keytoll init` while no other program has the file open";
         report.add(Finding::wrong(Check::Journal, message, remedy));
     }
-    if !schema::is_current(connection)? {
-        let remedy =
-            "start the gateway or run `keytoll user list`: they are made, and the wallets taken onto the books";
-        report.add(Finding::wrong(
-            Check::Tables,
-            "Keytoll's tables are not in the file, or of an older version",
-            remedy,
-        ));
-        return Ok(false);
-    }
-    schema::check_shared(connection)?;
-    Ok(true)
+    let message = match schema::version(connection)? {
+        None => "Keytoll's tables are not in the file",
+        Some(version) if version < schema::known() => "Keytoll's tables are of an older version",
+        Some(_) => {
+            schema::check_shared(connection, Shared::MustExist)?;
+            return Ok(true);
+        }
+    };
+    let remedy = "run `keytoll init` or start the gateway: they are made, and the wallets are taken onto the books";
+    report.add(Finding::wrong(Check::Tables, message, remedy));
+    Ok(false)
 }
 
 /// Tables that grow with the traffic, and have no index besides: every row is read anyway, in many short reads.

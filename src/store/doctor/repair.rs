@@ -39,7 +39,7 @@ pub struct Repaired {
 /// # Errors
 /// The file cannot be opened or written; nothing was changed then.
 pub fn repair(database: &DatabaseConfig, report: &Report) -> Result<Vec<Repaired>, OpenError> {
-    let path = open::prepare_file(&database.path, None)?;
+    let path = open::prepare_file(&database.path, None)?.path;
     let connection = open::writer(&path)?;
     let error = |error| open::open_error(&path, error);
     let dead = instance::find_dead_for_sure(&connection, &path).map_err(error)?;

@@ -9,7 +9,6 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::store::error::{OpenError, Unavailable};
-use crate::store::file::open;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// Enough that a slow list does not hold up the look-up of a key.
@@ -37,11 +36,17 @@ pub(in crate::store) struct Readers {
 }
 
 impl Readers {
-    pub(in crate::store) fn start(path: &Path, most: usize, metrics: Arc<StoreMetrics>) -> Result<Readers, OpenError> {
+    /// `open`: makes a connection to the database at `path`.
+    pub(in crate::store) fn start(
+        open: impl Fn() -> Result<Connection, OpenError>,
+        path: &Path,
+        most: usize,
+        metrics: Arc<StoreMetrics>,
+    ) -> Result<Readers, OpenError> {
         let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), most, metrics });
         let mut readers = Readers { shared, threads: Vec::new() };
         for number in 0..THREADS {
-            let connection = open::reader(path)?;
+            let connection = open()?;
             let shared = Arc::clone(&readers.shared);
             let thread = thread::Builder::new()
                 .name(format!("keytoll-read-{number}"))

@@ -48,40 +48,83 @@ const COLUMNS: [(&str, &[&str]); 3] = [
     ("wallets", &["id", "user_id", "balance"]),
 ];
 
+/// Which of them hold ids, which must be integers.
+const ID_COLUMNS: [&str; 2] = ["id", "user_id"];
+/// What the declared type of a column says that holds texts or UUIDs. `INT` in it makes any type an integer
+/// (<https://www.sqlite.org/datatype3.html>, §3.1).
+const NOT_INTEGER: [&str; 6] = ["CHAR", "CLOB", "TEXT", "BLOB", "UUID", "GUID"];
+
+/// Whether a shared table may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Shared {
+    /// It will be made.
+    MayBeMissing,
+    /// It is to be read.
+    MustExist,
+}
+
 /// Makes the shared tables that are missing, and checks the columns of those that are there.
 pub(in crate::store) fn ensure_shared(connection: &Connection) -> Result<(), Wrong> {
     connection.execute_batch(SHARED)?;
-    check_shared(connection)
+    check_shared(connection, Shared::MustExist)
 }
 
-/// Checks the columns of the shared tables.
-pub(in crate::store) fn check_shared(connection: &Connection) -> Result<(), Wrong> {
+/// Checks the columns of the shared tables, and the types of their ids.
+pub(in crate::store) fn check_shared(connection: &Connection, missing: Shared) -> Result<(), Wrong> {
     for (table, columns) in COLUMNS {
-        let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
-        let found = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-        for column in columns {
-            if !found.iter().any(|name| name.eq_ignore_ascii_case(column)) {
+        let mut statement = connection.prepare("SELECT name, type FROM pragma_table_info(?1)")?;
+        let found = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let found = found.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+        if found.is_empty() {
+            match missing {
+                Shared::MayBeMissing => continue,
+                Shared::MustExist => return Err(Wrong::Table),
+            }
+        }
+        for column in columns.iter().copied() {
+            let Some((_, declared)) = found.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)) else {
                 return Err(Wrong::Column { table, column });
+            };
+            if ID_COLUMNS.contains(&column) {
+                check_id(connection, table, column, declared)?;
             }
         }
     }
     Ok(())
 }
 
-/// Compares the version of Keytoll's tables with the one that this program knows. `false`: there are none, or older ones.
-pub(in crate::store) fn is_current(connection: &Connection) -> Result<bool, Wrong> {
-    let installed: Option<i64> = connection
-        .query_row("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'keytoll_migrations'", [], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    if installed.is_none() {
-        return Ok(false);
+/// By the declared type, and by the value in some row: a `UUID` may be declared as anything.
+fn check_id(connection: &Connection, table: &'static str, column: &'static str, declared: &str) -> Result<(), Wrong> {
+    let upper = declared.to_ascii_uppercase();
+    if !upper.contains("INT") && NOT_INTEGER.iter().any(|word| upper.contains(word)) {
+        return Err(Wrong::IdType { table, column, found: declared.to_owned() });
+    }
+    let select = format!("SELECT typeof({column}) FROM {table} LIMIT 1");
+    let found: Option<String> = connection.query_row(&select, [], |row| row.get(0)).optional()?;
+    match found {
+        Some(found) if found != "integer" && found != "null" => Err(Wrong::IdType { table, column, found }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether there is such a table.
+pub(in crate::store) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1")?.exists([name])
+}
+
+/// The newest version of Keytoll's tables that this program knows.
+pub(in crate::store) fn known() -> i64 {
+    i64::try_from(migrations::ALL.len()).unwrap_or(i64::MAX)
+}
+
+/// The version of Keytoll's tables, of which this program knows all up to [`known`]. `None`: there are none.
+pub(in crate::store) fn version(connection: &Connection) -> Result<Option<i64>, Wrong> {
+    if !has_table(connection, "keytoll_migrations")? {
+        return Ok(None);
     }
     let found: i64 =
         connection.query_row("SELECT coalesce(max(version), 0) FROM keytoll_migrations", [], |row| row.get(0))?;
-    let known = i64::try_from(migrations::ALL.len()).unwrap_or(i64::MAX);
-    if found > known { Err(Wrong::Newer { found, known }) } else { Ok(found == known) }
+    if found > known() { Err(Wrong::Newer { found, known: known() }) } else { Ok(Some(found)) }
 }
 
 /// Brings Keytoll's tables to the newest version. Whether they were made just now.
@@ -141,8 +184,21 @@ pub(in crate::store) fn uninstall(connection: &Connection) -> rusqlite::Result<(
 /// What is wrong with a schema.
 #[derive(Debug)]
 pub(in crate::store) enum Wrong {
-    Column { table: &'static str, column: &'static str },
-    Newer { found: i64, known: i64 },
+    /// A shared table is missing.
+    Table,
+    IdType {
+        table: &'static str,
+        column: &'static str,
+        found: String,
+    },
+    Column {
+        table: &'static str,
+        column: &'static str,
+    },
+    Newer {
+        found: i64,
+        known: i64,
+    },
     Sqlite(rusqlite::Error),
 }
 
@@ -155,6 +211,8 @@ impl From<rusqlite::Error> for Wrong {
 impl Wrong {
     pub(in crate::store) fn at(self, path: &std::path::Path) -> OpenError {
         match self {
+            Wrong::Table => OpenError::NotSetUp(path.to_owned()),
+            Wrong::IdType { table, column, found } => OpenError::IdType { table, column, found },
             Wrong::Column { table, column } => OpenError::Column { table, column },
             Wrong::Newer { found, known } => OpenError::Newer { found, known },
             Wrong::Sqlite(error) => crate::store::file::open::open_error(path, error),
