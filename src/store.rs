@@ -59,6 +59,7 @@ use crate::model::ApiKey;
 use crate::store::admin::lookup;
 use crate::store::books::requests::RequestLimits;
 use crate::store::books::{Bookkeeper, external};
+use crate::store::file::contents::{self, Contents};
 use crate::store::file::health::Health;
 use crate::store::file::instance::{self, Instance, RegisterError};
 use crate::store::file::lock_file::Missing;
@@ -141,7 +142,9 @@ impl Store {
         let checkpointer = match role {
             Role::Gateway => {
                 let own = open::checkpointer(&path)?;
-                let started = checkpoint::Checkpointer::start(own, Arc::clone(&health), Arc::clone(&metrics));
+                let contents = Contents::open(&path).map_err(|found| OpenError::Io(path.clone(), found.into()))?;
+                let (health, metrics) = (Arc::clone(&health), Arc::clone(&metrics));
+                let started = checkpoint::Checkpointer::start(own, contents, health, metrics);
                 Some(started.map_err(|error| OpenError::Io(path.clone(), error))?)
             }
             Role::Tool => None,
@@ -354,6 +357,7 @@ fn start(
     let mut dead = Vec::new();
     let mut instance = None;
     if role == Role::Gateway {
+        contents::ensure_stamp(connection).map_err(error)?;
         instance::forget_old(connection, now_unix_ms).map_err(error)?;
         let mut wallets = Wallets::new(usize::MAX);
         dead = instance::find_dead(connection, path, None, &mut Missing::default(), None).map_err(error)?.dead;

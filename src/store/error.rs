@@ -105,6 +105,10 @@ pub enum HoldRefused {
 pub enum Fatal {
     /// Another file stands where the open one was.
     FileReplaced,
+    /// Something other than SQLite wrote other contents into the open file, as `cp` does.
+    FileOverwritten,
+    /// A commit of another program set the database back to an older state, as `.restore` does.
+    DatabaseRestored,
     /// The write-ahead log was removed or replaced.
     WalReplaced,
     /// A sync failed; a repeated one may succeed without the data being on the disk.
@@ -121,6 +125,14 @@ impl fmt::Display for Fatal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Fatal::FileReplaced => "the database file was moved or replaced while it was open",
+            Fatal::FileOverwritten => {
+                "the database file was overwritten in place while it was open, as by `cp backup.db auth.db`: stop every program \
+                 that uses it, copy the backup again, and start them"
+            }
+            Fatal::DatabaseRestored => {
+                "another program set the database back to an older state while it was open, as by .restore, or removed \
+                 Keytoll's tables; the next start goes on from what is in the file now"
+            }
             Fatal::WalReplaced => "the database's -wal file was removed or replaced while it was open",
             Fatal::SyncFailed => "the operating system could not bring the database to the disk",
             Fatal::FateUnknown => "a commit failed and cannot be read back",

@@ -1,5 +1,6 @@
 //! The database file: how it is opened, its schema and migrations, who else uses it, and whether it is still the same file.
 
+pub(in crate::store) mod contents;
 pub(in crate::store) mod health;
 pub(in crate::store) mod identity;
 pub(in crate::store) mod instance;

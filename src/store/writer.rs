@@ -32,6 +32,7 @@ use crate::failpoint;
 use crate::model::ChargeId;
 use crate::store::books::requests::{self, RequestLimits};
 use crate::store::error::{Fatal, HoldRefused, OpenError, Unavailable};
+use crate::store::file::contents::Stamp;
 use crate::store::file::health::Health;
 use crate::store::file::identity::Identity;
 use crate::store::file::instance::{Dead, Instance, Recovered};
@@ -55,8 +56,7 @@ const WATCH: Duration = Duration::from_millis(25);
 const RETRY: Duration = Duration::from_millis(10);
 /// How long after a look at the lock of another program the next one is.
 const LOCK_POLL: Duration = Duration::from_millis(2);
-/// How often the writer itself checkpoints while the log is past its bound, as when a long reader keeps it from
-/// starting over.
+/// How often the writer itself checkpoints while the log is past its bound because of a long reader.
 const CHECKPOINT: Duration = Duration::from_millis(100);
 /// How long after the queue was closed what meets a lock, or a full disk, is tried again.
 const LAST: Duration = Duration::from_secs(5);
@@ -116,6 +116,7 @@ pub(super) struct Writer {
     /// When this instance shows others on the file that it lives.
     beat_at: Instant,
     lock_at: Instant,
+    stamp: Stamp,
     /// Other instances whose lock files are not where they belong.
     missing: Missing,
     /// Other instances whose locks are held, and how long they have been silent.
@@ -190,6 +191,7 @@ impl Writer {
             chores_at: now + chores_interval(parts.instance_timeout),
             beat_at: now,
             lock_at: now + OWN_LOCK,
+            stamp: Stamp::default(),
             missing: Missing::default(),
             silence: Silence::new(chores_interval(parts.instance_timeout)),
             recovered: None,
@@ -314,6 +316,7 @@ impl Writer {
             tracing::error!(%error, "a transaction could not be rolled back");
         }
         self.parts.metrics.commit_seconds.observe_duration(self.pace.freed());
+        self.stamp.end_transaction(done.is_ok());
         if done.is_err() {
             self.wallets.forget_all();
             // Whatever mark this transaction wrote is undone: the next one writes it again.
@@ -338,9 +341,9 @@ impl Writer {
         let now_unix_ms = now_unix_ms();
         self.notice()?;
         if self.seen != self.absorbed {
-            self.absorb(now_unix_ms)?;
-            self.confirm_instance()?;
+            self.take_over(now_unix_ms)?;
         }
+        self.advance_stamp(work)?;
         if chores {
             self.chores(now_unix_ms)?;
         }

@@ -2,6 +2,7 @@
 //! traffic: what cannot be billed is refused and not forwarded, nothing that was committed is lost, and service
 //! resumes by itself, or the program stops where going on would be unsafe.
 
+mod backup;
 mod clock;
 mod disk;
 mod file;

@@ -50,6 +50,15 @@ impl Identity {
         if Some(inode_of(&log.metadata()?)) == self.log { Ok(log) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
+    /// Removes everything from the open write-ahead log. Its name stays, so that no other program takes it for replaced.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is not the one that was there before.
+    pub(in crate::store) fn empty_log(&self) -> io::Result<()> {
+        let log = File::options().write(true).open(&self.wal)?;
+        if Some(inode_of(&log.metadata()?)) == self.log { log.set_len(0) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
     /// Whether no other log stands in the place of the open one: nobody but this process has what is in it.
     pub(in crate::store) fn has_no_other_log(&self) -> bool {
         let found = inode(&self.wal);

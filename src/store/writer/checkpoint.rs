@@ -1,4 +1,5 @@
-//! Checkpoints on a thread of their own, so that the writer does not stall for them.
+//! Checkpoints on a thread of their own, so that the writer does not stall for them. The thread also compares the contents of the
+//! file several times a second, whether or not there is traffic.
 //!
 //! Passive checkpoints alone never let a busy write-ahead log start over: while one copies, the writer appends. So
 //! the thread copies nearly all of it, and says so; the writer then copies the little that is left between two
@@ -13,6 +14,7 @@ use rusqlite::Connection;
 
 use crate::failpoint;
 use crate::store::error::Fatal;
+use crate::store::file::contents::{Contents, Doubt};
 use crate::store::file::health::Health;
 use crate::telemetry::metrics::StoreMetrics;
 
@@ -47,12 +49,30 @@ pub(in crate::store) fn is_sync_failure(error: &rusqlite::Error) -> bool {
 }
 
 /// What the thread and the writer tell each other.
-#[derive(Default)]
 struct Shared {
     stop: Mutex<bool>,
     wake: Condvar,
     little_left: AtomicBool,
     frames: AtomicU64,
+    contents: Contents,
+    health: Arc<Health>,
+}
+
+impl Shared {
+    /// Whether the file may be written to: a checkpoint into contents that are not the database's would mix both.
+    fn may_checkpoint(&self, connection: &Connection) -> bool {
+        if self.health.is_fatal() {
+            return false;
+        }
+        match self.contents.check(connection) {
+            Ok(()) => true,
+            Err(Doubt::NotNow) => false,
+            Err(Doubt::Overwritten) => {
+                self.health.stop(Fatal::FileOverwritten);
+                false
+            }
+        }
+    }
 }
 
 /// The thread.
@@ -64,20 +84,37 @@ pub(in crate::store) struct Checkpointer {
 impl Checkpointer {
     pub(in crate::store) fn start(
         connection: Connection,
+        contents: Contents,
         health: Arc<Health>,
         metrics: Arc<StoreMetrics>,
     ) -> std::io::Result<Checkpointer> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            stop: Mutex::default(),
+            wake: Condvar::new(),
+            little_left: AtomicBool::default(),
+            frames: AtomicU64::default(),
+            contents,
+            health,
+        });
         let own = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("keytoll-checkpoint".into())
-            .spawn(move || run(&connection, &own, &health, &metrics))?;
+        // So that the stamp of this start is in the file itself, and every older copy is known from now on.
+        if let Err(error) = passive(&connection) {
+            tracing::debug!(%error, "the first checkpoint is left for later");
+        }
+        shared.may_checkpoint(&connection);
+        let thread =
+            thread::Builder::new().name("keytoll-checkpoint".into()).spawn(move || run(&connection, &own, &metrics))?;
         Ok(Checkpointer { shared, thread: Some(thread) })
     }
 
     /// Whether the writer should now copy what is left.
     pub(in crate::store) fn take_little_left(&self) -> bool {
         self.shared.little_left.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the writer may checkpoint, on this connection of its own.
+    pub(in crate::store) fn may_checkpoint(&self, connection: &Connection) -> bool {
+        self.shared.may_checkpoint(connection)
     }
 
     /// Asks for a checkpoint now.
@@ -98,7 +135,7 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(connection: &Connection, shared: &Shared, health: &Health, metrics: &StoreMetrics) {
+fn run(connection: &Connection, shared: &Shared, metrics: &StoreMetrics) {
     loop {
         let stop = shared.stop.lock().unwrap_or_else(PoisonError::into_inner);
         if *stop {
@@ -109,12 +146,15 @@ fn run(connection: &Connection, shared: &Shared, health: &Health, metrics: &Stor
             return;
         }
         drop(stop);
+        if !shared.may_checkpoint(connection) {
+            continue;
+        }
         match look(connection, shared) {
             Ok(true) => {
                 metrics.checkpoints.inc();
             }
             Ok(false) => {}
-            Err(error) if is_sync_failure(&error) => health.stop(Fatal::SyncFailed),
+            Err(error) if is_sync_failure(&error) => shared.health.stop(Fatal::SyncFailed),
             Err(error) => tracing::warn!(%error, "a checkpoint failed; the write-ahead log grows until one succeeds"),
         }
     }

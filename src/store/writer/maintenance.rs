@@ -4,11 +4,14 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
+
 use crate::failpoint;
 use crate::store::books::external;
 use crate::store::books::requests::Requests;
 use crate::store::error::Fatal;
 use crate::store::file::{instance, triggers};
+use crate::store::writer::batch::Item;
 use crate::store::writer::replies::tell_left;
 use crate::store::writer::{
     BEATS, CHECKPOINT, Failure, OWN_LOCK, Writer, checkpoint, chores_interval, now_unix_ms, schema_version,
@@ -56,10 +59,28 @@ impl Writer {
     pub(super) fn confirm_instance(&self) -> Result<(), Failure> {
         match &self.parts.instance {
             Some(instance) if !instance.is_registered(&self.parts.connection)? => {
-                Err(Failure::Fatal(Fatal::TakenForDead))
+                let connection = &self.parts.connection;
+                let is_known =
+                    connection.prepare("SELECT 1 FROM keytoll_instances WHERE id = ?1")?.exists([instance.id])?;
+                Err(Failure::Fatal(if is_known { Fatal::TakenForDead } else { Fatal::DatabaseRestored }))
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// After a commit of another program: what it did, unless it took the file or this process away.
+    pub(super) fn take_over(&mut self, now_unix_ms: i64) -> Result<(), Failure> {
+        if self.parts.instance.is_some() && !self.stamp.confirm(&self.parts.connection)? {
+            return Err(Failure::Fatal(Fatal::DatabaseRestored));
+        }
+        self.absorb(now_unix_ms)?;
+        self.confirm_instance()
+    }
+
+    /// While something is written: the stamp by which older contents of the file are known.
+    pub(super) fn advance_stamp(&mut self, work: &[Item]) -> rusqlite::Result<()> {
+        let is_due = self.parts.instance.is_some() && (!work.is_empty() || self.seen != self.absorbed);
+        if is_due { self.stamp.advance(&self.parts.connection) } else { Ok(()) }
     }
 
     /// Runs once per [`chores_interval`] (a second or less): updates the mark below which everything is settled, releases the
@@ -119,7 +140,7 @@ impl Writer {
             return;
         }
         let is_late = self.wal_bytes > self.parts.wal_bytes && Instant::now() >= self.checkpoint_at;
-        if checkpointer.take_little_left() || is_late {
+        if (checkpointer.take_little_left() || is_late) && checkpointer.may_checkpoint(&self.parts.connection) {
             self.checkpoint_at = Instant::now() + CHECKPOINT;
             failpoint::reach("last-checkpoint-begun");
             match checkpoint::passive(&self.parts.connection) {
@@ -183,11 +204,28 @@ impl Writer {
         }
     }
 
+    /// When other contents were written into the file: the log is of the old ones and must not be copied over them, neither now
+    /// nor by the next start.
+    fn discard_log(&self) {
+        let set = self.parts.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        let emptied = set.map_err(std::io::Error::other).and_then(|_| self.identity.empty_log());
+        match emptied {
+            Ok(()) => tracing::warn!("the write-ahead log of the overwritten database is emptied"),
+            Err(error) => tracing::error!(
+                %error,
+                "the write-ahead log of the overwritten database cannot be emptied; remove it before the next start"
+            ),
+        }
+    }
+
     /// When the file or its log lost its name: brings what is committed into the file, wherever that is now, since nobody
     /// else will find it; and leaves the log empty, so that the next start does not take it for the log of the file that
     /// stands there now.
     fn rescue(&self) {
         let fatal = *self.parts.health.fatal().borrow();
+        if fatal == Some(Fatal::FileOverwritten) {
+            return self.discard_log();
+        }
         if !matches!(fatal, Some(Fatal::FileReplaced | Fatal::WalReplaced)) || !self.identity.has_no_other_log() {
             return;
         }
