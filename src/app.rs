@@ -212,6 +212,14 @@ fn tell(opening: &Opening, config: &Config) {
         let triggers = opening.foreign_triggers.join(", ");
         tracing::warn!(triggers, "the application's own triggers on the shared tables do not run for Keytoll's writes");
     }
+    if !opening.required_columns.is_empty() {
+        let columns = opening.required_columns.join(", ");
+        tracing::warn!(
+            columns,
+            "columns of the application that must not be NULL and have no default: Keytoll cannot add rows to their tables, and \
+             serves what the application adds"
+        );
+    }
     if opening.has_plain_keys && !config.keys.storage_is_explicit && config.keys.storage == KeyStorage::Sha256 {
         tracing::warn!(
             "this file holds plain keys, and new ones will be stored as SHA-256: an application that shows or compares \

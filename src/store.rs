@@ -43,7 +43,7 @@ pub use crate::store::admin::page::{Page, PageWish};
 pub use crate::store::admin::unknown_apis::{UnknownApis, unknown_apis};
 pub use crate::store::admin::users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use crate::store::books::BooksState;
-pub use crate::store::error::{Fatal, HoldRefused, OpenError, Unavailable};
+pub use crate::store::error::{ConstraintError, Fatal, HoldRefused, OpenError, Unavailable};
 pub use crate::store::file::instance::Recovered;
 pub use crate::store::file::set_up::{Needs, SetUp};
 pub use crate::store::file::view::Generation;
@@ -96,6 +96,8 @@ pub struct Opening {
     pub recovered: Recovered,
     /// Triggers of the application on the shared tables, which do not run for Keytoll's writes.
     pub foreign_triggers: Vec<String>,
+    /// Columns of the shared tables in which Keytoll's rows would have no value, as `users.tenant_id`.
+    pub required_columns: Vec<String>,
     /// Whether some key stands in the file as it is, not as a digest.
     pub has_plain_keys: bool,
 }
@@ -370,6 +372,7 @@ fn start(
         })?);
     }
     opening.foreign_triggers = schema::foreign_triggers(connection).map_err(error)?;
+    opening.required_columns = schema::required_columns(connection).map_err(error)?;
     opening.has_plain_keys = schema::has_plain_keys(connection).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
     failpoint::reach("start-committed");

@@ -84,6 +84,9 @@ impl<E: Into<Problem>> From<WriteError<E>> for Problem {
     fn from(error: WriteError<E>) -> Problem {
         match error {
             WriteError::Refused(refused) => refused.into(),
+            WriteError::Constraint(error) => {
+                ProblemKind::ConstraintFailed.with_detail(format!("Nothing was changed: {error}."))
+            }
             WriteError::Unavailable(reason) => reason.into(),
         }
     }

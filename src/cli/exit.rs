@@ -9,7 +9,7 @@ use super::output;
 use crate::app::AppError;
 use crate::config::ConfigErrors;
 use crate::model::{Cents, KeyId};
-use crate::store::{KeyRefused, OpenError, Unavailable, UserRefused, WalletRefused, WriteError};
+use crate::store::{ConstraintError, KeyRefused, OpenError, Unavailable, UserRefused, WalletRefused, WriteError};
 use crate::telemetry::logs::LogsError;
 
 /// The exit status. The high numbers are those of sysexits.h.
@@ -57,6 +57,7 @@ pub(super) enum Failure {
     Config(ConfigErrors),
     Open(OpenError),
     Unavailable(Unavailable),
+    Constraint(ConstraintError),
     NoUser(UserRef),
     NoKey(KeyId),
     User(UserRefused),
@@ -83,6 +84,7 @@ impl Failure {
             Failure::Open(_) | Failure::Unavailable(_) => Exit::Database,
             Failure::NoUser(_)
             | Failure::NoKey(_)
+            | Failure::Constraint(_)
             | Failure::User(_)
             | Failure::Key(_)
             | Failure::Wallet(_)
@@ -131,6 +133,7 @@ impl fmt::Display for Failure {
             ),
             Failure::Open(error) => error.fmt(f),
             Failure::Unavailable(reason) => write!(f, "{reason}; nothing was changed"),
+            Failure::Constraint(error) => write!(f, "{error}; nothing was changed"),
             Failure::NoUser(user) => write!(f, "there is no user {user}"),
             Failure::NoKey(id) => write!(f, "there is no key {id}"),
             Failure::User(refused) => user_refused(f, *refused),
@@ -221,6 +224,7 @@ macro_rules! from_refused {
             fn from(error: WriteError<$refused>) -> Failure {
                 match error {
                     WriteError::Refused(refused) => Failure::$variant(refused),
+                    WriteError::Constraint(error) => Failure::Constraint(error),
                     WriteError::Unavailable(reason) => Failure::Unavailable(reason),
                 }
             }

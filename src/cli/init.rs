@@ -55,6 +55,13 @@ fn told(path: &str, opening: &Opening) -> String {
         // Writing to a text cannot fail.
         let _ = writeln!(text, "  {name:<14}{value}");
     }
+    for column in &opening.required_columns {
+        let column = output::visible(column);
+        let _ = writeln!(
+            text,
+            "  note          {column} must not be NULL and has no default: Keytoll cannot add rows to its table"
+        );
+    }
     for trigger in &opening.foreign_triggers {
         let trigger = output::visible(trigger);
         let _ =

@@ -111,6 +111,7 @@ pub(super) fn wrong_api(api: &str) -> Problem {
 pub(super) fn no_hold(refused: &HoldRefused, price: Cents) -> Problem {
     match refused {
         HoldRefused::Insufficient { balance } => insufficient_funds(price, *balance),
+        HoldRefused::NotAnInteger => not_an_integer(price),
         HoldRefused::InFlight => ProblemKind::RequestInFlight.into(),
         HoldRefused::AlreadyCharged { charge } => ProblemKind::AlreadyCharged
             .with_detail(format!(
@@ -129,6 +130,15 @@ fn insufficient_funds(price: Cents, balance: Cents) -> Problem {
     ProblemKind::InsufficientFunds.with_detail(detail).with("price_cents", price).with("balance_cents", balance)
 }
 
+fn not_an_integer(price: Cents) -> Problem {
+    let detail = format!(
+        "This request costs {} cents, and the balance of the wallet is not an integer, so that it counts as no money; the \
+         operator has to correct it.",
+        price.0
+    );
+    ProblemKind::InsufficientFunds.with_detail(detail).with("price_cents", price).with("balance_cents", Cents::ZERO)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +155,18 @@ mod tests {
         let document = document(&problem);
         assert_eq!(document["detail"], "This request costs 25 cents and the wallet holds 3 cents; top it up.");
         assert_eq!((&document["price_cents"], &document["balance_cents"]), (&25.into(), &3.into()));
+    }
+
+    #[test]
+    fn a_balance_that_is_not_an_integer_is_said() {
+        let document = document(&no_hold(&HoldRefused::NotAnInteger, Cents(25)));
+        assert!(
+            document["detail"]
+                .as_str()
+                .unwrap()
+                .contains("costs 25 cents, and the balance of the wallet is not an integer")
+        );
+        assert_eq!((&document["price_cents"], &document["balance_cents"]), (&25.into(), &0.into()));
     }
 
     #[test]

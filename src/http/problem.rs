@@ -132,6 +132,8 @@ problem_kinds! {
     Invalid: UNPROCESSABLE_ENTITY, "invalid", "Invalid request",
         "Fields or parameters are missing, unknown or wrong: see errors.";
     Duplicate: CONFLICT, "duplicate", "Already exists", "Another resource has the same value.";
+    ConstraintFailed: CONFLICT, "constraint-failed", "A constraint refuses the row",
+        "A constraint of the application's tables refuses the row.";
     HasCharges: CONFLICT, "has-charges", "Charges refer to the key",
         "Charges were made with this key: disable it with is_active = false, or replace it with POST /v1/keys/{id}/rotate.";
     Overdrawn: CONFLICT, "overdrawn", "Not enough money in the wallet",

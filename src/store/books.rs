@@ -244,6 +244,7 @@ impl Desk {
         match answer.blocking_recv().unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping))) {
             Ok(done) => Ok(done),
             Err(WriteError::Unavailable(reason)) => Err(Unfinished::Unavailable(reason)),
+            Err(WriteError::Constraint(_)) => Err(Unfinished::Unavailable(Unavailable::Refused)),
             Err(WriteError::Refused(never)) => match never {},
         }
     }

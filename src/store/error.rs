@@ -80,9 +80,11 @@ impl std::error::Error for Unavailable {}
 pub enum HoldRefused {
     /// Not enough money; what there is.
     Insufficient {
-        /// The wallet's balance; nothing when there is no wallet, or no integer in it.
+        /// The wallet's balance; nothing when there is no wallet.
         balance: Cents,
     },
+    /// The wallet's balance is NULL, a text or a real, which is no money.
+    NotAnInteger,
     /// The key, its user or its API is not what the principal says any more.
     KeyChanged,
     /// A request with this `Idempotency-Key` is under way.
@@ -99,6 +101,39 @@ pub enum HoldRefused {
     /// The books cannot be written now.
     Unavailable(Unavailable),
 }
+
+/// A constraint of the application's tables refused a row of Keytoll's. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConstraintError(String);
+
+impl ConstraintError {
+    /// If it is one, which leaves its transaction open.
+    pub(in crate::store) fn of(error: &rusqlite::Error) -> Option<ConstraintError> {
+        match error {
+            rusqlite::Error::SqliteFailure(failure, Some(message))
+                if failure.code == ErrorCode::ConstraintViolation =>
+            {
+                Some(ConstraintError(message.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ConstraintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.strip_prefix("NOT NULL constraint failed: ") {
+            Some(column) => write!(
+                f,
+                "{column} must not be NULL and has no default, and Keytoll does not know what to write there; give the column a \
+                 default, or let the application add the row"
+            ),
+            None => write!(f, "a constraint of the application's tables refuses the row: {}", self.0),
+        }
+    }
+}
+
+impl std::error::Error for ConstraintError {}
 
 /// A state of the file in which going on would lose money. The process has to stop and be started anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::upstream;
 use crate::config::{self, ConfigErrors, Environment, KeyStorage, Overrides};
 use crate::http;
 use crate::model::{ApiKey, Cents, IssuedKey, KeyPrefix, UserId};
-use crate::store::{KeyRefused, UserRefused, WriteError};
+use crate::store::{KeyRefused, Unavailable, UserRefused, WriteError};
 
 /// Why the scene could not be set.
 #[derive(Debug)]
@@ -111,6 +111,8 @@ fn random(prefix: &str) -> Result<ApiKey, DemoError> {
 fn fault<E>(error: WriteError<E>, refused: fn(E) -> DemoError) -> AppError {
     match error {
         WriteError::Refused(reason) => AppError::Demo(refused(reason)),
+        // The demo's own database has no constraints that Keytoll does not know.
+        WriteError::Constraint(_) => AppError::Database(Unavailable::Refused),
         WriteError::Unavailable(reason) => AppError::Database(reason),
     }
 }

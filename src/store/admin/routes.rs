@@ -29,6 +29,7 @@ impl Store {
         match self.write(body).await {
             Ok(id) => Ok(id),
             Err(WriteError::Unavailable(reason)) => Err(reason),
+            Err(WriteError::Constraint(_)) => Err(Unavailable::Refused),
             Err(WriteError::Refused(never)) => match never {},
         }
     }

@@ -156,6 +156,22 @@ pub(in crate::store) fn foreign_triggers(connection: &Connection) -> rusqlite::R
     statement.query_map([], |row| row.get(0))?.collect()
 }
 
+/// Columns of the shared tables that must have a value, have no default, and are not Keytoll's to write, as `users.tenant_id`.
+pub(in crate::store) fn required_columns(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut required = Vec::new();
+    for (table, columns) in COLUMNS {
+        let mut statement = connection
+            .prepare("SELECT name FROM pragma_table_info(?1) WHERE \"notnull\" AND dflt_value IS NULL AND pk = 0")?;
+        for name in statement.query_map([table], |row| row.get::<_, String>(0))? {
+            let name = name?;
+            if !columns.iter().any(|column| name.eq_ignore_ascii_case(column)) {
+                required.push(format!("{table}.{name}"));
+            }
+        }
+    }
+    Ok(required)
+}
+
 /// Whether some key stands in the file as it is, not as a digest.
 pub(in crate::store) fn has_plain_keys(connection: &Connection) -> rusqlite::Result<bool> {
     let found: Option<i64> = connection

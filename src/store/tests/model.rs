@@ -233,11 +233,12 @@ impl Scene {
         let Some(wish) = &self.wishes[user] else { return };
         let answer = self.ledger.hold(HoldWish { price: Cents(cents), ..wish.clone() }).await;
         let person = &mut self.persons[user];
-        let expected = match person.wallet.flatten() {
+        let expected = match person.wallet {
             _ if !person.is_good() => Err(HoldRefused::KeyChanged),
             None => Err(HoldRefused::Insufficient { balance: Cents(0) }),
-            Some(balance) if balance < cents => Err(HoldRefused::Insufficient { balance: Cents(balance) }),
-            Some(balance) => Ok(Cents(balance - cents)),
+            Some(None) => Err(HoldRefused::NotAnInteger),
+            Some(Some(balance)) if balance < cents => Err(HoldRefused::Insufficient { balance: Cents(balance) }),
+            Some(Some(balance)) => Ok(Cents(balance - cents)),
         };
         assert_eq!(answer.as_ref().map(|held| held.balance), expected.as_ref().copied());
         if let Ok(held) = answer {
@@ -482,6 +483,7 @@ impl Person {
     fn book(&mut self, expected: Result<i64, WalletRefused>, answer: Result<Cents, WriteError<WalletRefused>>) {
         let answer = answer.map(|balance| balance.0).map_err(|error| match error {
             WriteError::Refused(refused) => refused,
+            WriteError::Constraint(error) => panic!("{error}"),
             WriteError::Unavailable(reason) => panic!("{reason}"),
         });
         assert_eq!(answer, expected);

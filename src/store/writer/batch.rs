@@ -120,9 +120,7 @@ impl<'a> Batch<'a> {
                 Earlier::Refused(refused) => return Ok(Err(refused)),
             }
         }
-        let Balance::Money(balance) = wallet.balance else {
-            return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
-        };
+        let Balance::Money(balance) = wallet.balance else { return Ok(Err(HoldRefused::NotAnInteger)) };
         let rest = match balance.checked_sub(wish.price) {
             Ok(rest) if rest >= Cents::ZERO && wish.price > Cents::ZERO => rest,
             Ok(_) | Err(_) => return Ok(Err(HoldRefused::Insufficient { balance })),

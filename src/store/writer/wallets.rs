@@ -145,7 +145,13 @@ fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite:
     let Some((row_id, balance, account)) = found else { return Ok(None) };
     let written = match balance {
         Balance::Money(cents) => cents,
-        Balance::NoMoney => Cents::ZERO,
+        Balance::NoMoney => {
+            tracing::warn!(
+                user_id = user_id.0,
+                "the balance of this wallet is not an integer and counts as no money; the application has to correct it"
+            );
+            Cents::ZERO
+        }
     };
     let account = match account {
         Some(id) => AccountId(id),

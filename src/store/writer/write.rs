@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::model::UserId;
-use crate::store::error::Unavailable;
+use crate::store::error::{ConstraintError, Unavailable};
 use crate::store::writer::queue::{Command, Queue, WritePlace};
 use crate::store::writer::wallets::Wallets;
 
@@ -46,6 +46,8 @@ impl WriteTx<'_> {
 pub enum WriteError<E> {
     /// The write itself refused.
     Refused(E),
+    /// A constraint of the application's tables did.
+    Constraint(ConstraintError),
     /// The database could not be written.
     Unavailable(Unavailable),
 }
@@ -98,6 +100,7 @@ where
         _place: place,
         body: Some(body),
         result: None,
+        constraint: None,
         sender,
     }))])?;
     Ok(receiver)
@@ -123,6 +126,7 @@ struct Job<F, T, E> {
     _place: WritePlace,
     body: Option<F>,
     result: Option<Result<T, E>>,
+    constraint: Option<ConstraintError>,
     sender: oneshot::Sender<Result<T, WriteError<E>>>,
 }
 
@@ -149,7 +153,15 @@ where
                 self.result = Some(Err(refusal));
                 return Ok(false);
             }
-            Err(WriteFault::Sqlite(error)) => return Err(error),
+            Err(WriteFault::Sqlite(error)) => {
+                self.constraint = ConstraintError::of(&error);
+                tracing::warn!(%error, "a write failed");
+                return if self.constraint.is_some() && !tx.connection.is_autocommit() {
+                    Ok(false)
+                } else {
+                    Err(error)
+                };
+            }
         }
         Ok(true)
     }
@@ -158,7 +170,10 @@ where
         let answer = match (committed, self.result) {
             (Ok(()), Some(Ok(value))) => Ok(value),
             (Ok(()), Some(Err(refusal))) => Err(WriteError::Refused(refusal)),
-            (Ok(()), None) => Err(WriteError::Unavailable(Unavailable::Refused)),
+            (Ok(()), None) => Err(match self.constraint {
+                Some(constraint) => WriteError::Constraint(constraint),
+                None => WriteError::Unavailable(Unavailable::Refused),
+            }),
             // Also for a refusal: it may have rested on a write that was undone with the batch.
             (Err(reason), _) => Err(WriteError::Unavailable(reason)),
         };

@@ -232,3 +232,57 @@ fn a_directory_that_may_not_be_searched_is_not_a_missing_file() {
         }
     }
 }
+
+/// Asks an application's own rules: a column without a default that Keytoll knows nothing of.
+#[test]
+fn a_column_that_keytoll_cannot_fill_is_named_and_what_the_application_adds_is_served() {
+    let (ground, upstream) = (Ground::empty(), Upstream::fine());
+    let connection = Connection::open(ground.file("")).unwrap();
+    let name = "email VARCHAR NOT NULL, name VARCHAR NOT NULL,";
+    let tables = include_str!("application.sql").replace(name, &format!("{name} tenant_id INTEGER NOT NULL,"));
+    let tables = tables.replace("'Ada', 1)", "'Ada', 7, 1)").replace("'Bob', 0)", "'Bob', 7, 0)");
+    connection.execute_batch(&tables).unwrap();
+    drop(connection);
+    let process = ground.gateway(upstream.address()).spawn();
+    process.log_line("the warning", |line| line.to_string().contains("users.tenant_id"));
+    process.get("/").key("key-of-ada-0123456789").send().assert_receipt(10, 690);
+    let user = serde_json::json!({"email": "eve@example.com", "name": "Eve"});
+    let reply = process.post("/v1/users", &user).send();
+    let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status(), &problem["code"]), (409, &"constraint-failed".into()), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("users.tenant_id must not be NULL and has no default"),
+        "{problem}"
+    );
+    // What it can write, it writes, and nothing of the attempt is left.
+    let reply =
+        process.post("/v1/users/1/wallet/entries", &serde_json::json!({"kind": "credit", "amount_cents": 10})).send();
+    assert_eq!(reply.status(), 201);
+    process.stop();
+    let output = crate::harness::process::program()
+        .args(["user", "add", "eve@example.com", "--name", "Eve", "--database"])
+        .arg(ground.file(""))
+        .output();
+    Run::of(&output.unwrap()).refused(1, "users.tenant_id must not be NULL");
+    ground.database().assert_doctor();
+}
+
+#[test]
+fn a_balance_that_is_not_an_integer_is_said_to_the_client_and_in_the_log() {
+    for balance in ["'12.50'", "12.5", "NULL"] {
+        let (ground, upstream) = (Ground::with_cents(1_000), Upstream::fine());
+        let process = ground.gateway(upstream.address()).spawn();
+        // The column has INTEGER affinity, which makes an integer of what looks like one.
+        ground.database().execute(&format!("UPDATE wallets SET balance = {balance}"), []);
+        let reply = process.get("/").key(&ground.key).send();
+        let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!((reply.status(), &problem["code"]), (402, &"insufficient-funds".into()));
+        assert!(
+            problem["detail"].as_str().unwrap().contains("the balance of the wallet is not an integer"),
+            "{problem}"
+        );
+        process
+            .log_line("the warning", |line| line.to_string().contains("the balance of this wallet is not an integer"));
+        process.stop();
+    }
+}
