@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keytoll::config::{DatabaseConfig, Durability, Limits};
 use keytoll::model::{ApiKey, Cents, KeyId, Principal, UserId};
-use keytoll::store::{self, Role, Store};
+use keytoll::store::{self, Role, Store, Uninstalled};
 use keytoll::telemetry::metrics::{MetricNames, Metrics};
 use rusqlite::{Connection, params};
 
@@ -45,7 +45,7 @@ pub(crate) fn store(path: &Path, keys: &[ApiKey], balance: Option<Cents>, durabi
     };
     // The application's tables alone, as if Keytoll had never been there; it adopts what it finds when it comes.
     open(Role::Tool).close();
-    assert!(store::uninstall(&database).expect("a database that nobody uses"));
+    assert_eq!(store::uninstall(&database).expect("a database that nobody uses"), Uninstalled::Done);
     fill(path, keys, balance).expect("rows");
     open(Role::Gateway)
 }

@@ -11,6 +11,7 @@ use super::args::UserRef;
 use super::exit::Failure;
 use super::output;
 
+#[derive(Clone, Copy)]
 enum Access {
     Read(Needs),
     Write,

@@ -1,7 +1,7 @@
 //! Set-up: what a file needs before Keytoll's books can be in it, and who may make it.
 //!
 //! A gateway and `keytoll init` set a file up, in the first transaction of [`Store::open`](crate::store::Store::open) and
-//! [`init`](crate::store::init). Every other command refuses a file that is not set up, or only reads what the application
+//! [`init()`](crate::store::init()). Every other command refuses a file that is not set up, or only reads what the application
 //! has in it, and changes nothing.
 
 use rusqlite::{Connection, OptionalExtension};
