@@ -326,3 +326,70 @@ impl From<rusqlite::Error> for LookError {
         LookError::Sqlite(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use crate::store::file::contents::*;
+
+    /// A database in WAL mode with a stamp, whose log is copied.
+    fn database(directory: &TempDir, name: &str) -> Connection {
+        let connection = Connection::open(directory.path().join(name)).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE keytoll_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+            )
+            .unwrap();
+        ensure_stamp(&connection).unwrap();
+        checkpoint(&connection);
+        connection
+    }
+
+    fn checkpoint(connection: &Connection) {
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn what_goes_through_sqlite_is_the_same_database_before_and_after_its_checkpoint() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = database(&directory, "auth.db");
+        let contents = Contents::open(&directory.path().join("auth.db")).unwrap();
+        for change in ["CREATE TABLE other (a)", "VACUUM", "DROP TABLE other", "CREATE TABLE other (b)", "VACUUM"] {
+            assert_eq!(contents.check(&connection), Ok(()));
+            connection.execute_batch(change).unwrap();
+            next_stamp(&connection).unwrap();
+            assert_eq!(contents.check(&connection), Ok(()), "{change}");
+            checkpoint(&connection);
+            assert_eq!(contents.check(&connection), Ok(()), "{change}");
+        }
+    }
+
+    /// Such as a backup that was made into the same file many times.
+    #[test]
+    fn older_contents_with_a_newer_header_are_waited_for_and_then_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, backup) = (directory.path().join("auth.db"), directory.path().join("backup.db"));
+        let other = database(&directory, "backup.db");
+        for number in 0..20 {
+            other.execute_batch(&format!("CREATE TABLE other_{number} (a)")).unwrap();
+            checkpoint(&other);
+        }
+        drop(other);
+        let connection = database(&directory, "auth.db");
+        next_stamp(&connection).unwrap();
+        checkpoint(&connection);
+        let contents = Contents::open(&file).unwrap();
+        assert_eq!(contents.check(&connection), Ok(()));
+        drop(connection);
+        fs::copy(backup, &file).unwrap();
+        // A connection that has nothing of the old contents in its memory.
+        let connection = Connection::open(&file).unwrap();
+        for _ in 1..LOOKS {
+            assert_eq!(contents.check(&connection), Err(Doubt::NotNow));
+        }
+        assert_eq!(contents.check(&connection), Err(Doubt::Overwritten));
+    }
+}
