@@ -10,7 +10,6 @@ mod exchange;
 mod gather;
 mod headers;
 mod idempotency;
-mod open_hold;
 mod path;
 mod percent;
 pub mod pieces;

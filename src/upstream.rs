@@ -54,8 +54,8 @@ use reply_head::ReplyTraits;
 pub struct UpstreamLimits {
     /// For a connection, all addresses of a name together.
     pub connect_timeout: Duration,
-    /// From the request to the reply's head, however the request's body moves.
-    pub exchange_timeout: Duration,
+    /// From the start of forwarding to the head of the reply, also while the body of the request moves.
+    pub head_deadline: Duration,
     /// How long an unused connection is kept.
     pub keep_idle: Duration,
     /// How many unused connections to one upstream are kept.
@@ -74,7 +74,7 @@ impl From<&Limits> for UpstreamLimits {
     fn from(limits: &Limits) -> UpstreamLimits {
         UpstreamLimits {
             connect_timeout: limits.connect_timeout,
-            exchange_timeout: limits.open_charge,
+            head_deadline: limits.upstream_head_deadline,
             keep_idle: limits.upstream_keep_idle,
             keep_connections: limits.upstream_keep_connections,
             reply_headers: limits.reply_headers,
@@ -177,8 +177,9 @@ impl<B: RequestBody> Upstream<B> {
 
         let may_repeat = progress.is_none() && repeat::may_repeat(request.method());
         let start = Instant::now();
-        let most = policy.total_timeout.unwrap_or(self.limits.exchange_timeout).min(self.limits.exchange_timeout);
-        let deadlines = ExchangeDeadlines { policy, start, end: start + most };
+        let head_deadline = self.limits.head_deadline;
+        let longest = policy.total_timeout.map_or(head_deadline, |timeout| timeout.min(head_deadline));
+        let deadlines = ExchangeDeadlines { policy, start, end: start + longest };
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut refused = None;
         for turn in 0..self.targets.len() {

@@ -248,6 +248,9 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     Key::new("limits.upstream_head_timeout_ms", |to, given| {
         set(&mut to.limits.upstream_head_timeout, given.millis(1..=DAY_MS));
     }),
+    Key::new("limits.upstream_head_deadline_ms", |to, given| {
+        set(&mut to.limits.upstream_head_deadline, given.millis(1..=DAY_MS));
+    }),
     Key::new("limits.upstream_body_idle_ms", |to, given| {
         set(&mut to.limits.upstream_body_idle, given.millis(1..=DAY_MS));
     }),
@@ -281,7 +284,6 @@ pub(super) const KEYS: &[Key<Settings>] = &[
         set(&mut to.limits.idempotency_keys_per_user, given.count(1..=1_000_000_000));
     }),
     Key::new("limits.open_charges", |to, given| set(&mut to.limits.open_charges, given.count(1..=10_000_000))),
-    Key::new("limits.open_charge_ms", |to, given| set(&mut to.limits.open_charge, given.millis(1..=DAY_MS))),
     Key::new("limits.instance_timeout_ms", |to, given| {
         set(&mut to.limits.instance_timeout, given.millis(1_000..=HOUR_MS));
     }),

@@ -63,6 +63,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// From the request sent to the upstream's reply head; then 504.
     pub upstream_head_timeout: Duration,
+    /// From the start of forwarding to the head of the reply, also while the body of the request moves; then 504.
+    pub upstream_head_deadline: Duration,
     /// Between two pieces of an upstream's body; then the reply is broken off.
     pub upstream_body_idle: Duration,
     /// The same for a reply of type `text/event-stream`.
@@ -93,9 +95,6 @@ pub struct Limits {
     pub idempotency_keys_per_user: usize,
     /// Charges held and not settled yet; past it 503.
     pub open_charges: usize,
-    /// How long a charge may stay held: then a reply that is on its way is captured and flows on, and a request whose reply
-    /// has not begun is given up.
-    pub open_charge: Duration,
     /// How long this gateway may send no heartbeat before another one on the same file considers it dead and releases its
     /// holds, even if its lock file is locked. A request is not forwarded with a hold that is older than half of this.
     pub instance_timeout: Duration,
@@ -155,6 +154,7 @@ impl Default for Limits {
             client_stall: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(3),
             upstream_head_timeout: Duration::from_secs(60),
+            upstream_head_deadline: Duration::from_secs(3_600),
             upstream_body_idle: Duration::from_secs(60),
             event_stream_idle: Duration::from_secs(300),
             total_timeout: None,
@@ -170,7 +170,6 @@ impl Default for Limits {
             idempotency_keys: 1_000_000,
             idempotency_keys_per_user: 100_000,
             open_charges: 20_000,
-            open_charge: Duration::from_secs(3_600),
             instance_timeout: Duration::from_secs(60),
             batch: 256,
             cached_wallets: 100_000,

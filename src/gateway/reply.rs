@@ -18,7 +18,6 @@ use http_body_util::Full;
 use tokio::runtime::Handle;
 
 use super::headers::{Receipt, clean_reply_trailers};
-use super::open_hold::OpenHold;
 use super::request_body::RequestBody;
 use super::stall_watch::StallWatch;
 use crate::billing::{Hold, Outcome, SettlementReason, Settling};
@@ -93,7 +92,7 @@ pub(super) enum End {
 
 /// How a reply is settled that is not whole yet.
 pub(super) struct Terms {
-    pub(super) open: OpenHold,
+    pub(super) hold: Hold,
     pub(super) outcome: Outcome,
     pub(super) end: End,
     /// Whether the reply is charged when it is broken off for silence after some of it was delivered.
@@ -103,11 +102,9 @@ pub(super) struct Terms {
 
 enum State {
     /// Data flows.
-    Flowing(OpenHold),
+    Flowing(Hold),
     /// The end is held back until the capture is committed.
     Capturing { last: Option<Frame<Bytes>>, settling: Settling, cents: Cents },
-    /// The same, where its capture began when the reply had taken very long.
-    CapturingLate { last: Option<Frame<Bytes>>, open: OpenHold },
     /// Nothing more.
     Done,
 }
@@ -141,8 +138,8 @@ impl ReplyBody {
     }
 
     pub(super) fn settling(reply: Begun, terms: Terms) -> ReplyBody {
-        let Terms { open, outcome, end, charge_idle_cut, record } = terms;
-        let state = State::Flowing(open);
+        let Terms { hold, outcome, end, charge_idle_cut, record } = terms;
+        let state = State::Flowing(hold);
         let unsettled = Unsettled {
             reply,
             end,
@@ -232,17 +229,7 @@ impl Unsettled {
                     self.record.capture_ended(is_captured, SettlementReason::Captured, cents);
                     return Poll::Ready(if is_captured { last.map(Ok) } else { Some(Err(ReplyError::Unpaid)) });
                 }
-                State::CapturingLate { last, open } => {
-                    let is_captured = ready!(open.poll_captured(cx));
-                    let last = last.take();
-                    self.state = State::Done;
-                    return Poll::Ready(if is_captured { last.map(Ok) } else { Some(Err(ReplyError::Unpaid)) });
-                }
-                State::Flowing(open) => {
-                    if open.is_unpaid(cx) {
-                        self.state = State::Done;
-                        return Poll::Ready(Some(Err(ReplyError::Unpaid)));
-                    }
+                State::Flowing(_) => {
                     let Poll::Ready(frame) = self.reply.poll_frame(cx) else {
                         self.stalls.wait(self.record.client(), &self.reply.body);
                         return Poll::Pending;
@@ -265,22 +252,16 @@ impl Unsettled {
                         Some(Ok(frame)) => Some(cleaned(frame)),
                         None => None,
                         Some(Err(error)) => {
-                            let hold = open.take();
-                            self.state = State::Done;
-                            if let Some(hold) = hold {
+                            if let State::Flowing(hold) = mem::replace(&mut self.state, State::Done) {
                                 end_early(hold, self.outcome, &self.record, self.reason(&error));
                             }
                             return Poll::Ready(Some(Err(ReplyError::Upstream(error))));
                         }
                     };
-                    self.state = match (open.take(), mem::replace(&mut self.state, State::Done)) {
-                        (Some(hold), _) => {
-                            let cents = hold.cents();
-                            State::Capturing { last, settling: hold.capture(self.outcome), cents }
-                        }
-                        (None, State::Flowing(open)) => State::CapturingLate { last, open },
-                        (None, other) => other,
-                    };
+                    if let State::Flowing(hold) = mem::replace(&mut self.state, State::Done) {
+                        let cents = hold.cents();
+                        self.state = State::Capturing { last, settling: hold.capture(self.outcome), cents };
+                    }
                 }
             }
         }
@@ -308,14 +289,11 @@ impl Drop for ReplyBody {
     fn drop(&mut self) {
         let Kind::Settling(unsettled) = &mut self.kind else { return };
         match mem::replace(&mut unsettled.state, State::Done) {
-            State::Flowing(open) => {
-                if let Some(hold) = open.take() {
-                    end_early(hold, unsettled.outcome, &unsettled.record, SettlementReason::ClientLeft);
-                }
+            State::Flowing(hold) => {
+                end_early(hold, unsettled.outcome, &unsettled.record, SettlementReason::ClientLeft);
             }
             State::Capturing { settling, cents, .. } => record_later(settling, cents, unsettled.record.clone()),
-            // Its own task records the outcome.
-            State::CapturingLate { .. } | State::Done => {}
+            State::Done => {}
         }
     }
 }

@@ -8,7 +8,6 @@ use hyper::upgrade::OnUpgrade;
 
 use super::gather::{Gathered, gather};
 use super::headers::{Receipt, to_client, upgrade_granted};
-use super::open_hold::OpenHold;
 use super::reply::{self, Begun, End, ReplyBody, Terms, Upstreamed};
 use super::{Gateway, receipt, tunnel};
 use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
@@ -133,10 +132,8 @@ impl Settle<'_> {
                 let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
                 let end = if is_silent { End::Silent } else { End::Marked };
                 self.watch(reply_head);
-                let limit = self.gateway.shared.parts.limits.open_charge;
-                let open = OpenHold::new(hold, outcome, limit, self.record.clone());
                 let charge_idle_cut = self.policy.charge_idle_cut && body.is_event_stream();
-                let terms = Terms { open, outcome, end, charge_idle_cut, record: self.record.clone() };
+                let terms = Terms { hold, outcome, end, charge_idle_cut, record: self.record.clone() };
                 Response::from_parts(head, ReplyBody::settling(Begun { body, first }, terms))
             }
             Gathered::Broken(error) => {

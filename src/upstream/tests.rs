@@ -34,7 +34,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 fn limits() -> UpstreamLimits {
     UpstreamLimits {
         connect_timeout: LONG,
-        exchange_timeout: LONG,
+        head_deadline: LONG,
         keep_idle: LONG,
         keep_connections: 8,
         reply_headers: 100,

@@ -354,7 +354,12 @@ fn an_upstream_that_gives_up_on_a_client_that_stalls_its_upload_is_paid() {
 
 #[test]
 fn a_timeout_that_ends_an_upload_that_trickles_is_paid() {
-    let waits = [("total_timeout_ms", false), ("total_timeout_ms", true), ("upstream_body_idle_ms", true)];
+    let waits = [
+        ("total_timeout_ms", false),
+        ("upstream_head_deadline_ms", false),
+        ("total_timeout_ms", true),
+        ("upstream_body_idle_ms", true),
+    ];
     for (wait, has_head) in waits {
         let scene = Scene::with(|api| api, |builder| with_pace(builder).limit(wait, 300));
         let (mut client, mut call) = scene.half_uploaded("/");
