@@ -125,6 +125,11 @@ impl Hold {
         self.charge.id()
     }
 
+    /// The earlier charge of the same request, if this is a retry and the transaction of its hold refunded that charge.
+    pub fn retry_of(&self) -> Option<ChargeId> {
+        self.charge.retry_of()
+    }
+
     /// What was taken.
     pub fn cents(&self) -> Cents {
         self.charge.cents()

@@ -52,10 +52,12 @@ impl Exchange {
     ) -> Result<Outgoing, Problem> {
         let upgrade = upgrade_requested(request.headers(), request.version());
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut *request)));
+        let hold = self.passage.hold();
         let identity = self.record.user().map(|(user_id, key_id)| Identity {
             user_id,
             key_id,
-            charge_id: self.passage.hold().map(Hold::charge_id),
+            charge_id: hold.map(Hold::charge_id),
+            retry_of: hold.and_then(Hold::retry_of),
         });
         let shared = &self.gateway.shared;
         let expects_continue = collected.is_none() && expects_continue(request);

@@ -30,6 +30,8 @@ pub(super) const KEYTOLL_KEY_ID: HeaderName = HeaderName::from_static("keytoll-k
 pub(super) const KEYTOLL_API: HeaderName = HeaderName::from_static("keytoll-api");
 /// `Keytoll-Charge-Id`, to the upstream and, in the receipt, to the client.
 pub(super) const KEYTOLL_CHARGE_ID: HeaderName = HeaderName::from_static("keytoll-charge-id");
+/// `Keytoll-Retry-Of`, to the upstream: the refunded charge of an earlier request with the same `Idempotency-Key`.
+pub(super) const KEYTOLL_RETRY_OF: HeaderName = HeaderName::from_static("keytoll-retry-of");
 /// `Keytoll-Cost-Cents`, to the client.
 pub(super) const KEYTOLL_COST_CENTS: HeaderName = HeaderName::from_static("keytoll-cost-cents");
 /// `Keytoll-Balance-Cents`, to the client.

@@ -47,7 +47,12 @@ impl Sayings {
         Sayings {
             request_id: RequestId::generate(),
             api: HeaderValue::from_static("weather"),
-            identity: Identity { user_id: principal.user_id, key_id: principal.key_id, charge_id: Some(charge_id) },
+            identity: Identity {
+                user_id: principal.user_id,
+                key_id: principal.key_id,
+                charge_id: Some(charge_id),
+                retry_of: None,
+            },
             peer: Peer::new(address, false),
             credentials: CredentialHeaders::of(&[CredentialSource::Header(HeaderName::from_static("x-api-key"))]),
             via: Via::new(),

@@ -61,6 +61,7 @@ fn a_client_cannot_say_who_it_is() {
         .field("keytoll_user_id", "somebody-else")
         .field("KEYTOLL-KEY-ID", "somebody-else")
         .field("Keytoll.Key.Id", "somebody-else")
+        .field("Keytoll-Retry-Of", "somebody-else")
         .field("Keytoll_Anything", "somebody-else")
         .field("Connection", "Keytoll-User-Id, keytoll-charge-id, X-Request-Id, X-Forwarded-For")
         .field("X-Forwarded-For", "6.6.6.6")

@@ -34,9 +34,14 @@ fn via() -> HeaderValue {
 
 /// What goes upstream of a paid request with these lines, without what every request gets.
 fn sent_by(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
+    sent_as(lines, trusted, None)
+}
+
+/// The same, where the request repeats one that was charged.
+fn sent_as(lines: &[(&str, &str)], trusted: bool, retry_of: Option<ChargeId>) -> HeaderMap {
     let mut map = headers(lines);
     let upgrade = upgrade_requested(&map, Version::HTTP_11);
-    let identity = Identity { user_id: UserId(7), key_id: KeyId(8), charge_id: Some(ChargeId(9)) };
+    let identity = Identity { user_id: UserId(7), key_id: KeyId(8), charge_id: Some(ChargeId(9)), retry_of };
     let (id, api, peer) = (id(), HeaderValue::from_static("weather"), Peer::new(PEER, trusted));
     let (credentials, via, prefix) = (credentials(), via(), HeaderValue::from_static("/weather"));
     let about = ForUpstream {
@@ -94,6 +99,16 @@ fn the_upstream_is_told_who_pays_and_who_asks() {
 }
 
 #[test]
+fn the_upstream_of_a_retry_learns_which_charge_was_refunded() {
+    for name in ["Keytoll-Retry-Of", "keytoll_retry_of"] {
+        let lines = [(name, "6"), ("host", "h")];
+        let map = sent_as(&lines, true, Some(ChargeId(5)));
+        assert_eq!((values(&map, "keytoll-retry-of"), values(&map, "keytoll-charge-id")), (vec!["5"], vec!["9"]));
+        assert_eq!(map.len(), 2 + SET_ALWAYS.len());
+    }
+}
+
+#[test]
 fn a_public_request_has_no_identity() {
     let mut map = headers(&[("keytoll-user-id", "1"), ("keytoll-charge-id", "1")]);
     let (api, peer) = (HeaderValue::from_static("a"), Peer::new(PEER, false));
@@ -111,6 +126,8 @@ fn nothing_that_shows_another_identity_method_url_or_connection_gets_through() {
         "KEYTOLL-whatever",
         "keytoll.user.id",
         "keytoll_User-id",
+        "Keytoll-Retry-Of",
+        "keytoll_retry_of",
         "X-HTTP-Method-Override",
         "x_http_method_override",
         "X-HTTP-Method",

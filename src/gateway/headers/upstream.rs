@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::spelling::CredentialHeaders;
 use super::{
-    KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_USER_ID, X_FORWARDED_HOST, X_FORWARDED_PREFIX,
-    X_FORWARDED_PROTO, hop, number, spelling, trace,
+    KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_RETRY_OF, KEYTOLL_USER_ID, X_FORWARDED_HOST,
+    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, hop, number, spelling, trace,
 };
 use crate::http::{RequestId, X_FORWARDED_FOR, X_REQUEST_ID, is_plain_content_length, normalize_content_length};
 use crate::model::{ChargeId, KeyId, UserId};
 
-/// How many fields [`to_upstream`] adds, but for an upgrade. The table grows for them once, not with one after the other.
+/// How many fields [`to_upstream`] adds, except for an upgrade or a retry. The table grows for them once, not with one after the other.
 const MOST_ADDED: usize = 11;
 
 /// Who is at the other end of a client's connection; made once a connection.
@@ -40,6 +40,8 @@ pub(crate) struct Identity {
     pub key_id: KeyId,
     /// What the request is paid with; `None` when it is free.
     pub charge_id: Option<ChargeId>,
+    /// The refunded charge of an earlier request that this one repeats.
+    pub retry_of: Option<ChargeId>,
 }
 
 /// What Keytoll says about a request.
@@ -120,6 +122,9 @@ pub(crate) fn to_upstream(headers: &mut HeaderMap, about: ForUpstream<'_>) {
         headers.insert(KEYTOLL_KEY_ID, number(identity.key_id.0));
         if let Some(charge_id) = identity.charge_id {
             headers.insert(KEYTOLL_CHARGE_ID, number(charge_id.0));
+        }
+        if let Some(charge_id) = identity.retry_of {
+            headers.insert(KEYTOLL_RETRY_OF, number(charge_id.0));
         }
     }
     hop::add_hop_fields(headers, about.upgrade, accepts_trailers && about.version != Version::HTTP_10);

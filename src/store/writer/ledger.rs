@@ -156,6 +156,11 @@ impl HeldCharge {
         self.facts.cents
     }
 
+    /// The earlier charge of the same request, which the transaction of this hold refunded.
+    pub fn retry_of(&self) -> Option<ChargeId> {
+        None
+    }
+
     /// Where it is to be said that the head of the reply is sent, if anyone wants to know.
     pub fn reply_head(&self) -> Option<Arc<ReplyHead>> {
         self.head.clone()
