@@ -9,8 +9,10 @@ mod detach;
 mod exchange;
 mod gather;
 mod headers;
+mod held_reply;
 mod idempotency;
 mod path;
+mod payment;
 mod percent;
 pub mod pieces;
 mod probes;
@@ -38,13 +40,14 @@ pub use request_body::RequestBody;
 pub use route::RouteTable;
 
 use crate::auth::{Auth, Known};
-use crate::billing::{Billing, Hold, Passage, Price};
+use crate::billing::{Billing, Passage, Price};
 use crate::config::{ApiConfig, CredentialSource, ExchangePolicy, Limits};
 use crate::http::{ClientConnection, EdgeRequest, KeyedLimit, Problem, ProblemKind, Record};
 use crate::model::{ApiKey, KeyPrefix, Retryable, RouteId, UserId};
 use crate::store::HoldRefused;
 use crate::upstream::{HostHeader, Upstream, UpstreamLimits};
 use credential::Taken;
+use detach::DetachOnDrop;
 use exchange::Exchange;
 use headers::{CredentialHeaders, Peer, Via};
 use problem::{no_credential, no_hold, wrong_api};
@@ -171,8 +174,8 @@ impl Gateway {
         let (gateway, peer, record) = (Arc::clone(self), Arc::clone(peer), record.clone());
         let exchange = Exchange { gateway, peer, passage, record, policy };
         let outgoing = exchange.outgoing(&found, target, request, collected)?;
-        let is_owed = exchange.passage.hold().is_some();
-        detach::survive(is_owed, exchange.run(found.api.index, outgoing)).await
+        let is_paid = exchange.passage.hold().is_some();
+        DetachOnDrop::new(is_paid, exchange.run(found.api.index, outgoing)).await
     }
 
     /// Takes the key out of the request; none is needed, and none goes on, where a route is public.
@@ -280,11 +283,6 @@ fn check_api(known: &Known, found: &Match<'_>) -> Result<(), Problem> {
         return Ok(());
     }
     Err(wrong_api(&found.api.name))
-}
-
-/// The receipt that goes with every reply after a hold.
-fn receipt(hold: &Hold) -> headers::Receipt {
-    headers::Receipt { charge_id: hold.charge_id(), cost: hold.cents(), balance: hold.balance() }
 }
 
 /// The gateway as one connection uses it.

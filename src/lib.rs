@@ -33,8 +33,9 @@
 //!                       ▼ reply        its end is held back until the capture is committed
 //! ```
 //!
-//! From the hold on, the request goes on even when its client leaves. A hold that is dropped is released; one whose
-//! process dies is released by the next process that finds it.
+//! From the hold on, the request goes on even when its client leaves. Once a part of it was forwarded, its hold is captured
+//! or released; before that, the hold is cancelled, which leaves no trace. The holds of a process that dies are released by
+//! the next process that finds them.
 //!
 //! # How the books stay exact
 //!

@@ -1,8 +1,8 @@
-//! What must be finished although nobody waits for it any more.
+//! Finishes a paid request whose client has left.
 //!
-//! hyper drops the future of a request when its client goes away. From the moment that a request is forwarded its
-//! future goes on all the same, as a task of its own: it waits for the upstream's head, settles by it, and only then
-//! drops the reply, which closes the upstream's connection. A client that stays costs no task.
+//! hyper drops the future of a request when its client disconnects. A request that is forwarded has to be settled by its
+//! outcome, so its future then moves to a task of its own: it waits for the upstream's head, settles by it, and drops the
+//! reply, which closes the upstream's connection. As long as the client stays, this costs no task.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,26 +11,29 @@ use tokio::runtime::Handle;
 
 use crate::failpoint;
 
-/// A future that moves to a task of its own when it is dropped before its end, if something is owed until then.
-/// Boxed in any case: it is long, and would be moved around with all that waits for it.
-pub(super) fn survive<F>(is_owed: bool, future: F) -> Surviving<F>
+/// A future that moves to a task of its own when it is dropped before its end.
+pub(super) struct DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
 {
-    Surviving { future: Some(Box::pin(future)), is_owed }
-}
-
-pub(super) struct Surviving<F>
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
+    /// `None` after its end. Boxed because it is large, and would be moved with every future that awaits it.
     future: Option<Pin<Box<F>>>,
-    is_owed: bool,
+    is_paid: bool,
 }
 
-impl<F> Future for Surviving<F>
+impl<F> DetachOnDrop<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    /// `is_paid`: whether something has to be settled; otherwise the future is just dropped.
+    pub(super) fn new(is_paid: bool, future: F) -> DetachOnDrop<F> {
+        DetachOnDrop { future: Some(Box::pin(future)), is_paid }
+    }
+}
+
+impl<F> Future for DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -45,16 +48,16 @@ where
     }
 }
 
-impl<F> Drop for Surviving<F>
+impl<F> Drop for DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send,
 {
     fn drop(&mut self) {
-        // A future that panicked must not be polled again, and without a runtime nothing can be finished: then what
-        // it holds is dropped here, and so released.
+        // A future that panicked must not be polled again, and without a runtime nothing can be finished. Its hold is
+        // dropped with it then, which returns the price.
         if let Some(future) = self.future.take()
-            && self.is_owed
+            && self.is_paid
             && !std::thread::panicking()
             && let Ok(runtime) = Handle::try_current()
         {

@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::Gateway;
 use super::headers::{ForUpstream, Identity, Peer, to_upstream, upgrade_requested};
+use super::payment::Payment;
 use super::reply::ReplyBody;
 use super::request_body::{Collection, ContinueGate, RequestBody, Streamed, expects_continue};
 use super::route::Match;
@@ -115,14 +116,15 @@ impl Exchange {
             let cause = error.source();
             tracing::debug!(request_id = record.request_id().as_str(), %error, cause, "the upstream gave no reply");
         }
+        let payment = passage.into_hold().map(|hold| Payment::new(hold, record.clone()));
         let settle = Settle { gateway: &gateway, charge_on, policy: &policy, is_http10, record: &record };
         Ok(match sent {
             // Rare branches are boxed, here and below, to keep this future small.
             Ok(reply) if reply.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Box::pin(settle.switched(passage, reply, upgrade)).await
+                Box::pin(settle.switched(payment, reply, upgrade)).await
             }
-            Ok(reply) => settle.replied(passage, reply).await,
-            Err(error) => Box::pin(settle.failed(passage, Problem::from(&error), AbortCause::of(&error))).await,
+            Ok(reply) => settle.replied(payment, reply).await,
+            Err(error) => Box::pin(settle.failed(payment, Problem::from(&error), AbortCause::of(&error))).await,
         })
     }
 }

@@ -3,29 +3,32 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use super::reply::Upstreamed;
-use crate::upstream::BodyError;
+use super::request_body::RequestBody;
+use crate::upstream::{BodyError, UpstreamBody};
+
+/// A reply's body as the upstream sends it.
+pub(super) type ReplySource = UpstreamBody<RequestBody>;
 
 /// How much of a reply's body is there already.
 pub(super) enum Gathered {
     /// All of it: nothing, or one piece.
     Whole(Option<Bytes>),
-    /// What came so far.
-    Begun(VecDeque<Frame<Bytes>>),
+    /// The frames that came so far.
+    Partial(VecDeque<Frame<Bytes>>),
     /// It broke off, because of the client or of the upstream.
     Broken(BodyError),
 }
 
 /// Looks whether a short reply is complete, without waiting for the upstream: it is then captured and sent in one
-/// piece. hyper's connection task brings the next piece when it is its turn, which it is given `give_way` times.
-pub(super) async fn gather(body: &mut Upstreamed, give_way: usize) -> Gathered {
+/// piece. Yields to hyper's connection task, which reads the next piece, up to `yields` times.
+pub(super) async fn gather(body: &mut ReplySource, yields: usize) -> Gathered {
     let mut frames = VecDeque::new();
-    for turn in 0..=give_way {
+    for turn in 0..=yields {
         let mut ended = body.is_end_stream();
         if !ended {
             match poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await {
@@ -37,7 +40,7 @@ pub(super) async fn gather(body: &mut Upstreamed, give_way: usize) -> Gathered {
                     return Gathered::Broken(error);
                 }
                 Poll::Ready(None) => ended = true,
-                Poll::Pending if turn < give_way => tokio::task::yield_now().await,
+                Poll::Pending if turn < yields => tokio::task::yield_now().await,
                 Poll::Pending => {}
             }
         }
@@ -49,5 +52,24 @@ pub(super) async fn gather(body: &mut Upstreamed, give_way: usize) -> Gathered {
             break;
         }
     }
-    Gathered::Begun(frames)
+    Gathered::Partial(frames)
+}
+
+/// The body of a reply whose first frames were read before its head was sent.
+pub(super) struct PeekedBody {
+    pub(super) body: ReplySource,
+    pub(super) frames: VecDeque<Frame<Bytes>>,
+}
+
+impl PeekedBody {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.body.is_end_stream()
+    }
 }

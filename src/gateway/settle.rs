@@ -3,54 +3,62 @@
 use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
-use super::gather::{Gathered, gather};
+use super::gather::{Gathered, PeekedBody, ReplySource, gather};
 use super::headers::{Receipt, to_client, upgrade_granted};
-use super::reply::{self, Begun, End, ReplyBody, Terms, Upstreamed};
-use super::{Gateway, receipt, tunnel};
-use crate::billing::{Hold, Outcome, Passage, SettlementReason, Settling};
+use super::held_reply::HeldReply;
+use super::payment::Payment;
+use super::reply::{self, ReplyBody};
+use super::{Gateway, tunnel};
+use crate::billing::SettlementReason;
 use crate::config::{ChargeOn, ExchangePolicy};
 use crate::http::{Problem, ProblemKind, Record};
 use crate::model::Cents;
-use crate::store::{ReplyHead, Settled};
-use crate::upstream::SendError;
+use crate::store::ReplyHead;
+use crate::upstream::{BodyError, SendError};
 
-/// How often a reply that is not whole yet gives way to its connection's task before its head is sent on its own.
-const GIVE_WAY: usize = 2;
+/// How often to yield to the connection's task for the rest of a reply before its head is sent on its own.
+const YIELDS: usize = 2;
 
 /// Who caused that a request has no reply that can be handed on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AbortCause {
-    /// The upstream, or Keytoll itself.
+    /// Anyone, before any of the request was forwarded.
+    NotForwarded(SettlementReason),
+    /// The upstream, or Keytoll itself, after that.
     Upstream,
-    /// The client broke its request off before any of it was forwarded.
-    ClientBeforeForwarding,
-    /// The client broke its request off after the head of it was forwarded, and no reply had come.
-    ClientBeforeReply,
-    /// The client broke its request off after the head of a reply came, whose status is one that is charged.
-    ClientAfterHead(Outcome),
+    /// The client, after that: it broke its request off. With the status of the reply's head if that had come and its
+    /// status is one that is charged.
+    Client(Option<StatusCode>),
 }
 
 impl AbortCause {
     /// Who caused this error.
     pub(super) fn of(error: &SendError) -> AbortCause {
         match error {
-            SendError::RequestStalled | SendError::RequestBody { was_forwarded: true, .. } => {
-                AbortCause::ClientBeforeReply
+            SendError::Unreachable { .. } | SendError::PassageExpired => {
+                AbortCause::NotForwarded(SettlementReason::Released)
             }
-            SendError::RequestBody { was_forwarded: false, .. } => AbortCause::ClientBeforeForwarding,
-            SendError::Unreachable { .. }
-            | SendError::PassageExpired
-            | SendError::HeadTimeout
-            | SendError::Broken { .. }
-            | SendError::BadReply { .. } => AbortCause::Upstream,
+            SendError::RequestBody { was_forwarded: false, .. } => {
+                AbortCause::NotForwarded(SettlementReason::AbortedUpload)
+            }
+            SendError::RequestBody { was_forwarded: true, .. } | SendError::RequestStalled => AbortCause::Client(None),
+            SendError::HeadTimeout | SendError::Broken { .. } | SendError::BadReply { .. } => AbortCause::Upstream,
+        }
+    }
+
+    /// Who caused that a reply with this status, which is charged, broke off before any of it was sent.
+    fn of_break(error: &BodyError, status: StatusCode) -> AbortCause {
+        match error {
+            BodyError::RequestBody(_) | BodyError::RequestStalled => AbortCause::Client(Some(status)),
+            BodyError::Idle | BodyError::Broken(_) | BodyError::TotalTimeout { .. } => AbortCause::Upstream,
         }
     }
 }
 
-/// What settling needs to know of a request.
+/// What settling needs to know of a request. `payment` is `None` throughout for a free request.
 pub(super) struct Settle<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) charge_on: &'a ChargeOn,
@@ -64,14 +72,14 @@ impl Settle<'_> {
     /// unless the route says otherwise.
     pub(super) async fn failed(
         &self,
-        passage: Passage,
+        payment: Option<Payment>,
         mut problem: Problem,
         cause: AbortCause,
     ) -> Response<ReplyBody> {
         let mut receipt = None;
-        if let Some(hold) = passage.into_hold() {
-            let settled = self.settle_failure(hold, cause).await;
-            if !settled.cost.is_zero() {
+        if let Some(payment) = payment {
+            let settled = self.settle_failure(payment, cause).await;
+            if !settled.cost.is_zero() && matches!(cause, AbortCause::Client(_)) {
                 let detail =
                     format!("{} A part of it had been forwarded, so the request was charged.", problem.detail());
                 problem = problem.kind().with_detail(detail);
@@ -82,68 +90,59 @@ impl Settle<'_> {
     }
 
     /// Settles a request that has no reply.
-    async fn settle_failure(&self, hold: Hold, cause: AbortCause) -> Receipt {
-        // Keytoll itself may have cut the client off.
-        if self.record.is_cutting() {
-            return self.release(hold, Outcome::Failed).await;
-        }
-        let charged = match cause {
-            AbortCause::Upstream => return self.release(hold, Outcome::Failed).await,
-            AbortCause::ClientBeforeForwarding => None,
-            AbortCause::ClientBeforeReply => self.policy.charge_on_abort.then_some(Outcome::Failed),
-            AbortCause::ClientAfterHead(outcome) => Some(outcome),
+    async fn settle_failure(&self, payment: Payment, cause: AbortCause) -> Receipt {
+        let status = match cause {
+            AbortCause::NotForwarded(reason) => return payment.cancel(reason).await,
+            // Keytoll itself may have cut the client off.
+            AbortCause::Client(_) if self.record.is_cutting() => {
+                return payment.release(None, SettlementReason::Drained).await;
+            }
+            AbortCause::Upstream => return payment.release(None, SettlementReason::Released).await,
+            AbortCause::Client(None) if !self.policy.charge_on_abort => {
+                return payment.release(None, SettlementReason::AbortedUpload).await;
+            }
+            AbortCause::Client(status) => status,
         };
-        let mut receipt = receipt(&hold);
-        let Some(outcome) = charged else {
-            return self.uncharged(receipt, hold.withdraw(), SettlementReason::AbortedUpload).await;
-        };
-        let is_captured = hold.capture(outcome).await == Settled::Captured;
-        self.record.capture_ended(is_captured, SettlementReason::AbortedUpload, receipt.cost);
-        if !is_captured {
+        let mut receipt = payment.receipt();
+        if !payment.capture(status, SettlementReason::AbortedUpload).await {
             receipt.cost = Cents::ZERO;
         }
         receipt
     }
 
     /// A head came: its status says what is charged.
-    pub(super) async fn replied(&self, passage: Passage, reply: Response<Upstreamed>) -> Response<ReplyBody> {
-        let outcome = Outcome::Replied(reply.status());
-        let Some(hold) = passage.into_hold() else {
-            return self.pass(reply, None).await;
+    pub(super) async fn replied(&self, payment: Option<Payment>, reply: Response<ReplySource>) -> Response<ReplyBody> {
+        let status = reply.status();
+        let Some(payment) = payment else {
+            return self.forward(reply, None).await;
         };
-        if !outcome.is_charged(self.charge_on) {
-            let receipt = Box::pin(self.release(hold, outcome)).await;
-            return self.pass(reply, Some(receipt)).await;
+        if !self.charge_on.contains(status) {
+            let receipt = Box::pin(payment.release(Some(status), SettlementReason::Released)).await;
+            return self.forward(reply, Some(receipt)).await;
         }
-        let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
+        let (receipt, reply_head) = (payment.receipt(), payment.reply_head());
         let (mut head, mut body) = reply.into_parts();
         to_client(&mut head.headers, Some(&receipt), None);
-        self.record.replied(head.status);
-        match gather(&mut body, GIVE_WAY).await {
+        self.record.replied(status);
+        match gather(&mut body, YIELDS).await {
             Gathered::Whole(data) => {
-                if !self.capture(hold, outcome).await {
+                if !self.capture(payment, status).await {
                     return self.unpaid(receipt);
                 }
                 self.watch(reply_head);
                 let body = ReplyBody::whole(data, &head);
                 Response::from_parts(head, body)
             }
-            Gathered::Begun(first) => {
-                let is_silent = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
-                let end = if is_silent { End::Silent } else { End::Marked };
+            Gathered::Partial(frames) => {
                 self.watch(reply_head);
-                let charge_idle_cut = self.policy.charge_idle_cut && body.is_event_stream();
-                let terms = Terms { hold, outcome, end, charge_idle_cut, record: self.record.clone() };
-                Response::from_parts(head, ReplyBody::settling(Begun { body, first }, terms))
+                let is_close_delimited = self.is_http10 && !head.headers.contains_key(CONTENT_LENGTH);
+                let body = PeekedBody { body, frames };
+                let reply = HeldReply::new(body, status, is_close_delimited, self.policy, payment);
+                Response::from_parts(head, reply.into())
             }
             Gathered::Broken(error) => {
-                let cause = if reply::is_clients_fault(&error) {
-                    AbortCause::ClientAfterHead(outcome)
-                } else {
-                    AbortCause::Upstream
-                };
-                let problem = ProblemKind::UpstreamBroken.into();
-                Box::pin(self.failed(Passage::paid(hold), problem, cause)).await
+                let (problem, cause) = (ProblemKind::UpstreamBroken.into(), AbortCause::of_break(&error, status));
+                Box::pin(self.failed(Some(payment), problem, cause)).await
             }
         }
     }
@@ -151,28 +150,28 @@ impl Settle<'_> {
     /// 101: captured before the client hears of it; then both sides talk to each other.
     pub(super) async fn switched(
         &self,
-        passage: Passage,
-        mut reply: Response<Upstreamed>,
+        payment: Option<Payment>,
+        mut reply: Response<ReplySource>,
         upgrade: Option<(HeaderValue, OnUpgrade)>,
     ) -> Response<ReplyBody> {
         let granted = upgrade
             .filter(|_| reply.body().is_request_complete())
             .and_then(|(requested, client)| Some((upgrade_granted(reply.headers(), &requested)?, client)));
         let Some((protocol, client)) = granted else {
-            return self.failed(passage, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream).await;
+            return self.failed(payment, ProblemKind::UpstreamBroken.into(), AbortCause::Upstream).await;
         };
-        let outcome = Outcome::Replied(reply.status());
+        let status = reply.status();
         let mut paid = None;
-        if let Some(hold) = passage.into_hold() {
-            paid = Some(if outcome.is_charged(self.charge_on) {
-                let (receipt, reply_head) = (receipt(&hold), hold.reply_head());
-                if !self.capture(hold, outcome).await {
+        if let Some(payment) = payment {
+            paid = Some(if self.charge_on.contains(status) {
+                let (receipt, reply_head) = (payment.receipt(), payment.reply_head());
+                if !self.capture(payment, status).await {
                     return self.unpaid(receipt);
                 }
                 self.watch(reply_head);
                 receipt
             } else {
-                self.release(hold, outcome).await
+                payment.release(Some(status), SettlementReason::Released).await
             });
         }
         let upstream = hyper::upgrade::on(&mut reply);
@@ -185,13 +184,13 @@ impl Settle<'_> {
     }
 
     /// Hands a reply on for which nothing is left to be settled.
-    async fn pass(&self, reply: Response<Upstreamed>, receipt: Option<Receipt>) -> Response<ReplyBody> {
+    async fn forward(&self, reply: Response<ReplySource>, receipt: Option<Receipt>) -> Response<ReplyBody> {
         let (mut head, mut body) = reply.into_parts();
         to_client(&mut head.headers, receipt.as_ref(), None);
         // hyper would drop a head that is not sent yet when its body breaks off, and close without a reply.
         let body = match gather(&mut body, 0).await {
             Gathered::Whole(data) => ReplyBody::whole(data, &head),
-            Gathered::Begun(first) => ReplyBody::passing(Begun { body, first }),
+            Gathered::Partial(frames) => PeekedBody { body, frames }.into(),
             Gathered::Broken(_) => {
                 return reply::problem(ProblemKind::UpstreamBroken.into(), receipt.as_ref(), self.record);
             }
@@ -201,16 +200,13 @@ impl Settle<'_> {
     }
 
     /// Whether the price is final now.
-    async fn capture(&self, hold: Hold, outcome: Outcome) -> bool {
-        let cents = hold.cents();
+    async fn capture(&self, payment: Payment, status: StatusCode) -> bool {
         if self.record.is_cutting() {
             // The client is cut off already: it will not get what it would pay for.
-            Box::pin(self.release(hold, Outcome::Failed)).await;
+            Box::pin(payment.release(None, SettlementReason::Drained)).await;
             return false;
         }
-        let captured = hold.capture(outcome).await == Settled::Captured;
-        self.record.capture_ended(captured, SettlementReason::Captured, cents);
-        captured
+        payment.capture(Some(status), SettlementReason::Captured).await
     }
 
     /// The reply is there, its price is not: the client gets neither.
@@ -225,26 +221,19 @@ impl Settle<'_> {
             self.record.client().on_next_write(Box::new(move || reply_head.sent()));
         }
     }
+}
 
-    /// Gives a hold back; the receipt says so.
-    async fn release(&self, hold: Hold, outcome: Outcome) -> Receipt {
-        let reason = if self.record.is_cutting() { SettlementReason::Drained } else { SettlementReason::Released };
-        self.uncharged(receipt(&hold), hold.release(outcome), reason).await
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// The receipt of a hold that is being released for this reason.
-    async fn uncharged(&self, mut receipt: Receipt, settling: Settling, reason: SettlementReason) -> Receipt {
-        match settling.await {
-            Settled::Released { balance } => {
-                receipt.cost = Cents::ZERO;
-                receipt.balance = balance.unwrap_or(Cents::ZERO);
-            }
-            // The balance as committed with the hold: the release is still on its way.
-            Settled::Unknown => receipt.cost = Cents::ZERO,
-            // An earlier attempt captured the charge; the client aborted the retry before it was forwarded.
-            Settled::Captured => {}
+    #[test]
+    fn a_request_that_reached_no_upstream_was_not_forwarded() {
+        let unreachable = SendError::Unreachable { cause: std::io::ErrorKind::ConnectionRefused.into() };
+        for error in [unreachable, SendError::PassageExpired] {
+            assert_eq!(AbortCause::of(&error), AbortCause::NotForwarded(SettlementReason::Released), "{error}");
         }
-        self.record.settled(reason, receipt.cost);
-        receipt
+        assert_eq!(AbortCause::of(&SendError::HeadTimeout), AbortCause::Upstream);
+        assert_eq!(AbortCause::of(&SendError::RequestStalled), AbortCause::Client(None));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::reply::Upstreamed;
+use super::gather::ReplySource;
 use crate::http::{ClientConnection, SocketInfo, TcpState};
 
 /// How long after the end of a stall an upstream that breaks off is taken to have done so because of the stall.
@@ -28,7 +28,7 @@ impl StallWatch {
     }
 
     /// To be called when the next piece of the reply is waited for. One atomic load, but for replies whose client has stalled.
-    pub(super) fn wait(&mut self, client: &ClientConnection, body: &Upstreamed) {
+    pub(super) fn wait(&mut self, client: &ClientConnection, body: &ReplySource) {
         let stalls = client.stall_count();
         if stalls != self.caught_up_after && has_sent_nothing_more(body) {
             self.caught_up_after = stalls;
@@ -43,7 +43,7 @@ impl StallWatch {
 }
 
 /// Whether the upstream is still there and all that came from it has been read: it is the upstream that is waited for.
-fn has_sent_nothing_more(body: &Upstreamed) -> bool {
+fn has_sent_nothing_more(body: &ReplySource) -> bool {
     let Some((local, peer)) = body.socket_addresses() else { return true };
     match SocketInfo::look_up(local, peer) {
         Ok(Some(socket)) => socket.state == TcpState::Established && socket.unread_bytes == 0,

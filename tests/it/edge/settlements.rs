@@ -178,6 +178,22 @@ fn a_reply_that_cannot_be_paid_is_said_to_be_unpaid() {
 }
 
 #[test]
+fn a_client_that_leaves_in_mid_reply_and_cannot_be_charged_is_said_to_be_unpaid() {
+    let scene = scene_with(|builder| builder.limit("settle_timeout_ms", 200));
+    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
+    call.send(BEGUN);
+    assert_eq!(client.head().status(), 200);
+    client.expect(b"5\r\nfirst\r\n");
+    let lock = scene.process.database().lock();
+    client.leave();
+    call.expect_end();
+    let line = scene.assert_settlement("unpaid");
+    assert_eq!(line["cost_cents"], 0, "{line}");
+    lock.release();
+    scene.process.stop();
+}
+
+#[test]
 fn a_request_that_holds_nothing_has_no_settlement() {
     let scene = scene();
     let refused = scene.process.get("/forecast").key("no-such-key").field("X-Request-Id", "refused");
