@@ -12,7 +12,7 @@ use divan::counter::ItemsCount;
 use futures_util::future::join_all;
 use keytoll::config::Durability;
 use keytoll::model::{Cents, Principal, RouteId};
-use keytoll::store::{HoldWish, Ledger, Settled, Store};
+use keytoll::store::{HoldRequest, Ledger, Settled, Store};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -57,8 +57,8 @@ impl Books {
         self.turn.set(turns.end);
         let requests = turns.map(async |turn| {
             let principal = self.principals[common::scattered(turn, self.principals.len())].clone();
-            let wish = HoldWish { principal, generation, route: self.route, price: Cents(2) };
-            let held = self.ledger.hold(wish).await.expect("a hold");
+            let wish = HoldRequest { principal, generation, route: self.route, price: Cents(2) };
+            let held = self.ledger.hold(wish, None).await.expect("a hold");
             assert_eq!(held.charge.capture(200).await, Settled::Captured);
         });
         self.runtime.block_on(join_all(requests));

@@ -207,7 +207,7 @@ fn tell(opening: &Opening, config: &Config) {
     if opening.external_entries > 0 {
         tracing::info!(entries = opening.external_entries, "balances that changed while Keytoll was away were entered");
     }
-    opening.recovered.tell();
+    opening.recovered.log();
     if !opening.foreign_triggers.is_empty() {
         let triggers = opening.foreign_triggers.join(", ");
         tracing::warn!(triggers, "the application's own triggers on the shared tables do not run for Keytoll's writes");

@@ -20,7 +20,7 @@ pub use reason::SettlementReason;
 use crate::config::Limits;
 use crate::failpoint;
 use crate::model::{Cents, ChargeId, Principal, Retryable, RouteId};
-use crate::store::{Generation, Held, HoldRefused, HoldWish, Ledger, ReplyHead, Settled, Settlement, Unavailable};
+use crate::store::{Generation, Held, HoldRefused, HoldRequest, Ledger, ReplyHead, Settled, Settlement, Unavailable};
 
 #[cfg(test)]
 mod tests;
@@ -64,9 +64,9 @@ impl Billing {
     pub async fn hold(&self, principal: Principal, generation: Generation, price: &Price) -> Result<Hold, HoldRefused> {
         failpoint::reach("before-hold");
         let asked = Instant::now();
-        let wish = HoldWish { principal, generation, route: price.route, price: price.cents };
-        let held =
-            tokio::time::timeout(self.hold_timeout + GRACE, self.ledger.hold_once(wish, price.retryable.clone())).await;
+        let request = HoldRequest { principal, generation, route: price.route, price: price.cents };
+        let held = self.ledger.hold(request, price.retryable.clone());
+        let held = tokio::time::timeout(self.hold_timeout + GRACE, held).await;
         let held = held.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::TooLate)))?;
         failpoint::reach("hold-committed");
         Ok(Hold { held, settle_timeout: self.settle_timeout, forward_until: asked + self.forward_within })
@@ -76,7 +76,8 @@ impl Billing {
 /// The price of one request, taken out of the wallet by a committed transaction. It is settled once.
 ///
 /// As long as nothing of the request was forwarded, it is cancelled: by [`Hold::cancel`], or by dropping it. Afterwards it is
-/// captured or released, and the books keep a record of either, under the id that upstream and client know.
+/// captured or released, by dropping it if nothing else; the books keep a record of either, under the id that upstream and
+/// client know.
 #[derive(Debug)]
 pub struct Hold {
     held: Held,
@@ -111,7 +112,7 @@ impl Hold {
         self.held.generation
     }
 
-    /// Called when the reply head has been sent. `None` unless the request has an idempotency key.
+    /// Where to report that the head of the reply was sent; `None` if the charge cannot be refunded to a retry.
     pub fn reply_head(&self) -> Option<Arc<ReplyHead>> {
         self.held.charge.reply_head()
     }
@@ -128,10 +129,10 @@ impl Hold {
         Settling::new(self.held.charge.release(status.map(|status| status.as_u16())), self.settle_timeout)
     }
 
-    /// Gives the hold back, for a request of which nothing was forwarded: the books are as they were before the hold. An
-    /// earlier charge that paid for this request stays as it is, so the client can retry.
+    /// Gives the hold back, for a request of which nothing was forwarded. If it is a retry, the client pays again for the charge
+    /// that was refunded with it, and can retry once more.
     pub fn cancel(self) -> Settling {
-        Settling::new(self.held.charge.withdraw(), self.settle_timeout)
+        Settling::new(self.held.charge.cancel(), self.settle_timeout)
     }
 }
 
@@ -188,6 +189,16 @@ impl Passage {
     /// Whether a request may be forwarded with it now. A hold that is too old may have been released by another process.
     pub fn is_valid(&self) -> bool {
         self.0.as_ref().is_none_or(|hold| Instant::now() < hold.forward_until)
+    }
+
+    /// Notes that the request is being forwarded, if that is still valid ([`Passage::is_valid`]): from now on a hold that is
+    /// dropped leaves a released charge.
+    pub fn begin_forwarding(&self) -> bool {
+        let is_valid = self.is_valid();
+        if let (true, Some(hold)) = (is_valid, &self.0) {
+            hold.held.charge.begin_forwarding();
+        }
+        is_valid
     }
 
     /// The hold that paid, if it was paid.

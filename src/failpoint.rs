@@ -15,10 +15,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Every point, about in the order of a process's and a request's life.
-pub const POINTS: [&str; 39] = [
+pub const POINTS: [&str; 37] = [
     "migration-applied",
     "wallets-adopted",
-    "dead-hold-released",
+    "old-hold-released",
+    "lease-recovered",
     "instance-registered",
     "start-committed",
     "before-hold",
@@ -32,7 +33,7 @@ pub const POINTS: [&str; 39] = [
     "sync-done",
     "hold-answered",
     "hold-committed",
-    "again-begun",
+    "retry-held",
     "request-sent",
     "reply-begun",
     "client-left",
@@ -41,12 +42,9 @@ pub const POINTS: [&str; 39] = [
     "release-queued",
     "release-committed",
     "head-noted",
-    "again-ended",
-    "again-given-back",
     "checkpoint-begun",
     "checkpoint-done",
     "last-checkpoint-begun",
-    "mark-moved",
     "lock-checked",
     "requests-swept",
     "sums-applied",

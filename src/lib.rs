@@ -16,6 +16,7 @@
 //! http                 the edge that both listeners share: accept, limits, layers, problems, access log, drain
 //! auth       billing   credential -> principal, from memory; holds, and the passage that they pay for
 //! store                all SQL; the writer thread: one transaction a batch, answers after COMMIT
+//! ledger               the rules of money, without I/O, clock or threads
 //! config               TOML, environment and flags -> checked Config
 //! model                ids, cents, keys, times: no I/O
 //! ```
@@ -45,8 +46,8 @@
 //! - Triggers note what other programs do to wallets; the next transaction enters it.
 //! - What is final is added up account by account, so that all wallets are compared with the books once a minute without a
 //!   look at every charge; settled charges that are old become usage by hour.
-//! - A request with an `Idempotency-Key` is recorded with its hold. What a retry meets follows from its charge; one whose
-//!   reply never reached its client is forwarded once more for the same charge, and given back should that fail.
+//! - A request with an `Idempotency-Key` is recorded with its hold. A retry of one that was charged, and
+//!   whose reply never reached its client, has that charge refunded and is held and forwarded as a new request.
 
 pub mod admin;
 pub mod app;
@@ -58,6 +59,7 @@ pub mod failpoint;
 pub mod files;
 pub mod gateway;
 pub mod http;
+pub mod ledger;
 pub mod model;
 pub mod store;
 pub mod telemetry;

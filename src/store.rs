@@ -22,12 +22,12 @@ mod file;
 mod init;
 #[cfg(test)]
 mod sample;
+mod start;
 #[cfg(test)]
 mod tests;
 mod uninstall;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -43,35 +43,30 @@ pub use crate::store::admin::page::{Page, PageWish};
 pub use crate::store::admin::unknown_apis::{UnknownApis, unknown_apis};
 pub use crate::store::admin::users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use crate::store::books::BooksState;
+pub use crate::store::books::recovery::Recovered;
 pub use crate::store::error::{ConstraintError, Fatal, HoldRefused, OpenError, Unavailable};
-pub use crate::store::file::instance::Recovered;
 pub use crate::store::file::set_up::{Needs, SetUp};
 pub use crate::store::file::view::Generation;
 pub use crate::store::init::init;
 pub use crate::store::uninstall::{Uninstalled, uninstall};
-pub use crate::store::writer::ledger::{Held, HeldCharge, HoldWish, Ledger, Settled, Settlement};
+pub use crate::store::writer::hold::{Held, HeldCharge, HoldRequest, Ledger, Settled, Settlement};
 pub use crate::store::writer::reply_head::ReplyHead;
 pub use crate::store::writer::write::WriteError;
 
 use crate::config::{DatabaseConfig, Limits};
-use crate::failpoint;
 use crate::model::ApiKey;
 use crate::store::admin::lookup;
+use crate::store::books::Bookkeeper;
 use crate::store::books::requests::RequestLimits;
-use crate::store::books::{Bookkeeper, external};
-use crate::store::file::contents::{self, Contents};
+use crate::store::file::contents::Contents;
 use crate::store::file::health::Health;
-use crate::store::file::instance::{self, Instance, RegisterError};
-use crate::store::file::lock_file::Missing;
-use crate::store::file::open::DatabaseFile;
 use crate::store::file::readers::Readers;
 use crate::store::file::view::View;
-use crate::store::file::{open, schema, set_up, triggers};
+use crate::store::file::{open, set_up};
 use crate::store::writer::mailbox::Mailbox;
 use crate::store::writer::queue::{Queue, QueueLimits};
-use crate::store::writer::wallets::Wallets;
 use crate::store::writer::write::{self, Synced, WriteFault, WriteTx};
-use crate::store::writer::{Parts, Writer, checkpoint, now_unix_ms};
+use crate::store::writer::{Parts, Writer, checkpoint};
 use crate::telemetry::metrics::StoreMetrics;
 
 /// Who opens the store.
@@ -136,7 +131,7 @@ impl Store {
         let connection = open::read_write(&path)?;
         set_up::check(&connection, &file, role == Role::Gateway)?;
         open::make_writer(&connection, &path)?;
-        let (instance, opening) = start(&connection, &file, role, limits.instance_timeout)?;
+        let (instance, opening) = start::start(&connection, &file, role, limits.instance_timeout)?;
         open::share_group(&path);
         let error = |error| open::open_error(&path, error);
         connection.busy_timeout(Duration::ZERO).map_err(error)?;
@@ -322,65 +317,10 @@ fn spawn_writer(writer: Writer, queue: Arc<Queue>, health: Arc<Health>) -> std::
                 if thread::panicking() {
                     self.1.stop(Fatal::WriterDied);
                 }
-                writer::tell_left(&self.0.abandon());
+                writer::log_abandoned(&self.0.abandon());
             }
         }
         let _closes = Closes(queue, health);
         writer.run();
     })
-}
-
-/// The first transaction: tables, migrations, books, recovery. All of it or nothing.
-fn start(
-    connection: &Connection,
-    file: &DatabaseFile,
-    role: Role,
-    instance_timeout: Duration,
-) -> Result<(Option<Instance>, Opening), OpenError> {
-    let path = &file.path;
-    let error = |error| open::open_error(path, error);
-    let now_unix_ms = now_unix_ms();
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-    let set_up = set_up::run(connection, file, now_unix_ms).map_err(|wrong| wrong.at(path))?;
-    let mut opening = Opening { set_up, ..Opening::default() };
-    if set_up.is_first {
-        opening.adopted_wallets = external::adopt_all(connection, now_unix_ms).map_err(error)?;
-        failpoint::reach("wallets-adopted");
-        triggers::install(connection).map_err(error)?;
-    } else {
-        opening.external_entries = external::absorb(connection, now_unix_ms).map_err(error)?;
-        if !triggers::in_place(connection).map_err(error)? {
-            triggers::install(connection).map_err(error)?;
-            external::end_accounts_of_others(connection, now_unix_ms).map_err(error)?;
-            let compared = external::reconcile(connection, external::COMPARED, now_unix_ms);
-            opening.external_entries += compared.map_err(error)?;
-        }
-    }
-    let mut dead = Vec::new();
-    let mut instance = None;
-    if role == Role::Gateway {
-        contents::ensure_stamp(connection).map_err(error)?;
-        instance::forget_old(connection, now_unix_ms).map_err(error)?;
-        let mut wallets = Wallets::new(usize::MAX);
-        dead = instance::find_dead(connection, path, None, &mut Missing::default(), None).map_err(error)?.dead;
-        opening.recovered = instance::release_dead(connection, &mut wallets, &dead, now_unix_ms).map_err(error)?;
-        wallets.flush(connection).map_err(error)?;
-        let registered = Instance::register(connection, path, instance_timeout, now_unix_ms);
-        instance = Some(registered.map_err(|found| match found {
-            RegisterError::Sqlite(found) => error(found),
-            RegisterError::Lock(found) => OpenError::Io(lock_hint(path), found),
-        })?);
-    }
-    opening.foreign_triggers = schema::foreign_triggers(connection).map_err(error)?;
-    opening.required_columns = schema::required_columns(connection).map_err(error)?;
-    opening.has_plain_keys = schema::has_plain_keys(connection).map_err(error)?;
-    connection.execute_batch("COMMIT").map_err(error)?;
-    failpoint::reach("start-committed");
-    dead.into_iter().for_each(instance::Dead::remove_lock);
-    Ok((instance, opening))
-}
-
-/// The directory in which lock files are made.
-fn lock_hint(path: &std::path::Path) -> PathBuf {
-    path.parent().map_or_else(|| path.to_owned(), std::path::Path::to_owned)
 }

@@ -206,7 +206,7 @@ impl<B: RequestBody> Upstream<B> {
             }
             // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
             match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
-                Ok(_) if !passage.is_valid() => return Err(SendError::PassageExpired),
+                Ok(_) if !passage.begin_forwarding() => return Err(SendError::PassageExpired),
                 Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, &deadlines)).await,
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");
@@ -231,7 +231,7 @@ impl<B: RequestBody> Upstream<B> {
         let connect_timeout = self.limits.connect_timeout.min(end.saturating_duration_since(Instant::now()));
         let Some(request) = repeat::read_back(written) else { return Err(error) };
         match connect::connect(&target.address, connect_timeout).await {
-            Ok(stream) if passage.is_valid() => {
+            Ok(stream) if passage.begin_forwarding() => {
                 tracing::debug!(upstream = %target.address, "a kept connection ended without a reply; sending again");
                 self.send_on(stream, request, None, target, &ExchangeDeadlines { end, ..deadlines }).await
             }

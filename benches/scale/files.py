@@ -112,15 +112,15 @@ class Gateway(Keytoll):
         accounts, = connection.execute("SELECT count(*) FROM keytoll_accounts").fetchone()
         first, = connection.execute("SELECT value FROM keytoll_meta WHERE name = 'next_charge_id'").fetchone()
         key_of_route, = connection.execute("SELECT min(id) FROM keytoll_routes").fetchone()
-        instance, = connection.execute("SELECT max(id) FROM keytoll_instances").fetchone()
+        position, = connection.execute("SELECT coalesce(max(position), 0) + 1 FROM keytoll_charges").fetchone()
         each = -(-count // accounts)
         begun_ms = int(time.time() * 1000) - CHARGE_DAYS * DAY_MS
         connection.execute(
             """WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < ?1)
                INSERT INTO keytoll_charges
-                 (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at, status)
-               SELECT ?2 + n, 1 + n % ?3, 1 + n % ?3, ?4, ?5, ?6, 1, ?7 + n * ?8 / ?1, ?7 + n * ?8 / ?1 + 3, 200 FROM n""",
-            (each * accounts, first, accounts, key_of_route, instance, self.price_cents, begun_ms, (CHARGE_DAYS - 1) * DAY_MS))
+                 (position, id, account_id, key_id, route_id, cents, state, held_at, settled_at, status)
+               SELECT ?5 + n, ?2 + n, 1 + n % ?3, 1 + n % ?3, ?4, ?6, 1, ?7 + n * ?8 / ?1, ?7 + n * ?8 / ?1 + 3, 200 FROM n""",
+            (each * accounts, first, accounts, key_of_route, position, self.price_cents, begun_ms, (CHARGE_DAYS - 1) * DAY_MS))
         connection.execute(
             """INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at)
                SELECT id, 'credit', ?1, 'charges made beforehand', ?2 FROM keytoll_accounts""",

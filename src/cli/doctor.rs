@@ -17,7 +17,7 @@ Examples:
   keytoll doctor --json | jq '.findings[] | select(.severity == \"wrong\")'
   keytoll doctor --repair
 
-Reads only, whether or not a gateway runs. For every user, entries minus charges held or captured must be the wallet's
+Reads only, whether or not a gateway runs. For every user, entries minus captured charges and leases must be the wallet's
 balance. Status 0 when everything holds, 1 when something is wrong; notes do not count.
 
 With --repair, what can be put right is: what is in a wallet and not on the books is accepted with an external entry,
@@ -98,14 +98,14 @@ fn told(word: &str, user: Option<UserId>, cents: Option<Cents>, message: &str) -
 }
 
 fn write_summary(f: &mut fmt::Formatter<'_>, summary: &Summary, holds: bool) -> fmt::Result {
-    let Summary { users, unbalanced, charges, rolled_up, held, held_cents, gateways } = summary;
+    let Summary { users, unbalanced, charges, rolled_up, leased, leased_cents, gateways } = summary;
     match unbalanced {
         0 => write!(f, "books of {} balance", count(*users, "user"))?,
         wrong => write!(f, "books of {wrong} of {} do not balance", count(*users, "user"))?,
     }
-    write!(f, "; {}, {held} held", count(*charges, "charge"))?;
-    if *held > 0 {
-        write!(f, " ({held_cents})")?;
+    write!(f, "; {}", count(*charges, "charge"))?;
+    if *leased > 0 {
+        write!(f, ", {leased_cents} leased of {}", count(*leased, "account"))?;
     }
     if *rolled_up > 0 {
         write!(f, "; {rolled_up} older ones kept as usage")?;
@@ -134,12 +134,19 @@ mod tests {
     #[test]
     fn a_report_ends_with_its_sum() {
         let summary = Summary { users: 3, charges: 12, ..Summary::default() };
-        assert_eq!(said(summary), "books of 3 users balance; 12 charges, 0 held\n");
-        let summary =
-            Summary { users: 2, unbalanced: 1, charges: 1, held: 1, held_cents: Cents(2), gateways: 1, rolled_up: 7 };
+        assert_eq!(said(summary), "books of 3 users balance; 12 charges\n");
+        let summary = Summary {
+            users: 2,
+            unbalanced: 1,
+            charges: 1,
+            leased: 1,
+            leased_cents: Cents(2),
+            gateways: 1,
+            rolled_up: 7,
+        };
         assert_eq!(
             said(summary),
-            "books of 1 of 2 users do not balance; 1 charge, 1 held ($0.02); 7 older ones kept as usage; 1 gateway running\n"
+            "books of 1 of 2 users do not balance; 1 charge, $0.02 leased of 1 account; 7 older ones kept as usage; 1 gateway running\n"
         );
     }
 }

@@ -1,14 +1,12 @@
 //! The states of a charge and the kinds of entries, with the names they have in the API and the numbers they have in the file.
 
-/// Where a charge stands on its way through the books.
+/// How a charge was settled. A charge is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChargeState {
-    /// Taken out of the wallet, the outcome not known yet.
-    Held,
-    /// Final: the reply was one that is charged.
+    /// The price was taken.
     Captured,
-    /// Given back.
+    /// The request was forwarded, and its price was given back.
     Released,
 }
 
@@ -16,7 +14,6 @@ impl ChargeState {
     /// The number in `keytoll_charges.state`.
     pub fn code(self) -> i64 {
         match self {
-            ChargeState::Held => 0,
             ChargeState::Captured => 1,
             ChargeState::Released => 2,
         }
@@ -25,18 +22,9 @@ impl ChargeState {
     /// The state that a number in `keytoll_charges.state` stands for.
     pub fn from_code(code: i64) -> Option<ChargeState> {
         match code {
-            0 => Some(ChargeState::Held),
             1 => Some(ChargeState::Captured),
             2 => Some(ChargeState::Released),
             _ => None,
-        }
-    }
-
-    /// Whether its cents are out of the wallet.
-    pub fn is_taken(self) -> bool {
-        match self {
-            ChargeState::Held | ChargeState::Captured => true,
-            ChargeState::Released => false,
         }
     }
 }
@@ -47,15 +35,28 @@ impl ChargeState {
 pub enum EntryKind {
     /// What was in the wallet when Keytoll took the account onto its books.
     Opening,
-    /// Money put in through Keytoll: an operator's, or the price of a forward once more that failed.
+    /// Money that an operator put in through Keytoll.
     Credit,
     /// Money taken out through Keytoll.
     Debit,
     /// A change that another program made.
     External,
+    /// The price of a captured charge, given back.
+    Refund,
+    /// What captures could not take from lease and wallet after a power cut.
+    Shortfall,
 }
 
 impl EntryKind {
+    const ALL: [EntryKind; 6] = [
+        EntryKind::Opening,
+        EntryKind::Credit,
+        EntryKind::Debit,
+        EntryKind::External,
+        EntryKind::Refund,
+        EntryKind::Shortfall,
+    ];
+
     /// The text in `keytoll_entries.kind`, in the API and in the logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,13 +64,13 @@ impl EntryKind {
             EntryKind::Credit => "credit",
             EntryKind::Debit => "debit",
             EntryKind::External => "external",
+            EntryKind::Refund => "refund",
+            EntryKind::Shortfall => "shortfall",
         }
     }
 
     /// The kind that a text in `keytoll_entries.kind` stands for.
     pub fn from_name(name: &str) -> Option<EntryKind> {
-        [EntryKind::Opening, EntryKind::Credit, EntryKind::Debit, EntryKind::External]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
+        EntryKind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }

@@ -8,13 +8,17 @@
 pub(in crate::store) mod accounts;
 pub(in crate::store) mod check;
 pub(in crate::store) mod external;
+pub(in crate::store) mod leases;
+pub(in crate::store) mod ledger_tables;
 pub(in crate::store) mod pending;
+pub(in crate::store) mod recovery;
 pub(in crate::store) mod requests;
 pub(in crate::store) mod retention;
 pub(in crate::store) mod sums;
 #[cfg(test)]
 mod tests;
 pub(in crate::store) mod wallet_log;
+pub(in crate::store) mod wallets;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

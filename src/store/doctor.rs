@@ -6,7 +6,7 @@
 
 mod books;
 mod file;
-mod holds;
+mod leases;
 mod repair;
 mod rows;
 mod usage;
@@ -54,8 +54,8 @@ pub enum Check {
     Rows,
     /// The sums that the gateway keeps of them.
     Sums,
-    /// Charges that nobody will settle.
-    Holds,
+    /// Money that gateways have taken out of wallets to hold prices from.
+    Leases,
     /// Each wallet against its entries and charges.
     Books,
     /// Changes by other programs that are not on the books yet.
@@ -125,14 +125,14 @@ pub struct Summary {
     pub users: u64,
     /// Those whose wallet is not what the books say.
     pub unbalanced: u64,
-    /// Charges, in any state.
+    /// Settled charges.
     pub charges: u64,
     /// Old charges, whose rows have become usage.
     pub rolled_up: u64,
-    /// Charges that are held now.
-    pub held: u64,
-    /// What they hold.
-    pub held_cents: Cents,
+    /// Accounts of which gateways lease money now.
+    pub leased: u64,
+    /// How much.
+    pub leased_cents: Cents,
     /// Gateways that run on the file.
     pub gateways: u64,
 }
@@ -159,8 +159,6 @@ pub struct Report {
 struct Amends {
     /// By account, what the sums that are kept lack.
     sums: Vec<(i64, Sum)>,
-    /// Charges that stand as held and that nobody will settle.
-    lost: Vec<i64>,
 }
 
 impl Report {
@@ -198,7 +196,7 @@ pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
     if !file::tables(&connection, file.journal, &mut report).map_err(|wrong| wrong.at(path))? {
         return Ok(report);
     }
-    let gateways = holds::Gateways::find(&connection, path).map_err(error)?;
+    let gateways = leases::Gateways::find(&connection, path).map_err(error)?;
     if !file::integrity(&connection, gateways.running() > 0, &mut report).map_err(error)? {
         return Ok(report);
     }
@@ -212,7 +210,7 @@ pub fn examine(database: &DatabaseConfig) -> Result<Report, OpenError> {
 
 fn examine_money(
     connection: &Connection,
-    gateways: &holds::Gateways,
+    gateways: &leases::Gateways,
     stay: Option<fs::File>,
     report: &mut Report,
 ) -> rusqlite::Result<Summary> {
@@ -221,8 +219,8 @@ fn examine_money(
     let mut frozen = rows::Frozen::new(connection)?;
     rows::frozen(connection, &mut frozen, report)?;
     drop(stay);
-    let recent = rows::recent(connection, &mut frozen, report)?;
-    let (held, held_cents) = holds::examine(connection, &frozen, gateways, report)?;
+    let recent = rows::recent(connection, &frozen, report)?;
+    let (leased, leased_cents) = leases::examine(connection, gateways, report)?;
     let counted = books::examine(connection, &frozen, gateways.running() > 0, report)?;
     wallets::examine(connection, report)?;
     Ok(Summary {
@@ -230,8 +228,8 @@ fn examine_money(
         unbalanced: counted.unbalanced,
         charges: frozen.charges + recent,
         rolled_up: frozen.rolled_up,
-        held,
-        held_cents,
+        leased,
+        leased_cents,
         gateways: gateways.running(),
     })
 }

@@ -5,7 +5,7 @@ pub(in crate::store) mod health;
 pub(in crate::store) mod identity;
 pub(in crate::store) mod instance;
 pub(in crate::store) mod lock_file;
-mod migrations;
+pub(in crate::store) mod migrations;
 pub(in crate::store) mod open;
 pub(in crate::store) mod readers;
 pub(in crate::store) mod schema;

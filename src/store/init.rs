@@ -3,7 +3,8 @@
 use crate::config::DatabaseConfig;
 use crate::store::error::OpenError;
 use crate::store::file::{open, set_up};
-use crate::store::{Opening, Role, start};
+use crate::store::start::start;
+use crate::store::{Opening, Role};
 
 /// Makes Keytoll's tables and triggers in a file, upgrades older ones, takes the application's wallets onto the books, and
 /// brings the file into WAL mode. A gateway may run on the file.

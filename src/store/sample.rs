@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::config::{DatabaseConfig, Durability, KeyStorage, Limits};
 use crate::model::{ApiKey, Cents, KeyPrefix, UserId};
 use crate::store::{
-    Booked, Booking, Direction, Found, Held, HoldRefused, HoldWish, Ledger, OpenError, Opening, Role, Store,
+    Booked, Booking, Direction, Found, Held, HoldRefused, HoldRequest, Ledger, OpenError, Opening, Role, Store,
     WalletRefused, WriteError,
 };
 use crate::telemetry::metrics::{MetricNames, Metrics};
@@ -137,25 +137,27 @@ impl Sample {
 
     /// The same, which may be refused.
     pub(super) async fn try_hold(&self, ledger: &Ledger, key: &ApiKey, cents: i64) -> Result<Held, HoldRefused> {
-        ledger.hold(self.wish(key, cents).await).await
+        ledger.hold(self.wish(key, cents).await, None).await
     }
 
     /// What such a hold is wished with, as loaded now.
-    pub(super) async fn wish(&self, key: &ApiKey, cents: i64) -> HoldWish {
+    pub(super) async fn wish(&self, key: &ApiKey, cents: i64) -> HoldRequest {
         let route = self.store.route_id("weather", "/").await.unwrap();
         let generation = self.store.generation();
         let found = self.store.find_key(key.clone()).await.unwrap();
         let Found::Active { principal, .. } = found else { panic!("no such key") };
-        HoldWish { principal, generation, route, price: Cents(cents) }
+        HoldRequest { principal, generation, route, price: Cents(cents) }
     }
 
-    /// What the books say that the user has: entries less charges.
+    /// What the books say that the user has: entries less captured charges and leases.
     pub(super) fn books(&self, user: UserId) -> i64 {
         self.number(&format!(
             "SELECT coalesce((SELECT sum(amount_cents) FROM keytoll_entries e JOIN keytoll_accounts a ON a.id = e.account_id
                  WHERE a.user_id = {user} AND a.closed_at IS NULL), 0)
              - coalesce((SELECT sum(cents) FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id
-                 WHERE a.user_id = {user} AND a.closed_at IS NULL AND c.state <> 2), 0)"
+                 WHERE a.user_id = {user} AND a.closed_at IS NULL AND c.state = 1), 0)
+             - coalesce((SELECT sum(cents) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
+                 WHERE a.user_id = {user} AND a.closed_at IS NULL), 0)"
         ))
     }
 }

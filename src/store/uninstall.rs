@@ -1,11 +1,13 @@
 //! Removes Keytoll's tables and triggers from a database.
 
 use crate::config::DatabaseConfig;
+use crate::store::books::recovery;
+use crate::store::books::wallets::Wallets;
 use crate::store::error::OpenError;
+use crate::store::file::instance::{self, ExpiredInstance};
 use crate::store::file::lock_file::RollUpLock;
-use crate::store::file::{instance, open, schema, set_up};
+use crate::store::file::{open, schema, set_up};
 use crate::store::writer::now_unix_ms;
-use crate::store::writer::wallets::Wallets;
 
 /// What an uninstallation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,21 +32,20 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<Uninstalled, OpenError> {
     if !schema::has_table(&connection, "keytoll_instances").map_err(error)? {
         return Ok(Uninstalled::Nothing);
     }
-    let dead = instance::find_dead_for_sure(&connection, &path).map_err(error)?;
+    let expired = instance::find_expired_patiently(&connection, &path).map_err(error)?;
     connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
     let open: i64 = connection
         .query_row("SELECT count(*) FROM keytoll_instances WHERE ended_at IS NULL", [], |row| row.get(0))
         .map_err(error)?;
-    if i64::try_from(dead.len()).unwrap_or(i64::MAX) < open {
+    if i64::try_from(expired.len()).unwrap_or(i64::MAX) < open {
         return Err(OpenError::InUse(path.clone()));
     }
     let found_rollback_journal = set_up::found_rollback_journal(&connection).map_err(error)?;
     let mut wallets = Wallets::new(usize::MAX);
-    instance::release_dead(&connection, &mut wallets, &dead, now_unix_ms()).map_err(error)?;
-    wallets.flush(&connection).map_err(error)?;
+    recovery::recover(&connection, &mut wallets, &expired, now_unix_ms()).map_err(error)?;
     schema::uninstall(&connection).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
-    dead.into_iter().for_each(instance::Dead::remove_lock);
+    expired.into_iter().for_each(ExpiredInstance::remove_lock);
     RollUpLock::remove(&path);
     if found_rollback_journal && !leave_wal(&connection) {
         return Ok(Uninstalled::StillWal);

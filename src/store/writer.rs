@@ -11,14 +11,13 @@ pub(super) mod charge_ids;
 pub(super) mod checkpoint;
 mod commit;
 mod disk;
-pub(super) mod ledger;
+pub(super) mod hold;
 pub(super) mod mailbox;
 mod maintenance;
 mod pace;
 pub(super) mod queue;
 mod replies;
 pub(super) mod reply_head;
-pub(super) mod wallets;
 pub(super) mod write;
 
 use std::sync::Arc;
@@ -30,24 +29,26 @@ use self::checkpoint::Checkpointer;
 use crate::config::Durability;
 use crate::failpoint;
 use crate::model::ChargeId;
+use crate::store::books::leases::Leases;
+use crate::store::books::recovery::Recovered;
 use crate::store::books::requests::{self, RequestLimits};
+use crate::store::books::wallets::Wallets;
 use crate::store::error::{Fatal, HoldRefused, OpenError, Unavailable};
 use crate::store::file::contents::Stamp;
 use crate::store::file::health::Health;
 use crate::store::file::identity::Identity;
-use crate::store::file::instance::{Dead, Instance, Recovered};
+use crate::store::file::instance::{ExpiredInstance, Instance};
 use crate::store::file::lock_file::Missing;
 use crate::store::file::open::open_error;
 use crate::store::file::silence::Silence;
 use crate::store::file::view::{Generation, View};
-use crate::store::writer::batch::{Batch, Ground, Item};
-use crate::store::writer::charge_ids::{ChargeIds, Spans};
+use crate::store::writer::batch::{Batch, BatchContext, Item};
+use crate::store::writer::charge_ids::ChargeIds;
 use crate::store::writer::disk::Disk;
-use crate::store::writer::ledger::Settled;
+use crate::store::writer::hold::Settled;
 use crate::store::writer::pace::Pace;
 use crate::store::writer::queue::{Command, Queue};
-pub(super) use crate::store::writer::replies::tell_left;
-use crate::store::writer::wallets::Wallets;
+pub(super) use crate::store::writer::replies::log_abandoned;
 use crate::telemetry::metrics::StoreMetrics;
 
 /// How often the file is looked at for commits of other programs when there is nothing else to do.
@@ -62,10 +63,9 @@ const CHECKPOINT: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(5);
 /// How often this gateway looks for its own lock file: far more often than others give it up.
 const OWN_LOCK: Duration = Duration::from_millis(250);
-/// How often the slow chores are done: the mark of settled charges, processes that are gone, and requests that need not be
-/// remembered.
-const CHORES: Duration = Duration::from_secs(1);
-/// How many heartbeats an instance writes per `instance_timeout`; the chores run at least twice as often.
+/// How often the slower maintenance is done: the recovery of expired instances, and the sweep of expired requests.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+/// How many heartbeats an instance writes per `instance_timeout`; maintenance runs at least twice as often.
 const BEATS: u32 = 6;
 
 /// What a writer is made of.
@@ -95,16 +95,13 @@ pub(super) struct Writer {
     /// Of the log's file after the last transaction.
     wal_bytes: u64,
     wallets: Wallets,
+    leases: Leases,
     generation: Generation,
     /// `data_version` as last seen, and as the books have it.
     seen: i64,
     absorbed: i64,
     schema: i64,
     ids: ChargeIds,
-    /// Whether the ids lie unused below those of another gateway, and so keep the sums of the books from going on.
-    leaves_ids: bool,
-    spans: Spans,
-    low_water: i64,
     pace: Pace,
     synced: bool,
     /// What goes on in the next turn: messages that met a lock, settlements of a batch that failed.
@@ -112,7 +109,7 @@ pub(super) struct Writer {
     /// Charges whose reply's head was sent, to be noted in the next turn.
     heads: Vec<ChargeId>,
     kept_for: Option<Unavailable>,
-    chores_at: Instant,
+    maintenance_at: Instant,
     /// When this instance shows others on the file that it lives.
     beat_at: Instant,
     lock_at: Instant,
@@ -122,7 +119,7 @@ pub(super) struct Writer {
     /// Other instances whose locks are held, and how long they have been silent.
     silence: Silence,
     /// Processes that were found gone in this transaction, with their locks, until its commit.
-    recovered: Option<(Recovered, Vec<Dead>)>,
+    recovered: Option<(Recovered, Vec<ExpiredInstance>)>,
     checkpoint_at: Instant,
 }
 
@@ -174,26 +171,24 @@ impl Writer {
             identity,
             wal_bytes: 0,
             wallets: Wallets::new(parts.cached_wallets),
+            leases: Leases::new(parts.instance.as_ref().map_or(0, |instance| instance.id)),
             generation: parts.view.generation(),
             seen,
             // What came since the start's own transaction is absorbed by the first turn, which checks the triggers too.
             absorbed: seen - 1,
             schema: -1,
             ids: ChargeIds::default(),
-            leaves_ids: false,
-            spans: Spans::default(),
-            low_water: 0,
             pace: Pace::new(),
             synced: true,
             kept: Vec::new(),
             heads: Vec::new(),
             kept_for: None,
-            chores_at: now + chores_interval(parts.instance_timeout),
+            maintenance_at: now + maintenance_interval(parts.instance_timeout),
             beat_at: now,
             lock_at: now + OWN_LOCK,
             stamp: Stamp::default(),
             missing: Missing::default(),
-            silence: Silence::new(chores_interval(parts.instance_timeout)),
+            silence: Silence::new(maintenance_interval(parts.instance_timeout)),
             recovered: None,
             checkpoint_at: now,
             disk,
@@ -256,7 +251,6 @@ impl Writer {
     /// One transaction, if there is anything to do.
     fn turn(&mut self, batch: &mut Vec<Command>) {
         self.keep_lock();
-        // A transaction looks by itself; one that meets a lock does not come to it.
         if (batch.is_empty() || self.kept_for.is_some())
             && let Err(error) = self.notice()
         {
@@ -271,12 +265,12 @@ impl Writer {
             }
             return;
         }
-        let chores = Instant::now() >= self.chores_at;
-        if batch.is_empty() && self.heads.is_empty() && self.seen == self.absorbed && !chores {
+        let maintenance = Instant::now() >= self.maintenance_at;
+        if batch.is_empty() && self.heads.is_empty() && self.seen == self.absorbed && !maintenance {
             return;
         }
         let mut work = items(batch);
-        match self.transact(&mut work, chores) {
+        match self.transact(&mut work, maintenance) {
             Ok(()) => self.answer(work),
             Err(failure) => self.failed(work, failure),
         }
@@ -295,11 +289,7 @@ impl Writer {
         Ok(())
     }
 
-    fn transact(&mut self, work: &mut [Item], chores: bool) -> Result<(), Failure> {
-        // Between two transactions only: the holds of one count on the ids that it begins with.
-        if std::mem::take(&mut self.leaves_ids) {
-            self.ids = ChargeIds::default();
-        }
+    fn transact(&mut self, work: &mut [Item], maintenance: bool) -> Result<(), Failure> {
         let holds = work.iter().filter(|item| matches!(item, Item::Hold(..))).count();
         if !self.ids.suffice(holds) {
             self.reserve_ids()?;
@@ -309,7 +299,7 @@ impl Writer {
         self.parts.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         self.pace.taken(Instant::now());
         failpoint::reach("batch-begun");
-        let done = self.inside(work, chores).and_then(|()| self.commit(work));
+        let done = self.inside(work, maintenance).and_then(|turn| self.commit(turn));
         if !self.parts.connection.is_autocommit()
             && let Err(error) = self.parts.connection.execute_batch("ROLLBACK")
         {
@@ -319,52 +309,57 @@ impl Writer {
         self.stamp.end_transaction(done.is_ok());
         if done.is_err() {
             self.wallets.forget_all();
-            // Whatever mark this transaction wrote is undone: the next one writes it again.
-            self.low_water = 0;
-            // So are its releases: the locks of the dead are let go, for the next look.
+            self.leases.roll_back();
+            // What it recovered is undone: the locks of expired instances are released, for the next look.
             self.recovered = None;
-            // And its heartbeat. Others that write to the same disk may not be able to send theirs either.
+            // So is its heartbeat. Others that write to the same disk may not be able to send theirs either.
             self.silence.keep_only(&[]);
             self.beat_at = Instant::now();
             self.parts.metrics.commits_failed.inc();
         }
         done?;
-        self.bury();
+        self.finish_recovery();
         self.parts.queue.delivery_ends(self.heads.drain(..));
         self.wal_bytes = self.identity.check().map_err(Failure::Fatal)?;
         self.wallets.trim();
         Ok(())
     }
 
-    /// The statements between BEGIN and COMMIT.
-    fn inside(&mut self, work: &mut [Item], chores: bool) -> Result<(), Failure> {
+    /// The statements between BEGIN and COMMIT. The turn that the file has after the commit; `None` when nothing was changed.
+    fn inside(&mut self, work: &mut [Item], maintenance: bool) -> Result<Option<i64>, Failure> {
         let now_unix_ms = now_unix_ms();
+        let changes = self.parts.connection.total_changes();
         self.notice()?;
-        if self.seen != self.absorbed {
+        let mut is_counted = self.seen != self.absorbed;
+        if is_counted {
             self.take_over(now_unix_ms)?;
         }
         self.advance_stamp(work)?;
-        if chores {
-            self.chores(now_unix_ms)?;
+        if maintenance {
+            is_counted |= self.maintenance(now_unix_ms)?;
         }
         for charge in &self.heads {
-            requests::spend(&self.parts.connection, *charge)?;
+            requests::answered(&self.parts.connection, *charge)?;
             failpoint::reach("head-noted");
         }
-        let ground = Ground {
+        let context = BatchContext {
             connection: &self.parts.connection,
             queue: &self.parts.queue,
             wallets: &mut self.wallets,
+            leases: &mut self.leases,
             ids: &mut self.ids,
-            spans: &mut self.spans,
             generation: &mut self.generation,
             requests: self.parts.requests,
             instance: self.parts.instance.as_ref().map_or(0, |instance| instance.id),
             now_unix_ms,
         };
-        Batch::new(ground)?.run(work)?;
+        Batch::new(context).run(work)?;
         failpoint::reach("batch-done");
-        Ok(())
+        let Some(instance) = &self.parts.instance else { return Ok(None) };
+        if !is_counted && self.parts.connection.total_changes() == changes {
+            return Ok(None);
+        }
+        instance.advance_turn(&self.parts.connection)?.map(Some).ok_or(Failure::Fatal(Fatal::TakenForDead))
     }
 }
 
@@ -379,9 +374,9 @@ fn items(batch: &mut Vec<Command>) -> Vec<Item> {
         .collect()
 }
 
-/// How often the chores run: every [`CHORES`], or 12 times per `instance_timeout` if that is more often.
-fn chores_interval(instance_timeout: Duration) -> Duration {
-    CHORES.min(instance_timeout / (2 * BEATS))
+/// How often maintenance runs: every [`MAINTENANCE`], or 12 times per `instance_timeout` if that is more often.
+fn maintenance_interval(instance_timeout: Duration) -> Duration {
+    MAINTENANCE.min(instance_timeout / (2 * BEATS))
 }
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {

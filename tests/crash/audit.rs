@@ -1,23 +1,27 @@
 //! The audit: while nothing moves, the file is compared with what clients got, what the upstream served and what the
 //! application moved.
 //!
-//! - I1: the books balance. For every account entries less charges are what the wallet holds, and what the application put
-//!   in, less what was paid, is there; the sums that Keytoll keeps say the same.
+//! - I1: the books balance. For every account entries less captured charges and leases are what the wallet holds, and what
+//!   the application put in, less what was paid, is there; the sums that Keytoll keeps say the same. As nothing moves, no
+//!   lease is left.
 //! - I2: no balance is below zero.
-//! - I3: every reply that was delivered whole, with a status that is charged, is captured, once, with its price; one with
-//!   another status cost nothing.
+//! - I3: every reply that was delivered whole, with a status that is charged, has exactly one captured charge that is not
+//!   refunded, with its price; one with another status cost nothing.
 //! - I4: every captured charge has a reply of the upstream whose outcome is charged, and which was delivered, unless its
-//!   client left or its gateway was killed.
-//! - I5: every charge is settled, once.
+//!   client left or its gateway was killed. Or it stands for one that has, and that was refunded to a retry which was given up
+//!   before it was forwarded.
+//! - I5: every request that went upstream has a charge, unless it was in flight when its gateway was killed. A charge is
+//!   captured or released, and final: a row that was seen once never changes.
 //! - I6 to I8 are about requests that are sent again: [`super::retries`].
 //! - I10: every call is charged as the table says ([`super::table`]): what a gateway captured or released by itself fits its
-//!   row, what it had not settled when it was killed is released, and what is free has no charge.
+//!   row, what it had not settled when it was killed never has a charge, and what is free has none.
 //! - I9: charges that became usage are counted there as they were settled: [`super::past`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
+use keytoll::model::IdempotencyKey;
 use rusqlite::Connection;
 
 use crate::file::File;
@@ -51,13 +55,14 @@ pub(crate) struct Audit<'a> {
     connection: &'a Connection,
     /// All that there ever were.
     pub(crate) charges: HashMap<i64, Charge>,
-    held_at_death: HashSet<i64>,
-    pub(crate) forwarded_at_death: HashSet<i64>,
-    /// Charges whose price was given back by an entry, with the account and the amount of each.
-    pub(crate) given_back: HashMap<i64, Vec<(i64, i64)>>,
+    in_flight_at_death: HashSet<i64>,
+    /// Charges that were refunded, with the account and the amount of each entry.
+    pub(crate) refunded: HashMap<i64, Vec<(i64, i64)>>,
+    /// Captured charges of requests that never went upstream, each with its `Idempotency-Key`.
+    pub(crate) restored: HashMap<i64, String>,
     pub(crate) sent: MutexGuard<'a, HashMap<String, Sent>>,
     arrived: MutexGuard<'a, HashMap<String, Arrived>>,
-    pub(crate) served: MutexGuard<'a, HashMap<i64, Vec<Served>>>,
+    pub(crate) served: MutexGuard<'a, HashMap<i64, Served>>,
     pub(crate) killed: MutexGuard<'a, Vec<u64>>,
     drained: MutexGuard<'a, Vec<u64>>,
 }
@@ -65,22 +70,29 @@ pub(crate) struct Audit<'a> {
 impl<'a> Audit<'a> {
     fn new(file: &'a File, connection: &'a Connection) -> Audit<'a> {
         let records = &file.records;
-        let (charges, held_at_death, forwarded_at_death) = {
+        let (charges, in_flight_at_death) = {
             let mut past = file.past.lock().unwrap();
             past.remember(rows(connection), &|what| records.violated(what));
             past.compare_usage(connection, &|what| records.violated(what));
-            (past.all(), past.held_at_death.clone(), past.forwarded_at_death.clone())
+            (past.all(), past.in_flight_at_death.clone())
+        };
+        let (sent, served) = (records.sent.lock().unwrap(), records.served.lock().unwrap());
+        let restored = {
+            let mut past = file.past.lock().unwrap();
+            let keys: HashSet<&String> = sent.values().filter_map(|sent| sent.key.as_ref()).collect();
+            past.restored.extend(remembered(connection, &keys).into_iter().filter(|(id, _)| !served.contains_key(id)));
+            past.restored.clone()
         };
         Audit {
             file,
             connection,
             charges,
-            held_at_death,
-            forwarded_at_death,
-            given_back: given_back(connection),
-            sent: records.sent.lock().unwrap(),
+            in_flight_at_death,
+            refunded: refunded(connection),
+            restored,
+            sent,
             arrived: records.arrived.lock().unwrap(),
-            served: records.served.lock().unwrap(),
+            served,
             killed: records.killed.lock().unwrap(),
             drained: records.drained.lock().unwrap(),
         }
@@ -96,15 +108,20 @@ impl<'a> Audit<'a> {
 
     /// Whether the price is out of the wallet for good.
     pub(crate) fn is_kept(&self, charge: i64) -> bool {
-        self.charges.get(&charge).is_some_and(|found| found.state == CAPTURED) && !self.given_back.contains_key(&charge)
+        self.charges.get(&charge).is_some_and(|found| found.state == CAPTURED) && !self.refunded.contains_key(&charge)
     }
 
     /// I1 and I2, from the books.
     fn books(&self) {
+        let leases = self.number("SELECT count(*) FROM keytoll_leases");
+        if leases != 0 {
+            self.violated(format!("I1: {leases} leases are left, and nothing moves"));
+        }
         let select = "SELECT a.id, a.user_id,
                  coalesce((SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = a.id), 0)
                  - coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state <> 2), 0)
-                 - coalesce((SELECT sum(captured_cents) FROM keytoll_usage WHERE account_id = a.id), 0),
+                 - coalesce((SELECT sum(captured_cents) FROM keytoll_usage WHERE account_id = a.id), 0)
+                 - coalesce((SELECT sum(cents) FROM keytoll_leases WHERE account_id = a.id), 0),
                  CASE WHEN a.closed_at IS NULL
                      THEN coalesce((SELECT balance FROM wallets w WHERE w.user_id = a.user_id AND typeof(balance) = 'integer'), 0)
                      ELSE 0 END
@@ -133,13 +150,13 @@ impl<'a> Audit<'a> {
     /// I1: the sums are those of the rows before their marks, and of all usage.
     fn sums(&self) {
         let mark = |name: &str| format!("(SELECT value FROM keytoll_meta WHERE name = '{name}')");
-        let (below, through) = (mark("summed_charges_below"), mark("summed_entries_through"));
+        let (charges_through, through) = (mark("summed_charges_through"), mark("summed_entries_through"));
         let wrong = self.number(&format!(
             "SELECT count(*) FROM keytoll_accounts a LEFT JOIN keytoll_sums s ON s.account_id = a.id
              WHERE coalesce(s.entered_cents, 0) <>
                  coalesce((SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = a.id AND id <= {through}), 0)
              OR coalesce(s.charged_cents, 0) <>
-                 coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state <> 2 AND id < {below}), 0)
+                 coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state <> 2 AND position <= {charges_through}), 0)
                  + coalesce((SELECT sum(captured_cents) FROM keytoll_usage WHERE account_id = a.id), 0)"
         ));
         if wrong != 0 {
@@ -183,30 +200,27 @@ impl<'a> Audit<'a> {
     /// I4, I5 and I10.
     fn settled(&self) {
         for (id, charge) in &self.charges {
-            let reply = self.served.get(id).and_then(|served| served.first());
+            let reply = self.served.get(id);
+            if self.in_flight_at_death.contains(id) {
+                self.violated(format!("I10: charge {id} was in flight when its gateway died, and is {charge:?}"));
+            }
             match charge.state {
                 CAPTURED => self.captured(*id, charge, reply),
                 RELEASED => {
-                    // What was held when its gateway died is free, whatever it was.
-                    if let Some(reply) = reply.filter(|reply| !self.due(reply).may_be_free())
-                        && !self.held_at_death.contains(id)
-                    {
+                    if let Some(reply) = reply.filter(|reply| !self.due(reply).may_be_free()) {
                         self.violated(format!("I10: charge {id} was released, and is due: {}", self.facts(reply)));
                     }
                 }
-                state => self.violated(format!("I5: charge {id} is in state {state} after a start")),
+                state => self.violated(format!("I5: charge {id} is in state {state}")),
             }
         }
-        for (id, served) in self.served.iter() {
-            let reply = &served[0];
+        for (id, reply) in self.served.iter() {
             let Some(charge) = self.charges.get(id) else {
-                self.violated(format!("I5: charge {id} went upstream and is not in the file: {reply:?}"));
+                if !self.in_flight_at_death.contains(id) || !self.killed.contains(&self.sent[&reply.request].start) {
+                    self.violated(format!("I5: charge {id} went upstream and is not in the file: {reply:?}"));
+                }
                 continue;
             };
-            if reply.is_early {
-                let facts = self.facts(reply);
-                self.violated(format!("I7: charge {id} was captured before the upstream saw anything: {facts}"));
-            }
             // Whether or not its client left: a gateway that ended in order has waited for the reply.
             let is_due = !self.due(reply).may_be_free();
             if is_due && self.drained.contains(&self.sent[&reply.request].start) && charge.state != CAPTURED {
@@ -217,15 +231,12 @@ impl<'a> Audit<'a> {
 
     fn captured(&self, id: i64, charge: &Charge, reply: Option<&Served>) {
         let Some(reply) = reply else {
+            if self.is_restored(id, charge) {
+                return;
+            }
             return self.violated(format!("I4: charge {id} is captured, and the upstream never saw it: {charge:?}"));
         };
         let request = &self.sent[&reply.request];
-        if self.held_at_death.contains(&id) {
-            self.violated(format!(
-                "I10: charge {id} was held when its gateway died, and is captured: {}",
-                self.facts(reply)
-            ));
-        }
         if !self.due(reply).may_be_paid(charge.status) {
             let facts = self.facts(reply);
             self.violated(format!("I10: charge {id} is captured with {:?}: {facts}", charge.status));
@@ -253,7 +264,7 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// I3. A charge that pays for a second reply is in [`super::retries`].
+    /// I3.
     fn delivered(&self) {
         let mut seen: HashMap<i64, &Sent> = HashMap::new();
         for (id, request) in self.sent.iter() {
@@ -263,16 +274,14 @@ impl<'a> Audit<'a> {
                 continue;
             }
             let Some((charge, cost)) = got.receipt else { continue };
-            if let Some(other) = seen.insert(charge, request)
-                && !self.may_pay_twice(request, other)
-            {
+            if let Some(other) = seen.insert(charge, request) {
                 self.violated(format!("I3: charge {charge} paid for more than one reply, {id} and {other:?}"));
             }
-            let served = self.served.get(&charge).map_or(&[][..], Vec::as_slice);
+            let served = self.served.get(&charge);
             let is_paid = is_charged(got.status);
             let found = self.charges.get(&charge);
             let fits = match is_paid {
-                true => self.is_kept(charge) || self.may_be_given_back(id, request, charge),
+                true => self.is_kept(charge) || self.may_be_refunded(id, request, charge),
                 false => !self.is_kept(charge) && found.is_some(),
             };
             if !fits || found.is_some_and(|found| found.cents != request.cents) {
@@ -281,14 +290,14 @@ impl<'a> Audit<'a> {
             if cost != if is_paid { request.cents } else { 0 } {
                 self.violated(format!("I3: {id} costs {}, and its receipt says {cost}", request.cents));
             }
-            if is_paid && !served.iter().any(|reply| reply.request == *id && reply.script.is_whole()) {
+            if is_paid && !served.is_some_and(|reply| reply.request == *id && reply.script.is_whole()) {
                 self.violated(format!("I3: {id} was answered whole with {got:?}, and the upstream had {served:?}"));
             }
         }
     }
 
     /// I10: a client that broke its body off and still reads is answered with 400, and with what that cost: the price if the
-    /// upstream has seen the request, nothing otherwise. The price may be given back by a retry only.
+    /// upstream has seen the request, nothing otherwise. The price may be refunded to a retry only.
     fn told_of_its_break(&self, id: &str, request: &Sent, got: Got) {
         let is_forwarded = self.arrived.get(id).is_some_and(|arrived| arrived.charge.is_some());
         let Some((charge, cost)) = got.receipt else {
@@ -297,15 +306,14 @@ impl<'a> Audit<'a> {
             }
             return;
         };
-        let served = self.served.get(&charge).map_or(0, Vec::len);
-        // By the end of a retry, or by that of its gateway, which may have come before the upstream saw the retry.
-        let may_be_given_back = served > 1 || self.forwarded_at_death.contains(&charge);
-        let is_given_back = self.given_back.contains_key(&charge);
-        let fits = match (is_forwarded, served) {
-            (true, _) => cost == request.cents && (self.is_kept(charge) || (is_given_back && may_be_given_back)),
-            (false, 0) => cost == 0 && !self.is_kept(charge),
-            // A retry that was not forwarded: what was paid before stays paid.
-            (false, _) => true,
+        let is_refunded = self.refunded.contains_key(&charge) && self.is_sent_again(id, request);
+        let fits = match is_forwarded {
+            true => cost == request.cents && (self.is_kept(charge) || is_refunded),
+            false if cost == 0 => !self.is_kept(charge),
+            // A retry that was given up.
+            false => {
+                cost == request.cents && self.charges.get(&charge).is_some_and(|found| self.is_restored(charge, found))
+            }
         };
         if got.status != 400 || !fits {
             let found = self.charges.get(&charge);
@@ -314,19 +322,23 @@ impl<'a> Audit<'a> {
     }
 }
 
+/// The `Idempotency-Key` that the file remembers each charge with.
+fn remembered(connection: &Connection, keys: &HashSet<&String>) -> HashMap<i64, String> {
+    let digest = |key: &String| *IdempotencyKey::parse(key.as_bytes()).unwrap().digest();
+    let by_digest: HashMap<[u8; 32], &String> = keys.iter().map(|key| (digest(key), *key)).collect();
+    let mut select = connection.prepare("SELECT charge_id, key_digest FROM keytoll_requests WHERE state <> 0").unwrap();
+    let rows = select.query_map([], |row| Ok((row.get(0)?, by_digest[&row.get::<_, [u8; 32]>(1)?].clone())));
+    rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+}
+
 /// What entries gave back, by charge.
-fn given_back(connection: &Connection) -> HashMap<i64, Vec<(i64, i64)>> {
-    let mut select = connection
-        .prepare(
-            "SELECT account_id, amount_cents, note FROM keytoll_entries WHERE kind = 'credit' AND actor = 'keytoll'",
-        )
-        .unwrap();
+fn refunded(connection: &Connection) -> HashMap<i64, Vec<(i64, i64)>> {
+    let select = "SELECT charge_id, account_id, amount_cents FROM keytoll_entries WHERE kind = 'refund'";
+    let mut select = connection.prepare(select).unwrap();
     let mut rows = select.query([]).unwrap();
-    let mut given_back: HashMap<i64, Vec<(i64, i64)>> = HashMap::new();
+    let mut refunded: HashMap<i64, Vec<(i64, i64)>> = HashMap::new();
     while let Some(row) = rows.next().unwrap() {
-        let note: String = row.get(2).unwrap();
-        let charge = note.split(' ').nth(1).and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{note}"));
-        given_back.entry(charge).or_default().push((row.get(0).unwrap(), row.get(1).unwrap()));
+        refunded.entry(row.get(0).unwrap()).or_default().push((row.get(1).unwrap(), row.get(2).unwrap()));
     }
-    given_back
+    refunded
 }

@@ -45,13 +45,13 @@ fn whenever_it_is_killed_the_books_balance_and_all_records_agree() {
         count(&tally.delivered),
         began.elapsed()
     );
-    let [again, forwarded, told, given_back] = &tally.retries;
+    let [again, forwarded, told, refunded] = &tally.retries;
     println!(
-        "{} sent again, {} forwarded once more, {} told that they were paid for, {} given back; {} charges grew old, {} became usage",
+        "{} sent again, {} keys forwarded more than once, {} told that they were paid for, {} refunded; {} charges grew old, {} became usage",
         count(again),
         count(forwarded),
         count(told),
-        count(given_back),
+        count(refunded),
         count(&tally.grown_old),
         count(&tally.used)
     );

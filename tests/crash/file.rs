@@ -9,7 +9,7 @@ use crate::application::Application;
 use crate::harness::http::Head;
 use crate::harness::process::Started;
 use crate::harness::{Api, Database, Gateway, Process};
-use crate::past::{CAPTURED, HELD, Past};
+use crate::past::{CAPTURED, Past};
 use crate::plan::{Ending, Framing, Manner, ROUTES, Script};
 use crate::records::{Arrived, Records, Served, Treatment, User};
 use crate::retries::Retries;
@@ -93,7 +93,7 @@ impl File {
 
     /// How many migrations the first start makes.
     pub(crate) fn migrations(&self) -> u64 {
-        if self.is_older { 2 } else { 3 }
+        if self.is_older { 4 } else { 5 }
     }
 
     /// Starts the gateway, armed for this ending.
@@ -119,7 +119,12 @@ impl File {
     pub(crate) fn note_death(&self) {
         self.upstream.quiesce();
         let violated = |what| self.records.violated(what);
-        self.past.lock().unwrap().note_death(&self.database.open(), &violated);
+        let (served, sent) = (self.records.served.lock().unwrap(), self.records.sent.lock().unwrap());
+        let forwarded = served.iter().map(|(charge, reply)| {
+            let request = &sent[&reply.request];
+            (*charge, request.user, request.cents)
+        });
+        self.past.lock().unwrap().note_death(&self.database.open(), forwarded, &violated);
     }
 
     /// The user of that number; while there are fewer, one of those.
@@ -141,8 +146,7 @@ impl File {
     }
 }
 
-/// Sees what reaches the upstream: nothing unpaid, no small body that broke off, and no charge twice, except for one
-/// retry of a captured request.
+/// Sees what reaches the upstream: nothing unpaid, no small body that broke off, and no charge twice.
 fn witness(records: &Arc<Records>, database: &Database) -> Witness {
     let (records, connection) = (Arc::clone(records), database.open());
     Box::new(move |head: &Head, script: Script, progress: Progress| {
@@ -166,8 +170,7 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
         let charge = head.number("keytoll-charge-id");
         match charge {
             Some(charge) => {
-                let now = Served { request: request.clone(), script, is_early: false };
-                forwarded(&records, &connection, charge, now);
+                forwarded(&records, &connection, charge, &Served { request: request.clone(), script });
             }
             None if head.target().starts_with("/free") => {}
             None => {
@@ -180,31 +183,30 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
     })
 }
 
-/// A request that was paid for is at the upstream.
-fn forwarded(records: &Records, connection: &Connection, charge: i64, mut now: Served) {
-    let facts_of = |request: &String| {
-        let sent = &records.sent.lock().unwrap()[request];
-        (sent.key.clone(), sent.manner, sent.may_break_off())
+/// A request that was paid for is at the upstream: its price is out of the wallet, in a lease or, if its client has broken it
+/// off already, captured.
+fn forwarded(records: &Records, connection: &Connection, charge: i64, now: &Served) {
+    let (user, cents, manner, may_break_off) = {
+        let sent = &records.sent.lock().unwrap()[&now.request];
+        (sent.user, sent.cents, sent.manner, sent.may_break_off())
     };
-    let (key, manner, may_break_off) = facts_of(&now.request);
     if matches!(manner, Manner::BreaksOffSmall { .. }) {
         records.violated(format!("I10: {} broke off a small body, and went upstream", now.request));
     }
-    let select = "SELECT state FROM keytoll_charges WHERE id = ?1";
-    let state = connection.query_row(select, params![charge], |row| row.get::<_, i64>(0));
-    let mut served = records.served.lock().unwrap();
-    let earlier = served.entry(charge).or_default();
-    match (&earlier[..], &state) {
-        ([], Ok(HELD)) => {}
-        // It broke off before the upstream came to look.
-        ([], Ok(CAPTURED)) if may_break_off => {}
-        ([], Ok(CAPTURED)) if key.is_some() => now.is_early = true,
-        ([before], Ok(CAPTURED)) if key.is_some() && facts_of(&before.request).0 == key => {
-            if before.is_early && may_break_off {
-                return earlier.insert(0, now);
-            }
-        }
-        _ => records.violated(format!("I7: {now:?} went upstream for charge {charge}, {state:?}, after {earlier:?}")),
+    let select = "SELECT (SELECT state FROM keytoll_charges WHERE id = ?1),
+             (SELECT coalesce(sum(l.cents), 0) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
+              WHERE a.user_id = ?2)";
+    let found = connection.query_row(select, params![charge, user], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (state, leased): (Option<i64>, i64) = found.unwrap();
+    let is_paid = match state {
+        None => leased >= cents,
+        Some(state) => state == CAPTURED && may_break_off,
+    };
+    if !is_paid {
+        let facts = format!("in state {state:?}, with {leased} cents leased of the user");
+        records.violated(format!("I7: {now:?} went upstream for charge {charge}, {facts}"));
     }
-    earlier.push(now);
+    if let Some(earlier) = records.served.lock().unwrap().insert(charge, now.clone()) {
+        records.violated(format!("I7: charge {charge} went upstream with {now:?}, after {earlier:?}"));
+    }
 }

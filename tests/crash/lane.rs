@@ -41,7 +41,8 @@ pub(crate) struct Tally {
     /// Charges that were made old, and those that became usage.
     pub(crate) grown_old: AtomicUsize,
     pub(crate) used: AtomicUsize,
-    /// Requests that were sent again, forwarded once more, told that they were paid for, and prices that were given back.
+    /// Requests that were sent again, keys that were forwarded more than once, retries that were told that they were paid
+    /// for, and charges that were refunded.
     pub(crate) retries: [AtomicUsize; 4],
     /// By manner: calls, those that reached the upstream, charges that are captured, and charges that are released.
     pub(crate) manners: Mutex<BTreeMap<&'static str, [usize; 4]>>,
@@ -138,12 +139,12 @@ fn close(file: &File, rng: &mut Rng, tally: &Tally) {
     tally.charges.fetch_add(served.len(), Ordering::Relaxed);
     let keys: HashSet<&String> = sent.values().filter_map(|sent| sent.key.as_ref()).collect();
     let again = sent.values().filter(|sent| sent.key.is_some()).count() - keys.len();
-    let forwarded = served.values().filter(|served| served.len() > 1).count();
+    let keyed: Vec<&String> = served.values().filter_map(|served| sent[&served.request].key.as_ref()).collect();
+    let forwarded = keyed.len() - keyed.iter().collect::<HashSet<_>>().len();
     let told = |sent: &&Sent| matches!(sent.got.and_then(|got| got.refused), Some(Refused::AlreadyCharged(_)));
     let told = sent.values().filter(told).count();
-    let given_back = "SELECT count(*) FROM keytoll_entries WHERE actor = 'keytoll'";
-    let given_back = usize::try_from(file.database.number(given_back)).unwrap();
-    for (sum, more) in tally.retries.iter().zip([again, forwarded, told, given_back]) {
+    let refunded = usize::try_from(file.database.refunds()).unwrap();
+    for (sum, more) in tally.retries.iter().zip([again, forwarded, told, refunded]) {
         sum.fetch_add(more, Ordering::Relaxed);
     }
     let unavailable = file.records.unavailable.load(Ordering::Relaxed);

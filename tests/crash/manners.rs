@@ -10,7 +10,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::client::{Caller, Next};
 use crate::harness::{Client, Head, PATIENCE, Reply, Request};
-use crate::past::HELD;
 use crate::plan::{Body, Call, End, LARGE_BYTES, Manner, Part};
 use crate::records::Arrived;
 
@@ -202,14 +201,14 @@ impl Caller<'_> {
         self.file.records.arrived.lock().unwrap().get(id).copied()
     }
 
-    /// Waits until the charge of this call is not held any more. What it is then is a matter of the audit; that a gateway
+    /// Waits until the hold of this call is settled. What it is then is a matter of the audit; that a gateway
     /// which lives settles it is one of this.
     fn see_settled(&self, id: &str) {
         let Some(charge) = self.arrived(id).and_then(|arrived| arrived.charge) else { return };
         let connection: Connection = self.file.database.open();
-        let state = "SELECT state FROM keytoll_charges WHERE id = ?1";
+        let mut settled = connection.prepare("SELECT 1 FROM keytoll_charges WHERE id = ?1").unwrap();
         let deadline = Instant::now() + PATIENCE;
-        while connection.query_row(state, [charge], |row| row.get::<_, i64>(0)).unwrap() == HELD {
+        while !settled.exists([charge]).unwrap() {
             if self.is_over() {
                 return;
             }

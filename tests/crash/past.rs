@@ -8,8 +8,9 @@ use rusqlite::Connection;
 use crate::file::File;
 
 /// A row of `keytoll_charges`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
+    position: i64,
     pub(crate) account: i64,
     pub(crate) user: i64,
     key: i64,
@@ -18,9 +19,9 @@ pub(crate) struct Charge {
     pub(crate) state: i64,
     pub(crate) status: Option<u16>,
     held_at: i64,
+    settled_at: i64,
 }
 
-pub(crate) const HELD: i64 = 0;
 pub(crate) const CAPTURED: i64 = 1;
 pub(crate) const RELEASED: i64 = 2;
 
@@ -30,8 +31,9 @@ const AGE_MS: i64 = 200 * 24 * HOUR_MS;
 /// So long ago there was nothing but what was made old here.
 const OLD_MS: i64 = AGE_MS / 2;
 
-/// How many charges are old and have a row.
-pub(crate) const OLD: &str = "SELECT count(*) FROM keytoll_charges WHERE held_at < 1000 * (CAST(strftime('%s', 'now') AS INTEGER) - 100 * 24 * 3600)";
+/// How many charges are old and have a row that will become usage: the last one always stays.
+pub(crate) const OLD: &str = "SELECT count(*) FROM keytoll_charges WHERE settled_at < 1000 * (CAST(strftime('%s', 'now') AS INTEGER) - 100 * 24 * 3600)
+     AND position < (SELECT max(position) FROM keytoll_charges)";
 
 /// All charges that there ever were in a file, as they were last seen.
 #[derive(Default)]
@@ -39,16 +41,18 @@ pub(crate) struct Past {
     charges: HashMap<i64, Charge>,
     /// Those that have no row any more.
     gone: Vec<i64>,
-    /// Those that were held when their gateway died, and captured charges that were being forwarded again then.
-    pub(crate) held_at_death: HashSet<i64>,
-    pub(crate) forwarded_at_death: HashSet<i64>,
+    /// Those whose request was at the upstream, and which were not settled, when their gateway died. They never have a row.
+    pub(crate) in_flight_at_death: HashSet<i64>,
+    /// Those that were captured without a request at the upstream, each with its `Idempotency-Key`.
+    pub(crate) restored: HashMap<i64, String>,
 }
 
 /// Every row, by id.
 pub(crate) fn rows(connection: &Connection) -> HashMap<i64, Charge> {
     let mut select = connection
         .prepare(
-            "SELECT c.id, c.account_id, a.user_id, c.key_id, c.route_id, c.cents, c.state, c.status, c.held_at
+            "SELECT c.id, c.account_id, a.user_id, c.key_id, c.route_id, c.cents, c.state, c.status, c.held_at,
+                 c.settled_at, c.position
              FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id",
         )
         .unwrap();
@@ -62,6 +66,8 @@ pub(crate) fn rows(connection: &Connection) -> HashMap<i64, Charge> {
             state: row.get(6)?,
             status: row.get(7)?,
             held_at: row.get(8)?,
+            settled_at: row.get(9)?,
+            position: row.get(10)?,
         };
         Ok((row.get(0)?, charge))
     });
@@ -74,46 +80,59 @@ impl Past {
         self.gone.len()
     }
 
-    /// Notes what a gateway that is gone has left unsettled. Nothing may have started since.
-    pub(crate) fn note_death(&mut self, connection: &Connection, violated: &dyn Fn(String)) {
-        let rows = rows(connection);
-        let held = rows.iter().filter(|(_, charge)| charge.state == HELD);
-        self.held_at_death.extend(held.map(|(id, _)| *id));
-        self.remember(rows, violated);
-        let forwarded = "SELECT charge_id FROM keytoll_requests WHERE again_by IS NOT NULL";
-        let mut select = connection.prepare(forwarded).unwrap();
-        let ids = select.query_map([], |row| row.get::<_, i64>(0)).unwrap();
-        self.forwarded_at_death.extend(ids.map(Result::unwrap));
+    /// Notes what a gateway that is gone has left unsettled. Nothing may have started since. `forwarded`: the charges of all
+    /// requests that ever came to the upstream, each with its user and price.
+    pub(crate) fn note_death(
+        &mut self,
+        connection: &Connection,
+        forwarded: impl Iterator<Item = (i64, i64, i64)>,
+        violated: &dyn Fn(String),
+    ) {
+        connection.execute_batch("BEGIN").unwrap();
+        self.remember(rows(connection), violated);
+        let mut unsettled: HashMap<i64, i64> = HashMap::new();
+        for (id, user, cents) in forwarded {
+            if !self.charges.contains_key(&id) && self.in_flight_at_death.insert(id) {
+                *unsettled.entry(user).or_default() += cents;
+            }
+        }
+        for (user, cents) in unsettled {
+            let leased = leased(connection, user);
+            if leased < cents {
+                violated(format!(
+                    "I7: {cents} cents of user {user} were in flight when the gateway died, and {leased} were leased"
+                ));
+            }
+        }
+        connection.execute_batch("COMMIT").unwrap();
     }
 
     pub(crate) fn all(&self) -> HashMap<i64, Charge> {
         self.charges.clone()
     }
 
-    /// Takes in what is in the file now: what was settled stays as it is, and what is gone was old.
+    /// Takes in what is in the file now: what is there is final, and what is gone was old.
     pub(crate) fn remember(&mut self, rows: HashMap<i64, Charge>, violated: &dyn Fn(String)) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let now = i64::try_from(now).unwrap();
         self.gone = self.charges.keys().filter(|id| !rows.contains_key(id)).copied().collect();
         for id in &self.gone {
-            let Some(charge) = self.charges.get_mut(id) else { continue };
-            if charge.state == HELD {
-                // By a process that was killed: the start has released it.
-                charge.state = RELEASED;
-            }
-            if charge.held_at > now - OLD_MS {
+            let charge = &self.charges[id];
+            if charge.settled_at > now - OLD_MS {
                 violated(format!("I9: charge {id} is gone, and was {charge:?}"));
             }
         }
         for (id, charge) in rows {
             let before = self.charges.insert(id, charge);
-            if let Some(before) = before
-                && matches!(before.state, CAPTURED | RELEASED)
-                && (before.state, before.cents) != (charge.state, charge.cents)
-            {
+            if let Some(before) = before.filter(|before| *before != charge) {
                 violated(format!("I5: charge {id} was {before:?} and is {charge:?}"));
             }
         }
+    }
+
+    /// Takes in rows that were made old here.
+    fn grow_old(&mut self, rows: HashMap<i64, Charge>) {
+        self.charges.extend(rows);
     }
 
     /// I9: the usage is that of the charges that are gone.
@@ -147,6 +166,13 @@ impl Past {
     }
 }
 
+/// What gateways have taken out of a user's wallets and not settled.
+fn leased(connection: &Connection, user: i64) -> i64 {
+    let select = "SELECT coalesce(sum(l.cents), 0) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
+         WHERE a.user_id = ?1";
+    connection.query_row(select, [user], |row| row.get(0)).unwrap()
+}
+
 /// Months go by while no gateway runs: most of what there is becomes old, and clients forget what they wanted to send
 /// again. `all`: not just most of it. How many charges became old.
 pub(crate) fn grow_old(file: &File, rng: &mut Rng, all: bool) -> usize {
@@ -157,16 +183,19 @@ pub(crate) fn grow_old(file: &File, rng: &mut Rng, all: bool) -> usize {
         return 0;
     }
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let last = "SELECT coalesce(max(id), 0) FROM keytoll_charges";
+    file.past.lock().unwrap().remember(rows(&connection), &|what| file.records.violated(what));
+    let last = "SELECT coalesce(max(position), 0) FROM keytoll_charges";
     let last: i64 = connection.query_row(last, [], |row| row.get(0)).unwrap();
     let through = if all || draw % 2 == 0 { last } else { draw % (last + 1) };
-    let charges = "UPDATE keytoll_charges SET held_at = held_at - ?1, settled_at = settled_at - ?1 WHERE id <= ?2";
+    let charges =
+        "UPDATE keytoll_charges SET held_at = held_at - ?1, settled_at = settled_at - ?1 WHERE position <= ?2";
     let old = connection.execute(charges, [AGE_MS, through]).unwrap();
-    let requests = "UPDATE keytoll_requests SET created_at = created_at - ?1 WHERE charge_id <= ?2";
+    let requests = "UPDATE keytoll_requests SET created_at = created_at - ?1
+         WHERE charge_id NOT IN (SELECT id FROM keytoll_charges WHERE position > ?2)";
     connection.execute(requests, [AGE_MS, through]).unwrap();
     let rows = rows(&connection);
     connection.execute_batch("COMMIT").unwrap();
-    file.past.lock().unwrap().remember(rows, &|what| file.records.violated(what));
+    file.past.lock().unwrap().grow_old(rows);
     file.retries.lock().unwrap().clear();
     old
 }

@@ -38,16 +38,14 @@ impl Ending {
             "end-begun" | "end-done" | "end-committed" | "end-checkpointed" => {
                 Ending::End { name, after: Duration::from_millis(rng.u64(1..150)) }
             }
-            "migration-applied" => point(rng.u64(1..=3), None, SOON),
+            "migration-applied" => point(rng.u64(1..=5), None, SOON),
             "wallets-adopted" | "instance-registered" | "start-committed" | "ids-reserved" => point(1, None, SOON),
-            "dead-hold-released" => point(rng.u64(1..=2), None, SOON),
-            "mark-moved" | "lock-checked" => point(1, None, LATER),
+            "old-hold-released" | "lease-recovered" => point(rng.u64(1..=2), None, SOON),
+            "lock-checked" => point(1, None, LATER),
             "requests-swept" | "sums-applied" | "charges-rolled-up" => {
                 point(1, rng.bool().then(|| rng.u64(0..3_000)), LATER)
             }
-            "again-begun" | "again-ended" | "again-given-back" => {
-                point(rng.u64(1..4), rng.bool().then(|| rng.u64(0..3_000)), LATER)
-            }
+            "retry-held" => point(rng.u64(1..4), rng.bool().then(|| rng.u64(0..3_000)), LATER),
             "checkpoint-begun" => point(rng.u64(1..=3), Some(rng.u64(0..3_000)), LATER),
             "checkpoint-done" => point(rng.u64(1..=3), None, LATER),
             "last-checkpoint-begun" => point(1, rng.bool().then(|| rng.u64(0..3_000)), LATER),
@@ -90,8 +88,10 @@ impl Ending {
     }
 }
 
-/// Of a start with a new file only.
-const OF_A_NEW_FILE: [&str; 2] = ["migration-applied", "wallets-adopted"];
+/// Of a start with a new file only, or with one of an older version.
+const OF_A_NEW_FILE: [&str; 3] = ["migration-applied", "wallets-adopted", OF_AN_OLDER_FILE];
+/// Of a start with a file that an older gateway was killed on.
+const OF_AN_OLDER_FILE: &str = "old-hold-released";
 /// Kills from outside for each time that every point had its turn.
 const OUTSIDE: usize = 6;
 
@@ -117,7 +117,8 @@ impl Deck {
 
     /// The end of the first rounds of a file, which lacks so many migrations. `is_older`: the wallets were adopted before.
     pub(crate) fn of_a_new_file(rng: &mut Rng, migrations: u64, is_older: bool) -> Ending {
-        let name = if is_older { OF_A_NEW_FILE[0] } else { OF_A_NEW_FILE[rng.usize(..OF_A_NEW_FILE.len())] };
+        let second = if is_older { OF_AN_OLDER_FILE } else { OF_A_NEW_FILE[1] };
+        let name = if rng.bool() { OF_A_NEW_FILE[0] } else { second };
         match Ending::at(name, rng) {
             Ending::Point { name, count, delay_us, within } => {
                 Ending::Point { name, count: count.min(migrations), delay_us, within }

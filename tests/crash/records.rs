@@ -106,9 +106,6 @@ pub(crate) struct Arrived {
 pub(crate) struct Served {
     pub(crate) request: String,
     pub(crate) script: Script,
-    /// A retry for a captured charge whose first request the upstream has not seen yet: that one broke off, and comes on
-    /// another connection.
-    pub(crate) is_early: bool,
 }
 
 /// All of one file.
@@ -121,8 +118,8 @@ pub(crate) struct Records {
     pub(crate) sent: Mutex<HashMap<String, Sent>>,
     /// By request id.
     pub(crate) arrived: Mutex<HashMap<String, Arrived>>,
-    /// By charge, in the order in which they came.
-    pub(crate) served: Mutex<HashMap<i64, Vec<Served>>>,
+    /// By charge: each pays for one request.
+    pub(crate) served: Mutex<HashMap<i64, Served>>,
     /// Which starts of the gateway were killed.
     pub(crate) killed: Mutex<Vec<u64>>,
     /// Which had settled everything before.

@@ -1,20 +1,20 @@
 //! Requests that are sent again under the same `Idempotency-Key`: what clients have up their sleeve, and what has to hold.
 //!
-//! - I6: of all charges of one key, within one account, at most one is captured and not given back.
-//! - I7: a request is forwarded once more only for a charge that is captured, once at most (the upstream sees that), and
-//!   the price is given back exactly if that failed, by one entry.
-//! - I8: what a retry is told is true. After a head that reached its client it is `already-charged`, or, if the gateway died
-//!   since, one forward more for the same charge. `already-charged` names a charge that is paid for good, and whose reply
-//!   somebody may have seen. `request-in-flight` is said only while something of this gateway can be.
+//! - I6: of all charges of one key, within one account, at most one is captured and not refunded.
+//! - I7: a charge pays for one forward. It is refunded at most once, by one entry for the whole of it, and only to a retry. A
+//!   retry that is given up before it is forwarded is charged in its place.
+//! - I8: what a retry is told is true. After a head that reached its client it is `already-charged`, unless the gateway died
+//!   since: then the charge may be refunded, and the retry held and forwarded. `already-charged` names a charge that is paid
+//!   for good, and whose reply somebody may have seen. `request-in-flight` is said only while something of this gateway can
+//!   be.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::audit::Audit;
-use crate::past::CAPTURED;
+use crate::past::{CAPTURED, Charge};
 use crate::plan::Body;
 use crate::records::{Refused, Sent, User, is_charged};
-use crate::table::Due;
 
 /// Requests that clients of one file remember at most.
 const MOST: usize = 24;
@@ -59,8 +59,7 @@ impl Audit<'_> {
     /// I6 to I8.
     pub(crate) fn retries(&self) {
         self.paid_once();
-        self.given_back_once();
-        self.forwarded_again();
+        self.refunded_once();
         let mut by_key: HashMap<&str, Attempts<'_>> = HashMap::new();
         for (id, request) in self.sent.iter() {
             if let Some(key) = &request.key {
@@ -68,11 +67,17 @@ impl Audit<'_> {
             }
         }
         for (key, attempts) in &by_key {
+            self.refunded_to_retries(key, attempts);
             self.told(key, attempts);
         }
-        let under_way = self.number("SELECT count(*) FROM keytoll_requests WHERE again_by IS NOT NULL");
-        if under_way != 0 {
-            self.violated(format!("I7: {under_way} requests are still being forwarded once more"));
+        self.remembered();
+    }
+
+    /// I8: what the file remembers of requests.
+    fn remembered(&self) {
+        let in_flight = self.number("SELECT count(*) FROM keytoll_requests WHERE state = 0");
+        if in_flight != 0 {
+            self.violated(format!("I8: {in_flight} requests are in flight, and nothing moves"));
         }
         let (rows, count) =
             ("SELECT count(*) FROM keytoll_requests", "SELECT value FROM keytoll_meta WHERE name = 'requests'");
@@ -80,33 +85,74 @@ impl Audit<'_> {
         if rows != count {
             self.violated(format!("I8: {rows} requests are remembered, and {count} are counted"));
         }
+        let unpaid = self.number(
+            "SELECT count(*) FROM keytoll_requests r JOIN keytoll_charges c ON c.id = r.charge_id
+             WHERE c.state <> 1 OR c.cents <> r.cents OR c.account_id <> r.account_id
+             OR EXISTS (SELECT 1 FROM keytoll_entries e WHERE e.charge_id = c.id)",
+        );
+        if unpaid != 0 {
+            self.violated(format!("I8: {unpaid} requests are remembered as charged, and are not"));
+        }
     }
 
-    /// Whether these two may both have had a reply for one charge: the second was forwarded once more, because the gateway
-    /// of the first died before it had noted that its reply was seen.
-    pub(crate) fn may_pay_twice(&self, one: &Sent, other: &Sent) -> bool {
-        let first = if one.start < other.start { one } else { other };
-        one.key.is_some() && one.key == other.key && one.start != other.start && self.killed.contains(&first.start)
-    }
-
-    /// Whether a charge may have been given back although this request had its reply: its gateway died before it had noted
-    /// that, and the retry that was forwarded once more failed.
-    pub(crate) fn may_be_given_back(&self, id: &str, request: &Sent, charge: i64) -> bool {
-        let is_first = self.served.get(&charge).is_some_and(|served| served[0].request == id);
+    /// Whether the charge of this request may be refunded although it had its reply: its gateway died before it had noted
+    /// that, and its client sent the request again.
+    pub(crate) fn may_be_refunded(&self, id: &str, request: &Sent, charge: i64) -> bool {
+        let was_lost = self.killed.contains(&request.start);
         let is_retried = |other: &Sent| other.key == request.key && other.start > request.start;
-        let was_lost = request.key.is_some() && self.killed.contains(&request.start);
-        is_first && was_lost && self.given_back.contains_key(&charge) && self.sent.values().any(is_retried)
+        let is_of_charge = self.served.get(&charge).is_some_and(|served| served.request == id);
+        request.key.is_some()
+            && was_lost
+            && is_of_charge
+            && self.refunded.contains_key(&charge)
+            && self.sent.values().any(is_retried)
+    }
+
+    /// Whether a charge without a request at the upstream stands for one that was refunded to a retry, which was given up
+    /// before it was forwarded. Its key is known unless it was refunded in its turn.
+    pub(crate) fn is_restored(&self, id: i64, charge: &Charge) -> bool {
+        let key = self.restored.get(&id);
+        let stands_for = |earlier: &i64| {
+            let is_of_key = self.served.get(earlier).is_some_and(|served| {
+                let found = self.sent[&served.request].key.as_ref();
+                found.is_some() && (key.is_none() || found == key)
+            });
+            let found = self.charges.get(earlier);
+            is_of_key && found.is_some_and(|found| (found.account, found.cents) == (charge.account, charge.cents))
+        };
+        charge.status.is_none()
+            && (key.is_some() || self.refunded.contains_key(&id))
+            && self.refunded.keys().any(stands_for)
+    }
+
+    /// Whether a charge is that of a retry: an earlier one of its key was refunded. A captured retry is the last, whatever
+    /// became of its reply.
+    fn is_of_retry(&self, charge: i64) -> bool {
+        let request = &self.sent[&self.served[&charge].request];
+        let is_earlier = |other: &&i64| {
+            let served = self.served.get(other);
+            **other < charge && served.is_some_and(|served| self.sent[&served.request].key == request.key)
+        };
+        request.key.is_some() && self.refunded.keys().any(|other| is_earlier(&other))
+    }
+
+    /// Whether there is another request with its key.
+    pub(crate) fn is_sent_again(&self, id: &str, request: &Sent) -> bool {
+        request.key.is_some() && self.sent.iter().any(|(other, sent)| other != id && sent.key == request.key)
     }
 
     /// I6.
     fn paid_once(&self) {
         let mut paid: HashMap<(&str, i64), Vec<i64>> = HashMap::new();
         for (charge, served) in self.served.iter() {
-            if let Some(key) = &self.sent[&served[0].request].key
+            if let Some(key) = &self.sent[&served.request].key
                 && self.is_kept(*charge)
             {
                 paid.entry((key, self.charges[charge].account)).or_default().push(*charge);
             }
+        }
+        for (charge, key) in self.restored.iter().filter(|(charge, _)| self.is_kept(**charge)) {
+            paid.entry((key, self.charges[charge].account)).or_default().push(*charge);
         }
         for ((key, _), charges) in paid.iter().filter(|(_, charges)| charges.len() > 1) {
             self.violated(format!("I6: {key} was paid with the charges {charges:?}"));
@@ -114,34 +160,31 @@ impl Audit<'_> {
     }
 
     /// I7: one entry for a charge, for the whole of it, and only for one that was captured and has a key.
-    fn given_back_once(&self) {
-        for (charge, entries) in &self.given_back {
+    fn refunded_once(&self) {
+        for (charge, entries) in &self.refunded {
             let Some(found) = self.charges.get(charge) else {
-                self.violated(format!("I7: charge {charge} was given back, and is none"));
+                self.violated(format!("I7: charge {charge} was refunded, and is none"));
                 continue;
             };
-            let has_key = self.served.get(charge).is_some_and(|served| self.sent[&served[0].request].key.is_some());
+            let has_key = match self.served.get(charge) {
+                Some(served) => self.sent[&served.request].key.is_some(),
+                None => self.is_restored(*charge, found),
+            };
             if entries[..] != [(found.account, found.cents)] || found.state != CAPTURED || !has_key {
-                self.violated(format!("I7: charge {charge} was given back by {entries:?}, and is {found:?}"));
+                self.violated(format!("I7: charge {charge} was refunded by {entries:?}, and is {found:?}"));
             }
         }
     }
 
-    /// I7: how a second forward ended. What its gateway was still forwarding when it was killed is given back.
-    fn forwarded_again(&self) {
-        for (charge, served) in self.served.iter() {
-            let [_, again] = &served[..] else { continue };
-            let due = self.due(again);
-            let is_given_back = self.given_back.contains_key(charge);
-            let fits = match (self.forwarded_at_death.contains(charge), is_given_back) {
-                (true, is_given_back) => is_given_back,
-                (false, true) => due.may_be_free(),
-                (false, false) => due != Due::Free,
-            };
-            if !fits {
-                let facts = self.facts(again);
-                self.violated(format!("I7: charge {charge} was given back: {is_given_back}, after {facts}"));
-            }
+    /// I7: each refund was made for another attempt, so there are fewer of them.
+    fn refunded_to_retries(&self, key: &str, attempts: &Attempts<'_>) {
+        let is_of_key = |charge: &&i64| {
+            let served = self.served.get(charge);
+            served.is_some_and(|served| attempts.iter().any(|(id, _)| *id == served.request))
+        };
+        let refunds = self.refunded.keys().filter(is_of_key).count();
+        if refunds > 0 && refunds >= attempts.len() {
+            self.violated(format!("I7: {key} was sent {} times, and refunded {refunds} times", attempts.len()));
         }
     }
 
@@ -159,18 +202,23 @@ impl Audit<'_> {
                 }
                 None => {}
             }
-            // What a client broke off may be sent again for the same charge, although it was answered with 400.
+            // What a client broke off may be refunded to a retry, although it was answered with 400.
             let is_answered = is_charged(got.status) && !request.manner.breaks_off();
             let Some((charge, _)) = got.receipt.filter(|_| is_answered) else { continue };
             for (later, after) in attempts.iter().filter(|(_, other)| other.began > got.ended) {
                 let Some((other, _)) = after.got.and_then(|got| got.receipt) else { continue };
-                let is_second = self.served[&charge].first().is_none_or(|first| first.request != *id);
-                if other == charge && (is_second || !self.may_pay_twice(request, after)) {
+                if other == charge {
                     self.violated(format!("I8: {later} was forwarded for charge {charge}, whose reply {id} had"));
+                    continue;
                 }
-                let is_same_account = self.charges[&other].account == self.charges[&charge].account;
-                if other != charge && is_same_account && self.is_kept(charge) {
-                    self.violated(format!("I8: {later} was held for anew, and charge {charge} had paid for {id}"));
+                let account = |charge: i64| self.charges.get(&charge).map(|charge| charge.account);
+                let is_same_account = account(other).is_some() && account(other) == account(charge);
+                // Its gateway may have died before it had noted that the head was sent.
+                let was_lost = self.killed.contains(&request.start) && after.start > request.start;
+                // A reply that broke off was released.
+                let is_captured = self.charges.get(&charge).is_some_and(|found| found.state == CAPTURED);
+                if is_same_account && is_captured && (self.is_kept(charge) || !was_lost) {
+                    self.violated(format!("I8: {later} was held for again, and charge {charge} had paid for {id}"));
                 }
             }
         }
@@ -180,14 +228,13 @@ impl Audit<'_> {
     fn already_charged(&self, id: &str, named: Option<i64>, attempts: &Attempts<'_>) {
         let of_key = |charge: i64| {
             let served = self.served.get(&charge);
-            served.is_some_and(|served| attempts.iter().any(|(other, _)| *other == served[0].request))
+            served.is_some_and(|served| attempts.iter().any(|(other, _)| *other == served.request))
         };
         let seen = |charge: i64| {
-            let served = &self.served[&charge];
-            let may_have = |request: &Sent| {
-                request.left() || request.got.and_then(|got| got.receipt).is_some_and(|(other, _)| other == charge)
-            };
-            served.len() > 1 || served.iter().any(|reply| may_have(&self.sent[&reply.request]))
+            let request = &self.sent[&self.served[&charge].request];
+            request.left()
+                || self.is_of_retry(charge)
+                || request.got.and_then(|got| got.receipt).is_some_and(|(other, _)| other == charge)
         };
         let fits = |charge: i64| of_key(charge) && self.is_kept(charge) && seen(charge);
         let is_true = match named {

@@ -12,7 +12,7 @@
 //! | all, and breaks off its reply, with a charged status | left | free or its price: either may come first |
 //! | the same | stayed | free |
 //!
-//! One more rule holds for all rows: what a gateway had not settled when it was killed is released by the next start.
+//! One more rule holds for all rows: what a gateway had not settled when it was killed is free, and never has a charge.
 
 use crate::plan::{Framing, Manner};
 use crate::records::{Arrived, Sent, Served, is_charged};

@@ -68,7 +68,7 @@ fn every_form_of_a_reply_is_captured_once() {
         reply.assert_receipt(10, 500 - 10 * count);
         // The reply is whole, so that its capture is committed: nothing needs to be waited for.
         let database = scene.gateway.database();
-        assert_eq!((database.charges(1), database.charges(0)), (count, 0), "{method} {pieces:?}");
+        assert_eq!((database.charges(1), database.leased()), (count, 0), "{method} {pieces:?}");
     }
     scene.gateway.assert_charges(i64::try_from(forms.len()).unwrap(), 0);
 }

@@ -23,7 +23,7 @@ fn a_request_under_way_is_finished_before_the_gateway_stops() {
     client.expect_end();
     let stopped = gateway.stop();
     stopped.database.assert_books();
-    assert_eq!((stopped.database.charges(1), stopped.database.charges(0)), (1, 0));
+    assert_eq!((stopped.database.charges(1), stopped.database.leased()), (1, 0));
     assert_eq!(stopped.database.balance(customer.id), 490);
     assert!(TcpStream::connect(stopped.address).is_err());
 }
@@ -51,6 +51,6 @@ fn what_is_cut_at_the_deadline_is_given_back() {
     let stopped = gateway.stop();
     reads.expect_end();
     stopped.database.assert_books();
-    assert_eq!((stopped.database.charges(2), stopped.database.charges(0)), (4, 0), "released, held");
+    assert_eq!((stopped.database.charges(2), stopped.database.leased()), (4, 0), "released, leased");
     assert_eq!(stopped.database.balance(customer.id), 500);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the top down. Those of one floor do not import each other; each may import what is below.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["app"],
@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 10] = [
     &["http"],
     &["auth", "billing"],
     &["store"],
+    &["ledger"],
     &["config"],
     &["model", "files"],
 ];

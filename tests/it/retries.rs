@@ -52,9 +52,18 @@ impl Scene {
         self.gateway.database().balance(self.customer.id)
     }
 
-    /// What gave the price of a charge back.
-    fn given_back(&self) -> Vec<i64> {
-        self.gateway.database().entries(self.customer.id, "credit")
+    /// What charges were refunded.
+    fn refunds(&self) -> Vec<i64> {
+        self.gateway.database().entries(self.customer.id, "refund")
+    }
+
+    /// A retry at the upstream, which is told that it is one of this charge; its own charge.
+    fn retried(&self, charge: i64) -> (Client, Call, i64) {
+        let (client, call) = self.forwarded();
+        assert_eq!(call.head.number("keytoll-retry-of"), Some(charge));
+        let own = call.head.number("keytoll-charge-id").unwrap();
+        assert_ne!(own, charge);
+        (client, call, own)
     }
 
     /// The request is told that it was paid for with this charge.

@@ -46,7 +46,7 @@ impl Scene {
         let line = self.process.access_line(ID);
         assert_eq!((&line["settlement"], &line["cost_cents"]), (&reason.into(), &Value::from(cents)), "{line}");
         let database = self.process.database();
-        until("it is in the books", || database.charges(0) == 0 && database.charges(1) == i64::from(cents > 0));
+        until("it is in the books", || database.leased() == 0 && database.charges(1) == i64::from(cents > 0));
         database.assert_books();
         self.process.stop();
     }

@@ -80,7 +80,7 @@ impl Scene {
         let line = self.process.access_line(ID);
         assert_eq!((&line["settlement"], &line["cost_cents"]), (&reason.into(), &(10 * captured).into()), "{line}");
         let database = self.process.database();
-        until("it is in the books", || database.charges(0) == 0 && database.charges(1) == captured);
+        until("it is in the books", || database.leased() == 0 && database.charges(1) == captured);
         database.assert_books();
         drop(self.listener);
         self.process.stop();

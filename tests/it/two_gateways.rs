@@ -44,8 +44,9 @@ impl Upstreams {
     }
 }
 
-fn held_by(database: &Database, instance: i64) -> i64 {
-    database.number(&format!("SELECT count(*) FROM keytoll_charges WHERE state = 0 AND instance_id = {instance}"))
+/// What an instance leases.
+fn leased_by(database: &Database, instance: i64) -> i64 {
+    database.number(&format!("SELECT coalesce(sum(cents), 0) FROM keytoll_leases WHERE instance_id = {instance}"))
 }
 
 fn captured_of(database: &Database, customer: &Customer) -> i64 {
@@ -182,19 +183,21 @@ fn a_dead_gateways_holds_are_given_back_within_5_s_and_a_living_ones_never() {
     let calls: Vec<_> = (0..2).map(|_| upstreams.scripted.call()).collect();
     let own_holds = |instance| {
         database.number(&format!(
-            "SELECT count(*) FROM keytoll_charges WHERE state = 0 AND cents = 10 AND instance_id = {instance}"
+            "SELECT coalesce(sum(l.cents), 0) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
+             WHERE a.user_id = {} AND l.instance_id = {instance}",
+            slow.id
         ))
     };
-    assert_eq!((own_holds(1), own_holds(2), database.balance(slow.id)), (3, 2, 950));
+    assert_eq!((own_holds(1), own_holds(2), database.balance(slow.id)), (30, 20, 950));
 
     let killed = Instant::now();
     assert!(!dying.kill());
     until("the dead one's holds are given back", || {
-        assert_eq!(own_holds(2), 2, "the living one's holds stay");
-        held_by(&database, 1) == 0
+        assert_eq!(own_holds(2), 20, "the living one's holds stay");
+        leased_by(&database, 1) == 0
     });
     assert!(killed.elapsed() < RELEASED_WITHIN, "after {:?}", killed.elapsed());
-    assert_eq!((own_holds(2), database.balance(slow.id)), (2, 980));
+    assert_eq!((own_holds(2), database.balance(slow.id)), (20, 980));
     // They may have come in another order than they were sent.
     calls.into_iter().for_each(|call| call.reply(OK));
     for client in &mut waiting {
@@ -204,7 +207,7 @@ fn a_dead_gateways_holds_are_given_back_within_5_s_and_a_living_ones_never() {
 
     let (delivered, broken, added) = traffic.end();
     assert!(broken >= 1, "the kill was felt");
-    until("all is settled", || database.charges(0) == 0);
+    until("all is settled", || database.leased() == 0);
     absorbed(&database);
     let captured = captured_of(&database, &busy);
     // Captured and not seen whole: the one window, at most once for each client of the dead one.
@@ -242,7 +245,7 @@ fn a_rolling_restart_loses_nothing() {
     current.stop();
     assert_eq!(captured_of(&database, &busy), delivered);
     assert_eq!(database.balance(busy.id), 1_000_000 + added - delivered);
-    assert_eq!((database.charges(0), database.charges(2)), (0, 0));
+    assert_eq!((database.leased(), database.charges(2)), (0, 0));
     database.assert_doctor();
     let left = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_str().unwrap().contains("lock")).collect();
@@ -262,7 +265,7 @@ fn a_living_gateways_holds_stay_when_its_lock_file_is_removed() {
     for _ in 0..6 {
         std::fs::remove_file(&lock).unwrap();
         until("the lock file is put back", || lock.exists());
-        assert_eq!(held_by(&database, 1), 1);
+        assert_eq!(leased_by(&database, 1), 10);
     }
     assert!(first.has_said("lock file was removed by others"));
     call.reply(OK);
@@ -272,7 +275,7 @@ fn a_living_gateways_holds_stay_when_its_lock_file_is_removed() {
     let _client = first.get("/scripted").key(&slow.key).open();
     let _call = upstreams.scripted.call();
     first.kill();
-    until("its hold is given back", || database.charges(0) == 0);
+    until("its hold is given back", || database.leased() == 0);
     assert_eq!(database.balance(slow.id), 990);
     second.stop();
 }
@@ -290,7 +293,7 @@ fn a_file_that_comes_without_lock_files_has_its_holds_given_back() {
     std::fs::remove_file(directory.path().join("auth.db-keytoll-1.lock")).unwrap();
     let started = Instant::now();
     let next = upstreams.gateway(directory.path());
-    until("its hold is given back", || database.charges(0) == 0);
+    until("its hold is given back", || database.leased() == 0);
     assert!(started.elapsed() < RELEASED_WITHIN + Duration::from_secs(1), "after {:?}", started.elapsed());
     assert_eq!(database.balance(slow.id), 1_000);
     next.stop();
@@ -299,8 +302,9 @@ fn a_file_that_comes_without_lock_files_has_its_holds_given_back() {
 /// Enough for a heartbeat on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Transactions of an instance, which are its heartbeats.
 fn beats(database: &Database, instance: i64) -> i64 {
-    database.number(&format!("SELECT beats FROM keytoll_instances WHERE id = {instance}"))
+    database.number(&format!("SELECT turn FROM keytoll_instances WHERE id = {instance}"))
 }
 
 #[test]
@@ -318,8 +322,8 @@ fn a_stranger_who_holds_the_lock_of_a_dead_gateway_freezes_its_holds_for_a_limit
     let started = Instant::now();
     // What this one says of itself does not count for the other.
     let next = upstreams.gateway(directory.path());
-    assert_eq!((held_by(&database, 1), database.balance(slow.id)), (1, 990));
-    until("its hold is given back", || database.charges(0) == 0);
+    assert_eq!((leased_by(&database, 1), database.balance(slow.id)), (10, 990));
+    until("its hold is given back", || database.leased() == 0);
     let frozen = started.elapsed();
     assert!(TIMEOUT <= frozen && frozen < TIMEOUT + RELEASED_WITHIN, "after {frozen:?}");
     assert_eq!(database.balance(slow.id), 1_000);
@@ -339,7 +343,7 @@ fn a_suspended_gateway_whose_holds_were_released_stops_when_it_wakes_and_spends_
     let call = upstreams.scripted.call();
     let next = upstreams.gateway(directory.path());
     suspended.signal("STOP");
-    until("its hold is given back", || database.charges(0) == 0);
+    until("its hold is given back", || database.leased() == 0);
     assert_eq!(database.balance(slow.id), 1_000);
     // Its upstream has answered, and another request waits, by the time that it wakes.
     call.reply(OK);
@@ -348,7 +352,7 @@ fn a_suspended_gateway_whose_holds_were_released_stops_when_it_wakes_and_spends_
     assert_eq!(suspended.wait().code(), Some(66));
     assert!(suspended.has_said("took this one for dead"));
     assert!(client.try_reply().is_none_or(|reply| reply.status() != 200 || !reply.whole), "an unpaid reply was sent");
-    assert_eq!((database.charges(0), database.charges(1), database.balance(slow.id)), (0, 0, 1_000));
+    assert_eq!((database.leased(), database.charges(1), database.balance(slow.id)), (0, 0, 1_000));
     assert_eq!(upstreams.scripted.seen(), 1, "a request was forwarded by a gateway that counts as dead");
     assert!(!directory.path().join("auth.db-keytoll-1.lock").exists());
     next.stop();
@@ -363,11 +367,11 @@ fn a_living_gateways_holds_stay_for_much_longer_than_its_timeout() {
     let slow = database.customer("scripted", 1_000);
     let mut client = first.get("/scripted").key(&slow.key).open();
     let call = upstreams.scripted.call();
-    assert_eq!(beats(&database, 1), 0, "it is alone, and writes nothing");
     let second = upstreams.gateway_with_timeout(directory.path(), TIMEOUT);
     for instance in [1, 2] {
-        until("heartbeats for three times its timeout", || beats(&database, instance) >= 3 * 6);
-        assert_eq!(held_by(&database, 1), 1);
+        let begun = beats(&database, instance);
+        until("heartbeats for three times its timeout", || beats(&database, instance) >= begun + 3 * 6);
+        assert_eq!(leased_by(&database, 1), 10);
     }
     call.reply(OK);
     client.reply().assert_receipt(10, 990);

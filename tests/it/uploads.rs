@@ -308,7 +308,7 @@ fn a_body_that_trickles_is_cut_at_its_deadline() {
         scene.gateway.settle();
         let database = scene.gateway.database();
         database.assert_books();
-        assert_eq!((database.charges(0), database.charges(1)), (0, captured), "held, captured");
+        assert_eq!((database.leased(), database.charges(1)), (0, captured), "leased, captured");
         assert_eq!(database.balance(scene.customer.id), 500 - 10 * captured);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::{ApiKey, Cents};
-use crate::store::{Found, HoldWish};
+use crate::store::{Found, HoldRequest};
 
 #[tokio::test]
 async fn a_user_is_made_shown_changed_and_listed() {
@@ -222,7 +222,7 @@ async fn charges_are_shown_and_keep_their_key() {
     let generation = plane.store.generation();
     let Found::Active { principal, .. } = plane.store.find_key(key).await.unwrap() else { panic!("not active") };
     let route = plane.store.route_id("weather", "/").await.unwrap();
-    let held = ledger.hold(HoldWish { principal, generation, route, price: Cents(2) }).await.unwrap();
+    let held = ledger.hold(HoldRequest { principal, generation, route, price: Cents(2) }, None).await.unwrap();
     held.charge.capture(200).await;
     let list = plane.get("/v1/charges?user_id=1").await.body;
     let charge = &list["data"][0];

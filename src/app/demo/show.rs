@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::scene::{EMAIL, Facts, OPENING_BALANCE, PRICE, REPORT_PRICE};
-use crate::model::{Cents, ChargeId, ChargeState, UserId};
+use crate::model::{Cents, ChargeId, UserId};
 use crate::store::Store;
 use crate::telemetry::watch::Seen;
 
@@ -78,12 +78,12 @@ pub(super) async fn requests(mut requests: mpsc::Receiver<Seen>, store: Store, u
     }
 }
 
-/// A reply that broke off is told before its hold is given back.
+/// A reply that broke off is shown before its hold is released.
 async fn until_settled(store: &Store, charge: ChargeId) {
     for _ in 0..LOOKS {
         match store.charge(charge).await {
-            Ok(Some(charge)) if charge.state == ChargeState::Held => tokio::time::sleep(LOOK).await,
-            Ok(_) | Err(_) => return,
+            Ok(None) => tokio::time::sleep(LOOK).await,
+            Ok(Some(_)) | Err(_) => return,
         }
     }
 }

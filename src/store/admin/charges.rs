@@ -1,6 +1,6 @@
 //! Charges as operators see them.
 //!
-//! The hot path maintains no index but the id, so that a list reads charges from the newest down and looks at each: no
+//! The only index is that of the ids, so a list reads charges from the last settled down and looks at each: no
 //! more than [`SCANNED`] for one page, which may therefore hold fewer than were asked for and still have a successor.
 
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ pub struct ChargeRecord {
     /// When it was held.
     pub held_at: Timestamp,
     /// When it was captured or released.
-    pub settled_at: Option<Timestamp>,
+    pub settled_at: Timestamp,
     /// The status of the reply that decided it, when there was one.
     pub status: Option<u16>,
 }
@@ -62,7 +62,7 @@ impl Store {
     pub async fn charge(&self, id: ChargeId) -> Result<Option<ChargeRecord>, Unavailable> {
         self.read(move |connection| {
             let mut select = connection.prepare_cached(
-                "SELECT id, account_id, key_id, route_id, cents, state, held_at, settled_at, status
+                "SELECT position, id, account_id, key_id, route_id, cents, state, held_at, settled_at, status
                  FROM keytoll_charges WHERE id = ?1",
             )?;
             let Some(line) = select.query_row([id.0], Line::read).optional()? else { return Ok(None) };
@@ -72,7 +72,7 @@ impl Store {
         .await
     }
 
-    /// Charges, the newest id first. The cursor is the last id that was looked at.
+    /// Charges, the last settled first. The cursor is the last position that was looked at.
     ///
     /// # Errors
     /// The file cannot be read now.
@@ -97,8 +97,8 @@ fn list(
     };
     let apis = apis(connection)?;
     let mut select = connection.prepare_cached(
-        "SELECT id, account_id, key_id, route_id, cents, state, held_at, settled_at, status
-         FROM keytoll_charges WHERE id < ?1 ORDER BY id DESC",
+        "SELECT position, id, account_id, key_id, route_id, cents, state, held_at, settled_at, status
+         FROM keytoll_charges WHERE position < ?1 ORDER BY position DESC",
     )?;
     let mut rows = select.query([wish.cursor.unwrap_or(i64::MAX)])?;
     let mut scanned = 0;
@@ -110,7 +110,7 @@ fn list(
         }
         let line = Line::read(row)?;
         scanned += 1;
-        last = Some(line.id.0);
+        last = Some(line.position);
         if line.is_wanted(filter, account, &apis) {
             page.data.push(line.record(connection, &apis)?);
         }
@@ -136,6 +136,7 @@ fn apis(connection: &Connection) -> rusqlite::Result<HashMap<i64, String>> {
 
 /// A row of `keytoll_charges`.
 struct Line {
+    position: i64,
     id: ChargeId,
     account: AccountId,
     key_id: KeyId,
@@ -143,22 +144,23 @@ struct Line {
     cents: Cents,
     state: i64,
     held_at: i64,
-    settled_at: Option<i64>,
+    settled_at: i64,
     status: Option<u16>,
 }
 
 impl Line {
     fn read(row: &Row<'_>) -> rusqlite::Result<Line> {
         Ok(Line {
-            id: ChargeId(row.get(0)?),
-            account: AccountId(row.get(1)?),
-            key_id: KeyId(row.get(2)?),
-            route: row.get(3)?,
-            cents: Cents(row.get(4)?),
-            state: row.get(5)?,
-            held_at: row.get(6)?,
-            settled_at: row.get(7)?,
-            status: row.get(8)?,
+            position: row.get(0)?,
+            id: ChargeId(row.get(1)?),
+            account: AccountId(row.get(2)?),
+            key_id: KeyId(row.get(3)?),
+            route: row.get(4)?,
+            cents: Cents(row.get(5)?),
+            state: row.get(6)?,
+            held_at: row.get(7)?,
+            settled_at: row.get(8)?,
+            status: row.get(9)?,
         })
     }
 
@@ -182,7 +184,7 @@ impl Line {
             cents: self.cents,
             state: ChargeState::from_code(self.state).ok_or(rusqlite::Error::InvalidQuery)?,
             held_at: Timestamp::from_unix_ms(self.held_at),
-            settled_at: self.settled_at.map(Timestamp::from_unix_ms),
+            settled_at: Timestamp::from_unix_ms(self.settled_at),
             status: self.status,
         })
     }

@@ -3,11 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
+use crate::ledger::Balance;
 use crate::model::{AccountId, Cents, EntryId, EntryKind, IdempotencyKey, Timestamp, UserId};
 use crate::store::admin::page::{Page, PageWish};
 use crate::store::admin::users;
 use crate::store::books::accounts::{self, NewEntry};
-use crate::store::writer::wallets::{Balance, money};
+use crate::store::books::wallets::money;
 use crate::store::writer::write::{WriteFault, WriteTx};
 use crate::store::{Store, Unavailable, WriteError};
 
@@ -185,7 +186,7 @@ fn book(tx: &mut WriteTx<'_>, user_id: UserId, booking: Booking) -> Result<Booke
     }
     let before = match found {
         Some(Balance::Money(balance)) => balance,
-        Some(Balance::NoMoney) => return refuse(WalletRefused::NotMoney),
+        Some(Balance::NotAnInteger) => return refuse(WalletRefused::NotMoney),
         None => Cents::ZERO,
     };
     let (kind, change, after) = match direction {
@@ -208,7 +209,14 @@ fn book(tx: &mut WriteTx<'_>, user_id: UserId, booking: Booking) -> Result<Booke
     };
     connection.prepare_cached(write)?.execute(params![user_id.0, balance.0])?;
     let Booking { note, actor, key, .. } = booking;
-    let entry = NewEntry { kind, amount: change, note: note.as_deref(), actor: actor.as_deref(), key: key.as_ref() };
+    let entry = NewEntry {
+        kind,
+        amount: change,
+        note: note.as_deref(),
+        actor: actor.as_deref(),
+        key: key.as_ref(),
+        charge: None,
+    };
     let id = accounts::write_entry(connection, account, &entry, now_unix_ms)?;
     tx.wallet_changed(user_id);
     let created_at = Timestamp::from_unix_ms(now_unix_ms);
@@ -260,7 +268,7 @@ fn account(
 fn shown(balance: Balance) -> Cents {
     match balance {
         Balance::Money(cents) => cents,
-        Balance::NoMoney => Cents::ZERO,
+        Balance::NotAnInteger => Cents::ZERO,
     }
 }
 
@@ -273,7 +281,9 @@ fn record(row: &Row<'_>, user_id: UserId) -> rusqlite::Result<EntryRecord> {
         kind,
         amount_cents: Cents(match kind {
             EntryKind::Debit => change.saturating_neg(),
-            EntryKind::Credit | EntryKind::Opening | EntryKind::External => change,
+            EntryKind::Credit | EntryKind::Opening | EntryKind::External | EntryKind::Refund | EntryKind::Shortfall => {
+                change
+            }
         }),
         note: row.get(3)?,
         actor: row.get(5)?,

@@ -143,15 +143,15 @@ impl Store {
         // Charges carry no index by key, so that the many are read beside the writer, and the few that may have come
         // since then inside of the transaction.
         let read = self.read(move |connection| {
-            let from = sums::final_below(connection)?;
-            Ok((from, has_charges(connection, id, i64::MIN)? || has_usage(connection, id)?))
+            let through = sums::marks(connection)?.charges_through;
+            Ok((through, has_charges(connection, id, i64::MIN)? || has_usage(connection, id)?))
         });
-        let (from, has_charges_now) = read.await.map_err(WriteError::Unavailable)?;
+        let (through, has_charges_now) = read.await.map_err(WriteError::Unavailable)?;
         self.write(move |tx| {
             if get(tx.connection(), id)?.is_none() {
                 return Err(WriteFault::Refused(KeyRefused::NotFound));
             }
-            if has_charges_now || has_charges(tx.connection(), id, from)? {
+            if has_charges_now || has_charges(tx.connection(), id, through)? {
                 return Err(WriteFault::Refused(KeyRefused::HasCharges));
             }
             // The hint stays: no later key gets the id of one that Keytoll issued.
@@ -243,10 +243,11 @@ fn list(connection: &Connection, filter: &KeyFilter, wish: PageWish) -> rusqlite
     Ok(Page::of(rows.collect::<rusqlite::Result<_>>()?, wish, |key| key.id.0))
 }
 
-fn has_charges(connection: &Connection, id: KeyId, from: i64) -> rusqlite::Result<bool> {
+/// Whether charges after a position were made with the key.
+fn has_charges(connection: &Connection, id: KeyId, after: i64) -> rusqlite::Result<bool> {
     connection
-        .prepare_cached("SELECT 1 FROM keytoll_charges WHERE id >= ?1 AND key_id = ?2 LIMIT 1")?
-        .exists([from, id.0])
+        .prepare_cached("SELECT 1 FROM keytoll_charges WHERE position > ?1 AND key_id = ?2 LIMIT 1")?
+        .exists([after, id.0])
 }
 
 /// Whether charges with the key have become usage.

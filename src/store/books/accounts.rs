@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::model::{AccountId, Cents, EntryId, EntryKind, IdempotencyKey, UserId};
+use crate::model::{AccountId, Cents, ChargeId, EntryId, EntryKind, IdempotencyKey, UserId};
 
 /// The user's open account and the e-mail address it was opened for.
 pub(in crate::store) fn open_account(
@@ -66,13 +66,15 @@ pub(in crate::store) struct NewEntry<'a> {
     pub(in crate::store) amount: Cents,
     /// Why.
     pub(in crate::store) note: Option<&'a str>,
-    /// Who; nobody for what was found and not done.
+    /// Who made the change; `None` for a change that was found.
     pub(in crate::store) actor: Option<&'a str>,
     /// Under which key, when the one who asked may ask again.
     pub(in crate::store) key: Option<&'a IdempotencyKey>,
+    /// The charge that a refund gives back.
+    pub(in crate::store) charge: Option<ChargeId>,
 }
 
-/// Writes an entry of nobody's; `amount` is signed: what the balance changed by.
+/// Writes an entry that has no actor; `amount` is signed: what the balance changed by.
 pub(in crate::store) fn enter(
     connection: &Connection,
     account: AccountId,
@@ -81,7 +83,12 @@ pub(in crate::store) fn enter(
     note: Option<&str>,
     now_unix_ms: i64,
 ) -> rusqlite::Result<EntryId> {
-    write_entry(connection, account, &NewEntry { kind, amount, note, actor: None, key: None }, now_unix_ms)
+    write_entry(
+        connection,
+        account,
+        &NewEntry { kind, amount, note, actor: None, key: None, charge: None },
+        now_unix_ms,
+    )
 }
 
 /// Writes an entry.
@@ -91,11 +98,11 @@ pub(in crate::store) fn write_entry(
     entry: &NewEntry<'_>,
     now_unix_ms: i64,
 ) -> rusqlite::Result<EntryId> {
-    let NewEntry { kind, amount, note, actor, key } = entry;
+    let NewEntry { kind, amount, note, actor, key, charge } = entry;
     connection
         .prepare_cached(
-            "INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at, actor, key_digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at, actor, key_digest, charge_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             account.0,
@@ -104,7 +111,8 @@ pub(in crate::store) fn write_entry(
             note,
             now_unix_ms,
             actor,
-            key.map(IdempotencyKey::digest)
+            key.map(IdempotencyKey::digest),
+            charge.map(|charge| charge.0)
         ])?;
     Ok(EntryId(connection.last_insert_rowid()))
 }

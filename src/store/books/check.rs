@@ -4,10 +4,11 @@
 
 use rusqlite::Connection;
 
+use crate::ledger::Balance;
 use crate::model::{AccountId, UserId};
 use crate::store::books::pending::Pending;
 use crate::store::books::sums::{self, Sum, Sums};
-use crate::store::writer::wallets::{Balance, money};
+use crate::store::books::wallets::money;
 
 /// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
 const CHUNK: i64 = if cfg!(test) { 2 } else { 20_000 };
@@ -81,7 +82,7 @@ pub(in crate::store) fn standings(
         let later = recent.get(&account).copied().unwrap_or_default();
         let wallet_cents = match money(row.get_ref(2)?) {
             Balance::Money(cents) => cents.0,
-            Balance::NoMoney => 0,
+            Balance::NotAnInteger => 0,
         };
         let books_cents = summed.books().wrapping_add(later.books());
         let (user, is_closed) = (UserId(row.get(1)?), row.get(5)?);

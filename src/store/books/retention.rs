@@ -1,8 +1,7 @@
 //! Old charges become usage: what was captured and released by user, key, route, status class and hour.
 //!
-//! Only charges that are in the sums already are moved, so that no book changes by it. Ids run with time within one
-//! process, but blocks of several processes lie beside each other: each stretch of ids is looked at from its start to
-//! the first charge that is not old, and the rest of the stretch is left out.
+//! Only charges that are in the sums already are moved, so no book changes by it. Charges are in the order of their
+//! settlement, so the old ones are the first. The last charge always stays: the next position follows from it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,9 +14,7 @@ use crate::store::books::sums;
 use crate::store::file::lock_file::{RollUpLock, RollUpLocked};
 
 /// Charges that are moved in one transaction: about two milliseconds.
-const PORTION: usize = if cfg!(test) { 3 } else { 1_000 };
-/// Ids of one stretch.
-const STRETCH: i64 = if cfg!(test) { 5 } else { 10_000 };
+const PORTION: i64 = if cfg!(test) { 3 } else { 1_000 };
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;
 
@@ -34,7 +31,7 @@ impl Retention {
 
     /// Begins a pass over all charges that are old by now.
     pub(super) fn begin(&self, now_unix_ms: i64) -> Cursor {
-        Cursor { at: i64::MIN, held_before_unix_ms: now_unix_ms.saturating_sub(self.age_ms) }
+        Cursor { after: i64::MIN, settled_before_unix_ms: now_unix_ms.saturating_sub(self.age_ms) }
     }
 
     /// Looks after the file of the lock.
@@ -48,7 +45,7 @@ impl Retention {
     }
 }
 
-/// Ids of old charges, both included, with nothing else in between.
+/// Positions of old charges, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Old {
     first: i64,
@@ -58,43 +55,33 @@ pub(super) struct Old {
 /// A pass over the charges.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    at: i64,
-    held_before_unix_ms: i64,
+    after: i64,
+    settled_before_unix_ms: i64,
 }
 
 impl Cursor {
     /// The next few old charges; one short read. `None`: the pass is over.
     pub(super) fn next(&mut self, connection: &Connection) -> rusqlite::Result<Option<Old>> {
-        let below = sums::marks(connection)?.charges_below;
+        let through = sums::marks(connection)?.charges_through;
         let mut select = connection.prepare_cached(
-            "SELECT id, held_at FROM keytoll_charges WHERE id >= ?1 AND id < ?2 AND state <> 0 ORDER BY id",
+            "SELECT position, settled_at FROM keytoll_charges
+             WHERE position > ?1 AND position <= ?2 AND position < (SELECT max(position) FROM keytoll_charges)
+             ORDER BY position LIMIT ?3",
         )?;
-        while self.at < below {
-            let mut rows = select.query([self.at, below])?;
-            let mut old: Option<Old> = None;
-            let mut count = 0;
-            let mut young = None;
-            while count < PORTION
-                && let Some(row) = rows.next()?
-            {
-                let (id, held_at): (i64, i64) = (row.get(0)?, row.get(1)?);
-                if held_at >= self.held_before_unix_ms {
-                    young = Some(id);
-                    break;
-                }
-                old = Some(Old { first: old.map_or(id, |old| old.first), last: id });
-                count += 1;
+        let mut rows = select.query([self.after, through, PORTION])?;
+        let mut old: Option<Old> = None;
+        while let Some(row) = rows.next()? {
+            let (position, settled_at): (i64, i64) = (row.get(0)?, row.get(1)?);
+            // Where the clock was set back, an old charge may stand behind a young one: it waits for its turn.
+            if settled_at >= self.settled_before_unix_ms {
+                break;
             }
-            self.at = match (young, old) {
-                (Some(id), _) => (id.div_euclid(STRETCH) + 1).saturating_mul(STRETCH),
-                (None, Some(old)) => old.last + 1,
-                (None, None) => return Ok(None),
-            };
-            if old.is_some() {
-                return Ok(old);
-            }
+            old = Some(Old { first: old.map_or(position, |old| old.first), last: position });
         }
-        Ok(None)
+        if let Some(old) = old {
+            self.after = old.last;
+        }
+        Ok(old)
     }
 }
 
@@ -110,18 +97,14 @@ struct Usage {
 /// `hour, account_id, key_id, route_id, status_class`.
 type UsageKey = [i64; 5];
 
-/// Moves charges into the usage table. How many there were: none, when another gateway was faster. One whose request is
-/// being forwarded once more stays for a later pass: its price may have to be given back.
+/// Moves charges into the usage table. How many there were: none, when another gateway was faster.
 pub(super) fn roll_up(connection: &Connection, old: Old) -> rusqlite::Result<u64> {
     let (usage, count) = gather(connection, old)?;
     for (key, more) in usage {
         add(connection, key, more)?;
     }
     connection
-        .prepare_cached(
-            "DELETE FROM keytoll_charges WHERE id >= ?1 AND id <= ?2 AND state <> 0
-             AND id NOT IN (SELECT charge_id FROM keytoll_requests WHERE again_by IS NOT NULL)",
-        )?
+        .prepare_cached("DELETE FROM keytoll_charges WHERE position >= ?1 AND position <= ?2")?
         .execute([old.first, old.last])?;
     failpoint::reach("charges-rolled-up");
     Ok(count)
@@ -131,8 +114,7 @@ fn gather(connection: &Connection, old: Old) -> rusqlite::Result<(HashMap<UsageK
     let mut usage: HashMap<UsageKey, Usage> = HashMap::new();
     let mut select = connection.prepare_cached(
         "SELECT held_at, account_id, key_id, route_id, coalesce(status, 0), state, cents FROM keytoll_charges
-         WHERE id >= ?1 AND id <= ?2 AND state <> 0
-         AND id NOT IN (SELECT charge_id FROM keytoll_requests WHERE again_by IS NOT NULL)",
+         WHERE position >= ?1 AND position <= ?2",
     )?;
     let mut rows = select.query([old.first, old.last])?;
     let mut count = 0;

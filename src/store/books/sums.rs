@@ -1,9 +1,8 @@
-//! What the final charges and entries of every account come to.
+//! What the charges and entries of every account come to.
 //!
-//! Charges below the mark of every living gateway are settled and never change again, and no entry ever changes. So
-//! they are added up once, in the order of their ids, and a mark says how far; what came later is little, and is read
-//! as it is. Sums wrap around at 64 bits: the books of an account are what is, or was, in a wallet, so that they come
-//! out right whatever the sums went through.
+//! Charges and entries are final, so they are added up once, in the order of their positions and ids, and two marks say how
+//! far. What came later is little, and is read as it is, together with the leases. Sums wrap around at 64 bits: the books of
+//! an account are what is, or was, in a wallet, so the result is right whatever the sums went through.
 
 use std::collections::HashMap;
 
@@ -11,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::failpoint;
 use crate::model::ChargeState;
+use crate::store::books::leases;
 
 /// Rows that are added up in one portion; few in tests, so that they cross from portion to portion.
 const PORTION: i64 = if cfg!(test) { 3 } else { 50_000 };
@@ -18,8 +18,8 @@ const PORTION: i64 = if cfg!(test) { 3 } else { 50_000 };
 /// How far the sums go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Marks {
-    /// Charges with a lower id are in the sums, or have become usage.
-    pub(in crate::store) charges_below: i64,
+    /// Charges up to this position are in the sums, or have become usage.
+    pub(in crate::store) charges_through: i64,
     /// Entries with this id or a lower one are in the sums.
     pub(in crate::store) entries_through: i64,
 }
@@ -78,19 +78,9 @@ pub(super) struct Portion {
 pub(in crate::store) fn marks(connection: &Connection) -> rusqlite::Result<Marks> {
     let mut select = connection.prepare_cached("SELECT value FROM keytoll_meta WHERE name = ?1")?;
     Ok(Marks {
-        charges_below: select.query_row(["summed_charges_below"], |row| row.get(0))?,
+        charges_through: select.query_row(["summed_charges_through"], |row| row.get(0))?,
         entries_through: select.query_row(["summed_entries_through"], |row| row.get(0))?,
     })
-}
-
-/// The id below which every charge is settled, and none will come.
-pub(in crate::store) fn final_below(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached(
-            "SELECT min(value, coalesce((SELECT min(low_water) FROM keytoll_instances WHERE ended_at IS NULL), value))
-             FROM keytoll_meta WHERE name = 'next_charge_id'",
-        )?
-        .query_row([], |row| row.get(0))
 }
 
 /// Adds up a portion of what has become final; one short read. `None`: nothing has.
@@ -98,15 +88,11 @@ pub(super) fn gather(connection: &Connection) -> rusqlite::Result<Option<Portion
     let snapshot = connection.unchecked_transaction()?;
     let from = marks(&snapshot)?;
     let mut sums = Sums::new();
-    let mut to = Marks { charges_below: final_below(&snapshot)?.max(from.charges_below), ..from };
-    let mut last = from.charges_below;
-    let charges = each_charge(&snapshot, from.charges_below, to.charges_below, PORTION, |id, account, cents| {
-        last = id;
+    let mut to = from;
+    let charges = each_charge(&snapshot, from.charges_through, PORTION, |position, account, cents| {
+        to.charges_through = position;
         sums.entry(account).or_default().charge(cents);
     })?;
-    if charges == PORTION {
-        to.charges_below = last + 1;
-    }
     let entries = each_entry(&snapshot, from.entries_through, PORTION, |id, account, cents| {
         to.entries_through = id;
         sums.entry(account).or_default().enter(cents);
@@ -146,10 +132,13 @@ pub(in crate::store) fn amend(connection: &Connection, lacks: &[(i64, Sum)]) -> 
     add(connection, lacks.iter().copied())
 }
 
-/// What came after the marks, by account; in the caller's snapshot.
+/// What came after the marks, and what is leased, by account; in the caller's snapshot.
 pub(in crate::store) fn recent(connection: &Connection, marks: Marks) -> rusqlite::Result<Sums> {
     let mut sums = Sums::new();
-    each_charge(connection, marks.charges_below, i64::MAX, i64::MAX, |_, account, cents| {
+    for (account, cents) in leases::by_account(connection)? {
+        sums.entry(account).or_default().charge(cents);
+    }
+    each_charge(connection, marks.charges_through, i64::MAX, |_, account, cents| {
         sums.entry(account).or_default().charge(cents);
     })?;
     each_entry(connection, marks.entries_through, i64::MAX, |_, account, cents| {
@@ -158,25 +147,23 @@ pub(in crate::store) fn recent(connection: &Connection, marks: Marks) -> rusqlit
     Ok(sums)
 }
 
-/// Charges from one id up to, and without, another, at most so many; `visit` hears what each takes out of the wallet.
+/// Charges after a position, at most so many; `visit` gets the position, the account and what it took out of the wallet.
 /// How many there were.
 fn each_charge(
     connection: &Connection,
-    from: i64,
-    to: i64,
+    after: i64,
     most: i64,
     mut visit: impl FnMut(i64, i64, i64),
 ) -> rusqlite::Result<i64> {
     let mut select = connection.prepare_cached(
-        "SELECT id, account_id, cents, state FROM keytoll_charges WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+        "SELECT position, account_id, cents, state FROM keytoll_charges WHERE position > ?1 ORDER BY position LIMIT ?2",
     )?;
-    let mut rows = select.query([from, to, most])?;
+    let mut rows = select.query([after, most])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
-        // A state that is not known counts as nothing, and is the doctor's to find.
-        let state = row.get_ref(3)?.as_i64().ok().and_then(ChargeState::from_code);
-        let is_taken = state.is_some_and(ChargeState::is_taken);
-        visit(row.get(0)?, integer(row, 1)?, if is_taken { integer(row, 2)? } else { 0 });
+        // An unknown state counts as nothing; the doctor finds it.
+        let is_captured = row.get_ref(3)?.as_i64() == Ok(ChargeState::Captured.code());
+        visit(row.get(0)?, integer(row, 1)?, if is_captured { integer(row, 2)? } else { 0 });
         count += 1;
     }
     Ok(count)
@@ -208,7 +195,7 @@ fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
 
 fn set_marks(connection: &Connection, marks: Marks) -> rusqlite::Result<()> {
     let mut update = connection.prepare_cached("UPDATE keytoll_meta SET value = ?2 WHERE name = ?1")?;
-    update.execute(params!["summed_charges_below", marks.charges_below])?;
+    update.execute(params!["summed_charges_through", marks.charges_through])?;
     update.execute(params!["summed_entries_through", marks.entries_through])?;
     Ok(())
 }

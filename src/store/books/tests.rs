@@ -14,7 +14,6 @@ use crate::store::books::retention::{self, Retention};
 use crate::store::books::{Desk, external, sums};
 use crate::store::file::lock_file::RollUpLock;
 use crate::store::sample::Sample;
-use crate::store::writer::charge_ids::BLOCK;
 use crate::store::writer::queue::{Queue, QueueLimits};
 use crate::store::{Ledger, Role, Settled, doctor};
 use crate::telemetry::metrics::{MetricNames, Metrics};
@@ -39,34 +38,6 @@ async fn settled(sample: &Sample, ledger: &Ledger, key: &ApiKey, count: usize) {
             held.charge.release(Some(502)).await
         };
     }
-}
-
-#[tokio::test]
-async fn a_charge_whose_request_is_forwarded_once_more_does_not_become_usage() {
-    let sample = Sample::open(Role::Gateway);
-    let user = sample.user("a@example.com").await;
-    let key = sample.issue(user, "weather").await.key;
-    settled(&sample, &sample.ledger(), &key, 4).await;
-    let own = own(&sample);
-    let again = "INSERT INTO keytoll_requests (charge_id, account_id, api_name, key_digest, request_digest, created_at, again_by)
-                 VALUES (1, 1, 'weather', x'00', x'00', 1, 1)";
-    own.execute(again, []).unwrap();
-    let charges = || sample.number("SELECT count(*) FROM keytoll_charges");
-    let old = || Retention::new(Duration::ZERO, RollUpLock::open(&sample.path()).unwrap()).begin(i64::MAX);
-    own.execute_batch("UPDATE keytoll_meta SET value = 1000000 WHERE name = 'summed_charges_below'").unwrap();
-    let mut moved = 0;
-    let mut pass = old();
-    while let Some(stretch) = pass.next(&own).unwrap() {
-        moved += retention::roll_up(&own, stretch).unwrap();
-    }
-    assert_eq!((moved, charges(), sample.number("SELECT id FROM keytoll_charges")), (3, 1, 1));
-    own.execute_batch("UPDATE keytoll_requests SET again_by = NULL").unwrap();
-    let mut pass = old();
-    while let Some(stretch) = pass.next(&own).unwrap() {
-        moved += retention::roll_up(&own, stretch).unwrap();
-    }
-    assert_eq!((moved, charges()), (4, 0));
-    assert_eq!(sample.number("SELECT sum(captured_cents + released_cents) FROM keytoll_usage"), 12);
 }
 
 /// Everything that is final, added up; how many portions that took.
@@ -105,22 +76,21 @@ fn assert_proved(sample: &Sample) -> doctor::Summary {
 }
 
 #[tokio::test]
-async fn sums_hold_what_is_final_and_leave_what_is_open() {
+async fn sums_hold_what_is_settled_and_what_is_leased_is_read_beside_them() {
     let mut sample = Sample::open(Role::Gateway);
     let (user, key, ledger) = sample.customer().await;
     settled(&sample, &ledger, &key, 8).await;
     let open = sample.hold(&ledger, &key, 7).await;
     settled(&sample, &ledger, &key, 4).await;
-    // The mark of the gateway comes with its chores; here with its end, which leaves one charge held.
+    // It ends with one hold open.
     sample.store.close();
     let connection = own(&sample);
-    connection.execute("UPDATE keytoll_instances SET low_water = ?1", [open.charge.id().0]).unwrap();
     assert!(sum_up(&connection) > 2, "portions are small in tests");
-    assert_eq!(sums::marks(&connection).unwrap().charges_below, open.charge.id().0);
+    assert_eq!(sums::marks(&connection).unwrap().charges_through, 12);
     let summed: (i64, i64) = connection
         .query_row("SELECT entered_cents, charged_cents FROM keytoll_sums", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
-    assert_eq!(summed, (500, 4 * 3));
+    assert_eq!(summed, (500, 6 * 3));
     assert_eq!(sum_up(&connection), 0, "nothing is added twice");
     let found = check::compare(&connection, |_, _| {}).unwrap();
     assert_eq!(found, Comparison { users: 1, unbalanced: 0 });
@@ -183,11 +153,11 @@ async fn old_charges_become_usage_and_the_books_stay_as_they_are() {
     settled(&sample, &ledger, &key, 10).await;
     sample.store.close();
     let connection = own(&sample);
-    let now: i64 = connection.query_row("SELECT max(held_at) FROM keytoll_charges", [], |row| row.get(0)).unwrap();
+    let now: i64 = connection.query_row("SELECT max(settled_at) FROM keytoll_charges", [], |row| row.get(0)).unwrap();
     assert_eq!(retire(&connection, &sample, now + 2 * HOUR_MS), 0, "what is not added up stays");
     sum_up(&connection);
-    // Seven of them are old: in the order of time, as ids are.
-    connection.execute("UPDATE keytoll_charges SET held_at = held_at - 7200000 WHERE id <= 7", []).unwrap();
+    // Seven of them are old.
+    connection.execute("UPDATE keytoll_charges SET settled_at = settled_at - 7200000 WHERE position <= 7", []).unwrap();
     assert_eq!(retire(&connection, &sample, now), 7);
     assert_eq!(retire(&connection, &sample, now), 0);
     assert_eq!(sample.number("SELECT count(*) * 100 + min(id) FROM keytoll_charges"), 308);
@@ -214,32 +184,24 @@ async fn old_charges_become_usage_and_the_books_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn old_charges_beside_the_young_ones_of_another_gateway_are_found() {
-    let sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = sample.customer().await;
-    settled(&sample, &ledger, &key, 1).await;
+async fn the_last_charge_stays_so_that_no_position_is_used_twice() {
+    let mut sample = Sample::open(Role::Gateway);
+    let (user, key, ledger) = sample.customer().await;
+    settled(&sample, &ledger, &key, 5).await;
     sample.store.close();
     let connection = own(&sample);
-    // Stretches of five ids: one with young charges first, one with old ones, one that is mixed.
-    connection
-        .execute_batch(
-            "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at, status)
-             SELECT 1000 + value, 1, 1, 1, 1, 1, 2, CASE WHEN value IN (0, 1, 5, 6, 8) THEN 0 ELSE 9999999999999 END, 1, 500
-             FROM (SELECT 0 AS value UNION SELECT 1 UNION SELECT 2 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8);
-             UPDATE keytoll_meta SET value = 5000 WHERE name = 'next_charge_id'",
-        )
-        .unwrap();
     sum_up(&connection);
-    assert_eq!(retire(&connection, &sample, 2 * HOUR_MS), 4);
-    // 1008 stands behind a young one of its stretch: it goes when that one does.
-    let left: Vec<i64> = connection
-        .prepare("SELECT id FROM keytoll_charges WHERE id >= 1000")
-        .unwrap()
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    assert_eq!(left, [1002, 1007, 1008]);
+    assert_eq!(retire(&connection, &sample, i64::MAX), 4);
+    assert_eq!(sample.number("SELECT position FROM keytoll_charges"), 5);
+    drop(connection);
+    sample.reopen(Role::Gateway);
+    settled(&sample, &sample.ledger(), &key, 2).await;
+    sample.store.close();
+    assert_eq!(sample.number("SELECT max(position) FROM keytoll_charges"), 7);
+    let connection = own(&sample);
+    sum_up(&connection);
+    assert_eq!(check::compare(&connection, |_, _| {}).unwrap().unbalanced, 0);
+    assert_eq!(sample.books(user) - sample.number("SELECT sum(captured_cents) FROM keytoll_usage"), 500 - 4 * 3);
 }
 
 #[tokio::test]
@@ -266,7 +228,7 @@ async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
     settled(&sample, &ledger, &key, 6).await;
     sample.store.close();
     let connection = own(&sample);
-    connection.execute("UPDATE keytoll_charges SET held_at = 0", []).unwrap();
+    connection.execute("UPDATE keytoll_charges SET settled_at = 0", []).unwrap();
     connection.execute("UPDATE wallets SET balance = balance + 1", []).unwrap();
     connection.execute("UPDATE users SET email = 'new@example.com'", []).unwrap();
     sample.reopen_keeping(Some(HOUR));
@@ -280,11 +242,11 @@ async fn a_gateway_keeps_its_books_by_itself_and_says_how_they_stand() {
     };
     assert_eq!((state.users, state.unbalanced), (1, 1));
     assert_eq!(sample.number("SELECT email = 'new@example.com' FROM keytoll_accounts"), 1);
-    while sample.number("SELECT count(*) FROM keytoll_charges") > 0 {
+    while sample.number("SELECT count(*) FROM keytoll_charges") > 1 {
         assert!(std::time::Instant::now() < deadline, "old charges stay");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(sample.number("SELECT sum(captured + released) FROM keytoll_usage"), 6);
+    assert_eq!(sample.number("SELECT sum(captured + released) FROM keytoll_usage"), 5);
 }
 
 #[tokio::test]
@@ -313,30 +275,6 @@ async fn the_log_names_some_users_whose_books_do_not_balance_and_counts_the_rest
     assert_eq!(lines.len(), 3, "{log}");
     assert!(lines[0].contains("user_id=1 difference=1") && lines[1].contains("user_id=2 difference=1"), "{log}");
     assert!(lines[2].contains("users=4"), "{log}");
-}
-
-#[tokio::test]
-async fn a_gateway_that_is_idle_does_not_hold_up_the_sums() {
-    let sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = sample.customer().await;
-    settled(&sample, &ledger, &key, 1).await;
-    let (other, _) = sample.open_another(Role::Gateway);
-    let (others_ledger, answers) = other.ledger();
-    tokio::spawn(answers);
-    let held = others_ledger.hold(sample.wish(&key, 1).await).await.unwrap();
-    held.charge.capture(200).await;
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    let connection = own(&sample);
-    while sums::marks(&connection).unwrap().charges_below <= BLOCK {
-        assert!(std::time::Instant::now() < deadline, "the mark stays");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // And the idle one goes on with ids of its own.
-    let again = sample.hold(&ledger, &key, 1).await;
-    assert!(again.charge.id().0 > 2 * BLOCK);
-    again.charge.capture(200).await;
-    other.close();
-    assert_proved(&sample);
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@
 
 use rusqlite::Connection;
 
+use crate::ledger::Balance;
 use crate::model::{Cents, UserId};
-use crate::store::writer::wallets::{Balance, money};
+use crate::store::books::wallets::money;
 
 /// A row of `wallets`, as far as a note tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Row {
     fn of(note: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         let cents = match money(note.get_ref(3)?) {
             Balance::Money(cents) => cents,
-            Balance::NoMoney => Cents::ZERO,
+            Balance::NotAnInteger => Cents::ZERO,
         };
         let user = note.get_ref(2)?.as_i64().ok().map(UserId);
         Ok(Row { wallet: note.get_ref(1)?.as_i64().ok(), user, cents })

@@ -1,13 +1,14 @@
-//! The proof: for every account, entries minus charges held or captured is the wallet's balance.
+//! The proof: for every account, entries minus captured charges and leases are the wallet's balance.
 
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use crate::ledger::Balance;
 use crate::model::{Cents, UserId};
 use crate::store::books::pending::Pending;
+use crate::store::books::wallets::money;
 use crate::store::doctor::rows::{self, Frozen, Sums};
 use crate::store::doctor::{Check, Finding, Report};
-use crate::store::writer::wallets::{Balance, money};
 
 /// Accounts that are compared in one snapshot; few in tests, so that they cross from chunk to chunk.
 const CHUNK: i64 = if cfg!(test) { 2 } else { 50_000 };
@@ -168,7 +169,7 @@ fn accounts_after(connection: &Connection, after: i64) -> rusqlite::Result<Vec<A
 fn cents(balance: ValueRef<'_>) -> i128 {
     match money(balance) {
         Balance::Money(cents) => i128::from(cents.0),
-        Balance::NoMoney => 0,
+        Balance::NotAnInteger => 0,
     }
 }
 

@@ -1,18 +1,18 @@
 //! What can be put right of what an examination finds, in one transaction, by writing: nothing that stands in the books
-//! is changed, but for a hold that nobody would settle, which is settled.
+//! is changed; leases that no gateway would return are returned.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::config::DatabaseConfig;
 use crate::model::{Cents, UserId};
 use crate::store::books::external;
-use crate::store::books::sums::{self, Sum};
+use crate::store::books::wallets::Wallets;
+use crate::store::books::{recovery, sums};
 use crate::store::doctor::{Amends, Report};
 use crate::store::error::OpenError;
-use crate::store::file::instance::{self, LeftOver};
+use crate::store::file::instance::{self, ExpiredInstance};
 use crate::store::file::{open, triggers};
 use crate::store::writer::now_unix_ms;
-use crate::store::writer::wallets::Wallets;
 
 /// The note of entries that accept what is in a wallet.
 const ACCEPTED: &str = "accepted by keytoll doctor --repair";
@@ -30,7 +30,7 @@ pub struct Repaired {
     pub message: String,
 }
 
-/// Puts right what can be: triggers that are missing, notes that nobody entered, holds that nobody will settle, sums
+/// Puts right what can be: triggers that are missing, notes that were not entered, leases that no gateway will return, sums
 /// that are not those of their rows, and books that are not what is in the wallet, which get an `external` entry.
 ///
 /// `report` is what the examination found: what only a look at every row tells is taken from there, so that the write lock
@@ -42,15 +42,15 @@ pub fn repair(database: &DatabaseConfig, report: &Report) -> Result<Vec<Repaired
     let path = open::prepare_file(&database.path, None)?.path;
     let connection = open::writer(&path)?;
     let error = |error| open::open_error(&path, error);
-    let dead = instance::find_dead_for_sure(&connection, &path).map_err(error)?;
+    let expired = instance::find_expired_patiently(&connection, &path).map_err(error)?;
     connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
-    let done = inside(&connection, &dead, &report.amends).map_err(error)?;
+    let done = inside(&connection, &expired, &report.amends).map_err(error)?;
     connection.execute_batch("COMMIT").map_err(error)?;
-    dead.into_iter().for_each(instance::Dead::remove_lock);
+    expired.into_iter().for_each(ExpiredInstance::remove_lock);
     Ok(done)
 }
 
-fn inside(connection: &Connection, dead: &[instance::Dead], amends: &Amends) -> rusqlite::Result<Vec<Repaired>> {
+fn inside(connection: &Connection, expired: &[ExpiredInstance], amends: &Amends) -> rusqlite::Result<Vec<Repaired>> {
     let now_unix_ms = now_unix_ms();
     let mut done = Vec::new();
     let noted = external::absorb(connection, now_unix_ms)?;
@@ -63,9 +63,9 @@ fn inside(connection: &Connection, dead: &[instance::Dead], amends: &Amends) -> 
         done.push(said("the triggers on wallets are in place again"));
     }
     let mut wallets = Wallets::new(usize::MAX);
-    let recovered = instance::release_dead(connection, &mut wallets, dead, now_unix_ms)?;
-    if recovered.charges > 0 {
-        let message = format!("{} charges of gateways that were killed are released", recovered.charges);
+    let recovered = recovery::recover(connection, &mut wallets, expired, now_unix_ms)?;
+    if recovered.accounts > 0 {
+        let message = format!("what gateways that were killed leased of {} accounts was returned", recovered.accounts);
         done.push(Repaired { cents: Some(Cents(recovered.cents)), ..said(message) });
     }
     sums::amend(connection, &amends.sums)?;
@@ -75,8 +75,11 @@ fn inside(connection: &Connection, dead: &[instance::Dead], amends: &Amends) -> 
             amends.sums.len()
         )));
     }
-    release_lost(connection, &mut wallets, &amends.lost, now_unix_ms, &mut done)?;
-    wallets.flush(connection)?;
+    let left_behind = recovery::return_leases_of_ended(connection, &mut wallets, now_unix_ms)?;
+    if left_behind.accounts > 0 {
+        let message = format!("what gateways that have ended leased of {} accounts was returned", left_behind.accounts);
+        done.push(Repaired { cents: Some(Cents(left_behind.cents)), ..said(message) });
+    }
     let last: i64 = connection.query_row("SELECT coalesce(max(id), 0) FROM keytoll_entries", [], |row| row.get(0))?;
     external::reconcile(connection, ACCEPTED, now_unix_ms)?;
     let mut entered = connection.prepare(
@@ -90,35 +93,6 @@ fn inside(connection: &Connection, dead: &[instance::Dead], amends: &Amends) -> 
         done.push(Repaired { user_id: Some(user_id), cents: Some(cents), message });
     }
     Ok(done)
-}
-
-/// Releases charges that stand as held by gateways that have ended. One that is in the sums is taken out of them.
-fn release_lost(
-    connection: &Connection,
-    wallets: &mut Wallets,
-    lost: &[i64],
-    now_unix_ms: i64,
-    done: &mut Vec<Repaired>,
-) -> rusqlite::Result<()> {
-    let mut select = connection.prepare(
-        "SELECT c.id, c.account_id, c.cents, a.user_id FROM keytoll_charges c
-         JOIN keytoll_accounts a ON a.id = c.account_id
-         LEFT JOIN keytoll_instances i ON i.id = c.instance_id
-         WHERE c.id = ?1 AND c.state = 0 AND typeof(c.cents) = 'integer'
-         AND (i.id IS NULL OR i.ended_at IS NOT NULL OR c.id < i.low_water)",
-    )?;
-    let summed_below = sums::marks(connection)?.charges_below;
-    for id in lost {
-        let Some(left_over) = select.query_row([id], LeftOver::of).optional()? else { continue };
-        if *id < summed_below {
-            let less = Sum { entered_cents: 0, charged_cents: left_over.cents.0.wrapping_neg() };
-            sums::amend(connection, &[(left_over.account.0, less)])?;
-        }
-        left_over.release(connection, wallets, now_unix_ms)?;
-        let message = format!("charge {}, held by a gateway that has ended, is released", left_over.charge);
-        done.push(Repaired { user_id: Some(left_over.user), cents: Some(left_over.cents), message });
-    }
-    Ok(())
 }
 
 fn said(message: impl Into<String>) -> Repaired {

@@ -1,8 +1,8 @@
 //! Charges and entries, row by row: is each well formed, and what do they come to for each account.
 //!
-//! Charges below the mark of every living gateway are settled and never change again, and no entry ever changes. Their
-//! sums are gathered in many short reads; only the few rows that came later are read together with the wallets. On the
-//! way they are held against the sums that the gateway keeps of them.
+//! Charges and entries never change. Those that are there at the beginning are added up in many short reads; only the few
+//! rows that came later, and the leases, are read together with the wallets. On the way they are compared with the sums that
+//! the gateway keeps of them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,6 +10,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::model::{ChargeState, EntryKind};
+use crate::store::books::leases;
 use crate::store::books::sums::{self, Marks, Sum};
 use crate::store::doctor::{Check, Finding, REPAIR, Report, usage};
 
@@ -21,17 +22,15 @@ const DEFECT: &str =
 /// What a row does to the balance of an account, by the account's id. Wider than 64 bits: sums of tampered rows must not overflow.
 pub(super) type Sums = HashMap<i64, i128>;
 
-/// What cannot change any more.
+/// What was there at the beginning.
 pub(super) struct Frozen {
-    /// The first charge that may still change.
-    pub(super) first_open_charge: i64,
+    /// The last charge that is added up here.
+    last_charge: i64,
     last_entry: i64,
     pub(super) sums: Sums,
     pub(super) charges: u64,
     /// Charges whose rows have become usage.
     pub(super) rolled_up: u64,
-    /// Charges that were held when they were read.
-    pub(super) held: Vec<i64>,
     /// How far the gateway has added up, and what it came to.
     marks: Marks,
     kept: HashMap<i64, Sum>,
@@ -43,7 +42,8 @@ impl Frozen {
     /// Where the line is now; one snapshot.
     pub(super) fn new(connection: &Connection) -> rusqlite::Result<Frozen> {
         let snapshot = connection.unchecked_transaction()?;
-        let first_open_charge = sums::final_below(&snapshot)?;
+        let last_charge =
+            snapshot.query_row("SELECT coalesce(max(position), 0) FROM keytoll_charges", [], |row| row.get(0))?;
         let last_entry =
             snapshot.query_row("SELECT coalesce(max(id), 0) FROM keytoll_entries", [], |row| row.get(0))?;
         let marks = sums::marks(&snapshot)?;
@@ -55,8 +55,7 @@ impl Frozen {
             rows.collect::<rusqlite::Result<HashMap<i64, Sum>>>()?
         };
         let (sums, found) = (Sums::new(), HashMap::new());
-        let held = Vec::new();
-        Ok(Frozen { first_open_charge, last_entry, sums, charges: 0, rolled_up: 0, held, marks, kept, found })
+        Ok(Frozen { last_charge, last_entry, sums, charges: 0, rolled_up: 0, marks, kept, found })
     }
 
     /// Whether the sums that the gateway keeps are those of the rows.
@@ -75,19 +74,18 @@ impl Frozen {
     }
 }
 
-/// Reads what cannot change any more, in short reads.
+/// Reads what was there at the beginning, in short reads.
 pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut Report) -> rusqlite::Result<()> {
-    let (sums, charges, found, held) = (&mut frozen.sums, &mut frozen.charges, &mut frozen.found, &mut frozen.held);
+    let (sums, charges, found) = (&mut frozen.sums, &mut frozen.charges, &mut frozen.found);
     usage::each(connection, report, |used| {
         frozen.rolled_up += used.charges;
         *sums.entry(used.account).or_default() -= i128::from(used.captured_cents);
         found.entry(used.account).or_default().charge(used.captured_cents);
     })?;
-    each_charge(connection, i64::MIN, frozen.first_open_charge, |charge| {
+    each_charge(connection, i64::MIN, frozen.last_charge, |charge| {
         *charges += 1;
         *sums.entry(charge.account).or_default() += charge.effect();
-        held.extend(charge.is_held().then_some(charge.id));
-        if charge.id < frozen.marks.charges_below {
+        if charge.position <= frozen.marks.charges_through {
             found.entry(charge.account).or_default().charge(charge.taken());
         }
         charge.judge(report);
@@ -105,21 +103,23 @@ pub(super) fn frozen(connection: &Connection, frozen: &mut Frozen, report: &mut 
 }
 
 /// Judges the rows that came later; how many charges there are among them.
-pub(super) fn recent(connection: &Connection, frozen: &mut Frozen, report: &mut Report) -> rusqlite::Result<u64> {
+pub(super) fn recent(connection: &Connection, frozen: &Frozen, report: &mut Report) -> rusqlite::Result<u64> {
     let mut charges = 0;
-    each_charge(connection, frozen.first_open_charge, i64::MAX, |charge| {
+    each_charge(connection, frozen.last_charge.saturating_add(1), i64::MAX, |charge| {
         charges += 1;
-        frozen.held.extend(charge.is_held().then_some(charge.id));
         charge.judge(report);
     })?;
     each_entry(connection, frozen.last_entry.saturating_add(1), i64::MAX, |entry| entry.judge(report))?;
     Ok(charges)
 }
 
-/// The sums of what came later; in the caller's transaction.
+/// The sums of what came later and of what is leased; in the caller's transaction.
 pub(super) fn recent_sums(connection: &Connection, frozen: &Frozen) -> rusqlite::Result<Sums> {
     let mut sums = Sums::new();
-    each_charge(connection, frozen.first_open_charge, i64::MAX, |charge| {
+    for (account, cents) in leases::by_account(connection)? {
+        *sums.entry(account).or_default() -= i128::from(cents);
+    }
+    each_charge(connection, frozen.last_charge.saturating_add(1), i64::MAX, |charge| {
         *sums.entry(charge.account).or_default() += charge.effect();
     })?;
     each_entry(connection, frozen.last_entry.saturating_add(1), i64::MAX, |entry| {
@@ -129,6 +129,7 @@ pub(super) fn recent_sums(connection: &Connection, frozen: &Frozen) -> rusqlite:
 }
 
 struct Charge {
+    position: i64,
     id: i64,
     account: i64,
     cents: Option<i64>,
@@ -139,16 +140,13 @@ struct Charge {
 impl Charge {
     fn of(row: &Row<'_>) -> rusqlite::Result<Charge> {
         Ok(Charge {
-            id: row.get(0)?,
-            account: integer(row.get_ref(1)?).unwrap_or(0),
-            cents: integer(row.get_ref(2)?),
-            state: integer(row.get_ref(3)?).and_then(ChargeState::from_code),
-            is_settled: row.get_ref(4)? != ValueRef::Null,
+            position: row.get(0)?,
+            id: integer(row.get_ref(1)?).unwrap_or(0),
+            account: integer(row.get_ref(2)?).unwrap_or(0),
+            cents: integer(row.get_ref(3)?),
+            state: integer(row.get_ref(4)?).and_then(ChargeState::from_code),
+            is_settled: integer(row.get_ref(5)?).is_some(),
         })
-    }
-
-    fn is_held(&self) -> bool {
-        self.state == Some(ChargeState::Held)
     }
 
     /// What it did to the balance.
@@ -158,7 +156,7 @@ impl Charge {
 
     /// What it took out of the wallet.
     fn taken(&self) -> i64 {
-        if self.state.is_some_and(ChargeState::is_taken) { self.cents.unwrap_or(0) } else { 0 }
+        if self.state == Some(ChargeState::Captured) { self.cents.unwrap_or(0) } else { 0 }
     }
 
     fn judge(&self, report: &mut Report) {
@@ -169,13 +167,11 @@ impl Charge {
         if self.cents.is_none_or(|cents| cents <= 0) {
             wrong(format!("charge {id} is not over a positive number of cents"));
         }
-        let Some(state) = self.state else { return wrong(format!("charge {id} is in a state that is not known")) };
-        match (state, self.is_settled) {
-            (ChargeState::Held, true) => wrong(format!("charge {id} is held and has a time of settlement")),
-            (ChargeState::Captured | ChargeState::Released, false) => {
-                wrong(format!("charge {id} is settled and has no time of settlement"));
-            }
-            (ChargeState::Held, false) | (ChargeState::Captured | ChargeState::Released, true) => {}
+        if self.state.is_none() {
+            wrong(format!("charge {id} is in a state that is not known"));
+        }
+        if !self.is_settled {
+            wrong(format!("charge {id} has no time of settlement"));
         }
     }
 }
@@ -202,13 +198,15 @@ impl Entry {
     }
 }
 
-/// Charges from one id up to, and without, another; each page is a read of its own, unless the caller has begun a transaction.
+/// Charges from one position to another, both included; each page is a read of its own, unless the caller has begun a
+/// transaction.
 fn each_charge(connection: &Connection, from: i64, to: i64, mut visit: impl FnMut(&Charge)) -> rusqlite::Result<()> {
-    let sql = "SELECT id, account_id, cents, state, settled_at FROM keytoll_charges WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+    let sql = "SELECT position, id, account_id, cents, state, settled_at FROM keytoll_charges
+               WHERE position >= ?1 AND position <= ?2 ORDER BY position LIMIT ?3";
     pages(connection, sql, from, to, |row| {
         let charge = Charge::of(row)?;
         visit(&charge);
-        Ok(charge.id)
+        Ok(charge.position)
     })
 }
 

@@ -1,11 +1,11 @@
 //! Instances: each process that makes charges holds a file lock named after its instance, for as long as it lives.
 //!
-//! Whoever gets the lock of an instance knows that its process is gone, and releases what it held. A lock crosses
-//! container boundaries and ends with its process; a process id does neither.
+//! A process that gets the lock of an instance knows that the instance's process is gone, and returns its leases. A lock
+//! crosses container boundaries and ends with its process; a process id does neither.
 //!
 //! Any process that may open a lock file can hold its lock, and so keep a dead instance looking alive. Therefore an instance
-//! that does not beat for the time that its row states is dead too ([`crate::store::file::silence`]). One that was only suspended finds
-//! that out in its next transaction, before that transaction changes anything, and stops.
+//! that commits no transaction for the time that its row states is dead too ([`crate::store::file::silence`]). One that was only
+//! suspended finds that out in its next transaction, which does not commit, and stops.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,15 +13,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::failpoint;
 use crate::files::{self, FileError, Links};
-use crate::model::{AccountId, Cents, ChargeId, ChargeState, EntryKind, UserId};
-use crate::store::books::{accounts, requests};
 use crate::store::file::lock_file::{self, LockFile, Look, Missing};
 use crate::store::file::silence::Silence;
-use crate::store::writer::wallets::{Balance, Wallets};
 
 /// How long a process that has ended keeps its row, for whoever wants to know when gateways ran: thirty days.
 const REMEMBERED_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
@@ -30,31 +27,6 @@ const REMEMBERED_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 pub(in crate::store) struct Instance {
     pub(in crate::store) id: i64,
     lock: LockFile,
-}
-
-/// What was found of processes that are gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Processes that ended without settling.
-    pub instances: u64,
-    /// Their charges that were held, or forwarded once more.
-    pub charges: u64,
-    /// What was given back.
-    pub cents: i64,
-}
-
-impl Recovered {
-    /// Says in the log what was found, if anything was.
-    pub fn tell(self) {
-        if self.instances > 0 {
-            tracing::warn!(
-                instances = self.instances,
-                charges = self.charges,
-                cents = self.cents,
-                "a gateway ended without settling: its holds are released"
-            );
-        }
-    }
 }
 
 impl Instance {
@@ -66,8 +38,7 @@ impl Instance {
         now_unix_ms: i64,
     ) -> Result<Instance, RegisterError> {
         connection.execute(
-            "INSERT INTO keytoll_instances (started_at, low_water, timeout_ms)
-             SELECT ?1, value, ?2 FROM keytoll_meta WHERE name = 'next_charge_id'",
+            "INSERT INTO keytoll_instances (started_at, timeout_ms, nonce) VALUES (?1, ?2, random())",
             [now_unix_ms, i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)],
         )?;
         let id = connection.last_insert_rowid();
@@ -89,44 +60,33 @@ impl Instance {
         }
     }
 
-    /// Whether nobody has taken this process for dead, inside of a transaction.
+    /// Whether no other process has declared this one dead, inside of a transaction.
     pub(in crate::store) fn is_registered(&self, connection: &Connection) -> rusqlite::Result<bool> {
         connection
             .prepare_cached("SELECT 1 FROM keytoll_instances WHERE id = ?1 AND ended_at IS NULL")?
             .exists([self.id])
     }
 
-    /// Shows the others that this process lives, inside of a transaction.
-    pub(in crate::store) fn beat(&self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Counts a transaction of this process, inside of it. The count is the heartbeat by which others see that the process
+    /// lives. The new count; `None`: another process has declared this one dead and recovered its leases, so that the
+    /// transaction must not commit.
+    pub(in crate::store) fn advance_turn(&self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
         connection
-            .prepare_cached("UPDATE keytoll_instances SET beats = beats + 1 WHERE id = ?1 AND ended_at IS NULL")?
-            .execute([self.id])?;
-        Ok(())
+            .prepare_cached(
+                "UPDATE keytoll_instances SET turn = turn + 1 WHERE id = ?1 AND ended_at IS NULL RETURNING turn",
+            )?
+            .query_row([self.id], |row| row.get(0))
+            .optional()
     }
 
-    /// Notes the id below which none of this process's charges is open and none will come.
-    pub(in crate::store) fn set_low_water(&self, connection: &Connection, mark: i64) -> rusqlite::Result<()> {
+    /// The number of transactions of this process that are committed: tells whether a COMMIT took place that failed.
+    pub(in crate::store) fn turn(&self, connection: &Connection) -> rusqlite::Result<i64> {
         connection
-            .prepare_cached("UPDATE keytoll_instances SET low_water = ?2 WHERE id = ?1")?
-            .execute([self.id, mark])?;
-        Ok(())
+            .prepare_cached("SELECT turn FROM keytoll_instances WHERE id = ?1")?
+            .query_row([self.id], |row| row.get(0))
     }
 
-    /// Notes that ids up to `end` were reserved, in the transaction that does so.
-    pub(in crate::store) fn set_ids(&self, connection: &Connection, mark: i64, end: i64) -> rusqlite::Result<()> {
-        connection
-            .prepare_cached("UPDATE keytoll_instances SET low_water = ?2, ids_below = ?3 WHERE id = ?1")?
-            .execute([self.id, mark, end])?;
-        Ok(())
-    }
-
-    /// Says that this process settled everything, inside of its last transaction.
-    pub(in crate::store) fn end(&self, connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
-        connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [self.id, now_unix_ms])?;
-        Ok(())
-    }
-
-    /// Takes the lock file away, after [`Instance::end`] was committed.
+    /// Removes the lock file, after [`end`] was committed.
     pub(in crate::store) fn remove_lock(self) {
         self.lock.remove();
     }
@@ -151,8 +111,16 @@ impl From<io::Error> for RegisterError {
     }
 }
 
+/// Ends an instance, inside of a transaction: it has no leases any more. Whether it had not ended before.
+pub(in crate::store) fn end(connection: &Connection, instance: i64, now_unix_ms: i64) -> rusqlite::Result<bool> {
+    let changed = connection
+        .prepare_cached("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1 AND ended_at IS NULL")?
+        .execute([instance, now_unix_ms])?;
+    Ok(changed == 1)
+}
+
 /// A process that is gone, or counts as gone.
-pub(in crate::store) struct Dead {
+pub(in crate::store) struct ExpiredInstance {
     id: i64,
     lock: DeadInstanceLock,
 }
@@ -164,7 +132,12 @@ enum DeadInstanceLock {
     Silent(PathBuf, Duration),
 }
 
-impl Dead {
+impl ExpiredInstance {
+    /// `keytoll_instances.id`.
+    pub(in crate::store) fn id(&self) -> i64 {
+        self.id
+    }
+
     /// Takes the lock file away, after the releases were committed.
     pub(in crate::store) fn remove_lock(self) {
         match self.lock {
@@ -174,7 +147,7 @@ impl Dead {
                     instance = self.id,
                     silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
                     lock_file = %path.display(),
-                    "a gateway sent no heartbeat within its instance_timeout; its holds are released although its lock is held"
+                    "a gateway sent no heartbeat within its instance_timeout; its leases are returned although its lock is held"
                 );
                 lock_file::remove(&path);
             }
@@ -185,7 +158,7 @@ impl Dead {
 /// What a look at the other instances found.
 pub(in crate::store) struct Others {
     /// Those that are gone without having settled everything.
-    pub(in crate::store) dead: Vec<Dead>,
+    pub(in crate::store) expired: Vec<ExpiredInstance>,
     /// Whether there are any that have not ended, dead or alive.
     pub(in crate::store) any: bool,
 }
@@ -193,20 +166,21 @@ pub(in crate::store) struct Others {
 /// Finds processes that are gone without having settled everything. Needs no transaction, unless `silence` is given: an
 /// instance must not beat between the look and the release of its holds. Those whose lock file is missing are noted in
 /// `missing`, and count as gone when they were there often enough; those whose lock cannot be taken are noted in `silence`.
-pub(in crate::store) fn find_dead(
+pub(in crate::store) fn find_expired(
     connection: &Connection,
     database: &Path,
     own: Option<i64>,
     missing: &mut Missing,
     mut silence: Option<&mut Silence>,
 ) -> rusqlite::Result<Others> {
-    let mut select = connection.prepare_cached(
-        "SELECT id, beats, timeout_ms FROM keytoll_instances WHERE ended_at IS NULL AND id IS NOT ?1",
-    )?;
+    // Files of an older version have no turns.
+    let turn = if silence.is_some() { "turn, timeout_ms" } else { "0, NULL" };
+    let mut select = connection
+        .prepare_cached(&format!("SELECT id, {turn} FROM keytoll_instances WHERE ended_at IS NULL AND id IS NOT ?1"))?;
     let rows = select.query_map([own], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let rows = rows.collect::<rusqlite::Result<Vec<(i64, i64, Option<i64>)>>>()?;
-    let (mut dead, mut absent, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    for &(id, beats, timeout_ms) in &rows {
+    let (mut expired, mut absent, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for &(id, turn, timeout_ms) in &rows {
         let lock = match LockFile::look(database, id) {
             Ok(Look::Held) => Ok(None),
             Ok(Look::Free(lock)) => Ok(Some(lock)),
@@ -220,16 +194,16 @@ pub(in crate::store) fn find_dead(
             Err(error) => Err(error),
         };
         if let Ok(Some(lock)) = lock {
-            dead.push(Dead { id, lock: DeadInstanceLock::Taken(lock) });
+            expired.push(ExpiredInstance { id, lock: DeadInstanceLock::Taken(lock) });
             continue;
         }
         held.push(id);
-        let silent = silence.as_mut().map(|silence| silence.note(id, beats, Instant::now()));
+        let silent = silence.as_mut().map(|silence| silence.note(id, turn, Instant::now()));
         let timeout = timeout_ms.and_then(|timeout| u64::try_from(timeout).ok()).map(Duration::from_millis);
         if let (Some(silent), Some(timeout)) = (silent, timeout)
             && silent >= timeout
         {
-            dead.push(Dead { id, lock: DeadInstanceLock::Silent(lock_file::path(database, id), silent) });
+            expired.push(ExpiredInstance { id, lock: DeadInstanceLock::Silent(lock_file::path(database, id), silent) });
         } else if let Err(error) = lock {
             tracing::warn!(
                 instance = id, %error,
@@ -241,20 +215,23 @@ pub(in crate::store) fn find_dead(
     if let Some(silence) = silence {
         silence.keep_only(&held);
     }
-    Ok(Others { dead, any: !rows.is_empty() })
+    Ok(Others { expired, any: !rows.is_empty() })
 }
 
 /// The same for a command, which has no later turn: waits until a gateway whose lock file is missing had the time to put
 /// it back. Not to be called inside of a transaction.
-pub(in crate::store) fn find_dead_for_sure(connection: &Connection, database: &Path) -> rusqlite::Result<Vec<Dead>> {
+pub(in crate::store) fn find_expired_patiently(
+    connection: &Connection,
+    database: &Path,
+) -> rusqlite::Result<Vec<ExpiredInstance>> {
     let mut missing = Missing::default();
     loop {
-        let dead = find_dead(connection, database, None, &mut missing, None)?.dead;
+        let expired = find_expired(connection, database, None, &mut missing, None)?.expired;
         if !missing.any_undecided() {
-            return Ok(dead);
+            return Ok(expired);
         }
         // Their locks are free again meanwhile, and taken anew.
-        drop(dead);
+        drop(expired);
         thread::sleep(lock_file::LOOK);
     }
 }
@@ -270,106 +247,9 @@ pub(in crate::store) fn lives(database: &Path, instance: i64) -> bool {
     }
 }
 
-/// Releases what a dead process held, and gives back what it forwarded once more, inside of a transaction.
-pub(in crate::store) fn release_dead(
-    connection: &Connection,
-    wallets: &mut Wallets,
-    dead: &[Dead],
-    now_unix_ms: i64,
-) -> rusqlite::Result<Recovered> {
-    let mut recovered = Recovered::default();
-    for instance in dead {
-        let open: Option<(i64, i64)> = connection
-            .query_row(
-                "SELECT low_water, coalesce(ids_below, 9223372036854775807) FROM keytoll_instances
-                 WHERE id = ?1 AND ended_at IS NULL",
-                [instance.id],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
-        // Another process may have been faster.
-        let Some((low_water, ids_below)) = open else { continue };
-        recovered.instances += 1;
-        let held = {
-            let mut select = connection.prepare_cached(
-                "SELECT c.id, c.account_id, c.cents, a.user_id FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id
-                 WHERE c.id >= ?1 AND c.id < ?3 AND c.state = 0 AND c.instance_id = ?2",
-            )?;
-            let rows = select.query_map([low_water, instance.id, ids_below], LeftOver::of)?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()?
-        };
-        for left_over in held {
-            left_over.release(connection, wallets, now_unix_ms)?;
-            failpoint::reach("dead-hold-released");
-            recovered.charges += 1;
-            recovered.cents = recovered.cents.saturating_add(left_over.cents.0);
-        }
-        let (charges, cents) = requests::give_back_dead(connection, wallets, instance.id, now_unix_ms)?;
-        recovered.charges += charges;
-        recovered.cents = recovered.cents.saturating_add(cents);
-        connection.execute("UPDATE keytoll_instances SET ended_at = ?2 WHERE id = ?1", [instance.id, now_unix_ms])?;
-    }
-    Ok(recovered)
-}
-
 /// Deletes the rows of processes that ended long ago: nothing that they held is open.
 pub(in crate::store) fn forget_old(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
     connection
         .execute("DELETE FROM keytoll_instances WHERE ended_at < ?1", [now_unix_ms.saturating_sub(REMEMBERED_MS)])?;
     Ok(())
-}
-
-/// A charge whose price is to be given back: its process will not settle it, or forwarded it once more in vain.
-pub(in crate::store) struct LeftOver {
-    pub(in crate::store) charge: ChargeId,
-    pub(in crate::store) account: AccountId,
-    pub(in crate::store) cents: Cents,
-    pub(in crate::store) user: UserId,
-}
-
-impl LeftOver {
-    /// `keytoll_charges.id`, `account_id` and `cents`, and the `user_id` of the account.
-    pub(in crate::store) fn of(row: &Row<'_>) -> rusqlite::Result<LeftOver> {
-        let (charge, account) = (ChargeId(row.get(0)?), AccountId(row.get(1)?));
-        Ok(LeftOver { charge, account, cents: Cents(row.get(2)?), user: UserId(row.get(3)?) })
-    }
-
-    /// Releases it, inside of a transaction.
-    pub(in crate::store) fn release(
-        &self,
-        connection: &Connection,
-        wallets: &mut Wallets,
-        now_unix_ms: i64,
-    ) -> rusqlite::Result<()> {
-        connection
-            .prepare_cached("UPDATE keytoll_charges SET state = ?2, settled_at = ?3 WHERE id = ?1 AND state = 0")?
-            .execute(params![self.charge.0, ChargeState::Released.code(), now_unix_ms])?;
-        requests::forget(connection, self.charge)?;
-        give_back(connection, wallets, self.user, self.account, self.cents, now_unix_ms)?;
-        Ok(())
-    }
-}
-
-/// Gives the price of a released charge back to its wallet. Where that is gone, or is another account's by now, or
-/// holds no money, the books say: given back, and taken out again. The wallet's balance then.
-pub(in crate::store) fn give_back(
-    connection: &Connection,
-    wallets: &mut Wallets,
-    user: UserId,
-    account: AccountId,
-    cents: Cents,
-    now_unix_ms: i64,
-) -> rusqlite::Result<Option<Cents>> {
-    let wallet = wallets.get(connection, user, now_unix_ms)?;
-    if let Some(wallet) = wallet
-        && wallet.account == account
-        && let Balance::Money(balance) = wallet.balance
-        && let Ok(sum) = balance.checked_add(cents)
-    {
-        wallets.set(user, sum);
-        return Ok(Some(sum));
-    }
-    let note = Some("released into a wallet that is gone");
-    accounts::enter(connection, account, EntryKind::External, Cents(-cents.0), note, now_unix_ms)?;
-    Ok(None)
 }

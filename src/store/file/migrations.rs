@@ -4,10 +4,12 @@
 //! with whatever SQLite they have: nothing newer than 3.8.2.
 //!
 //! Times are milliseconds since 1970, `hour` hours since 1970 (UTC), `status_class` the first digit of the status or 0 for
-//! none; what `is_spent`, `again_by` and `is_given_back` mean stands in requests.rs.
+//! none.
 
 /// All of them, the oldest first.
-pub(in crate::store) const ALL: [&str; 4] = [BOOKS, SUMS, RETRIES, BEATS];
+pub(in crate::store) const ALL: [&str; 5] = [BOOKS, SUMS, RETRIES, BEATS, LEDGER];
+/// The version after which open holds of version 0.1 are settled ([`crate::store::start`]), and [`LEDGER_ROWS`] runs.
+pub(in crate::store) const LEDGER_VERSION: i64 = 5;
 
 /// Charges, entries, and what makes them safe.
 const BOOKS: &str = "
@@ -125,4 +127,90 @@ CREATE UNIQUE INDEX keytoll_entries_key ON keytoll_entries (account_id, key_dige
 const BEATS: &str = "
 ALTER TABLE keytoll_instances ADD COLUMN beats INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE keytoll_instances ADD COLUMN timeout_ms INTEGER;
+";
+
+/// The ledger with leases: charges are appended when they are settled, in the order of `position`, and are final; what is
+/// held is in `keytoll_leases`. `state` of a request is [`Progress`](crate::ledger::idempotency::Progress); with
+/// `ends_answered` it counts as answered once it is captured. A refund names its charge. `turn` counts the transactions of an instance, and is its heartbeat.
+///
+/// The tables of version 4 stay under other names until [`LEDGER_ROWS`] has copied their rows.
+const LEDGER: &str = "
+ALTER TABLE keytoll_entries ADD COLUMN charge_id INTEGER;
+CREATE UNIQUE INDEX keytoll_entries_charge ON keytoll_entries (charge_id) WHERE charge_id IS NOT NULL;
+CREATE TABLE keytoll_leases (
+    id INTEGER PRIMARY KEY,
+    instance_id INTEGER NOT NULL,
+    account_id INTEGER NOT NULL,
+    cents INTEGER NOT NULL
+);
+CREATE TABLE keytoll_journals (
+    instance_id INTEGER NOT NULL,
+    lane INTEGER NOT NULL,
+    applied_through INTEGER NOT NULL,
+    PRIMARY KEY (instance_id, lane)
+) WITHOUT ROWID;
+ALTER TABLE keytoll_charges RENAME TO keytoll_charges_4;
+CREATE TABLE keytoll_charges (
+    position INTEGER PRIMARY KEY,
+    id INTEGER NOT NULL UNIQUE,
+    account_id INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    route_id INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    held_at INTEGER NOT NULL,
+    settled_at INTEGER NOT NULL,
+    status INTEGER
+);
+DROP INDEX keytoll_requests_created;
+DROP INDEX keytoll_requests_again;
+ALTER TABLE keytoll_requests RENAME TO keytoll_requests_4;
+CREATE TABLE keytoll_requests (
+    charge_id INTEGER PRIMARY KEY,
+    account_id INTEGER NOT NULL,
+    api_name TEXT NOT NULL,
+    key_digest BLOB NOT NULL,
+    request_digest BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    instance_id INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    ends_answered INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (account_id, api_name, key_digest)
+);
+CREATE INDEX keytoll_requests_created ON keytoll_requests (created_at);
+CREATE INDEX keytoll_requests_in_flight ON keytoll_requests (instance_id) WHERE state = 0;
+ALTER TABLE keytoll_instances RENAME TO keytoll_instances_4;
+CREATE TABLE keytoll_instances (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    timeout_ms INTEGER,
+    turn INTEGER NOT NULL DEFAULT 0,
+    nonce INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO keytoll_instances (id, started_at, ended_at) SELECT id, started_at, coalesce(ended_at, started_at) FROM keytoll_instances_4;
+DROP TABLE keytoll_instances_4;
+INSERT INTO keytoll_meta (name, value) VALUES ('database_id', random());
+";
+
+/// Copies the rows of version 4, after its open holds were settled.
+pub(in crate::store) const LEDGER_ROWS: &str = "
+INSERT INTO keytoll_charges (position, id, account_id, key_id, route_id, cents, state, held_at, settled_at, status)
+    SELECT id, id, account_id, key_id, route_id, cents, state, held_at, coalesce(settled_at, held_at), status
+    FROM keytoll_charges_4 ORDER BY id;
+INSERT INTO keytoll_requests (charge_id, account_id, api_name, key_digest, request_digest, created_at, instance_id, cents, state)
+    SELECT r.charge_id, r.account_id, r.api_name, r.key_digest, r.request_digest, r.created_at, 0, coalesce(c.cents, 0),
+        CASE WHEN r.is_spent = 0 AND c.id IS NOT NULL THEN 1 ELSE 2 END
+    FROM keytoll_requests_4 r LEFT JOIN keytoll_charges_4 c ON c.id = r.charge_id
+    WHERE r.is_given_back = 0 AND r.again_by IS NULL AND c.state IS NOT 2;
+UPDATE keytoll_accounts SET requests = (SELECT count(*) FROM keytoll_requests r WHERE r.account_id = keytoll_accounts.id)
+    WHERE requests <> 0;
+UPDATE keytoll_meta SET value = (SELECT count(*) FROM keytoll_requests) WHERE name = 'requests';
+INSERT INTO keytoll_meta (name, value)
+    SELECT 'summed_charges_through', min(value - 1, coalesce((SELECT max(position) FROM keytoll_charges), 0))
+    FROM keytoll_meta WHERE name = 'summed_charges_below';
+DELETE FROM keytoll_meta WHERE name = 'summed_charges_below';
+DROP TABLE keytoll_requests_4;
+DROP TABLE keytoll_charges_4;
 ";

@@ -1,6 +1,6 @@
-//! Detects instances that have stopped sending heartbeats. They count as dead even if another process holds their lock file.
+//! Detects instances that have stopped sending heartturn. They count as dead even if another process holds their lock file.
 //!
-//! Every gateway that shares a file with another one increments `beats` in its row, and states in `timeout_ms` how long the
+//! Every gateway that shares a file with another one increments `turn` in its row, and states in `timeout_ms` how long the
 //! value may stay unchanged. Clocks are not compared: each process measures for itself how long it has read the same value.
 //! At most `step` is counted between two reads, so that a process that was suspended itself does not declare the others
 //! silent.
@@ -18,7 +18,7 @@ pub(in crate::store) struct Silence {
 
 #[derive(Debug)]
 struct Seen {
-    beats: i64,
+    turn: i64,
     silent: Duration,
     looked_at: Instant,
 }
@@ -29,13 +29,13 @@ impl Silence {
         Silence { step: 2 * interval, seen: HashMap::new() }
     }
 
-    /// Records the current `beats` of an instance. Returns how long the value has been unchanged.
-    pub(in crate::store) fn note(&mut self, instance: i64, beats: i64, now: Instant) -> Duration {
-        let seen = self.seen.entry(instance).or_insert(Seen { beats, silent: Duration::ZERO, looked_at: now });
-        if seen.beats == beats {
+    /// Records the current `turn` of an instance. Returns how long the value has been unchanged.
+    pub(in crate::store) fn note(&mut self, instance: i64, turn: i64, now: Instant) -> Duration {
+        let seen = self.seen.entry(instance).or_insert(Seen { turn, silent: Duration::ZERO, looked_at: now });
+        if seen.turn == turn {
             seen.silent += now.saturating_duration_since(seen.looked_at).min(self.step);
         } else {
-            (seen.beats, seen.silent) = (beats, Duration::ZERO);
+            (seen.turn, seen.silent) = (turn, Duration::ZERO);
         }
         seen.looked_at = now;
         seen.silent
@@ -54,9 +54,9 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn an_instance_is_silent_for_as_long_as_its_beats_were_seen_to_stay_the_same() {
+    fn an_instance_is_silent_for_as_long_as_its_turn_were_seen_to_stay_the_same() {
         let (mut silence, start) = (Silence::new(SECOND), Instant::now());
-        let mut looks = |beats: i64, seconds: u32| silence.note(7, beats, start + seconds * SECOND);
+        let mut looks = |turn: i64, seconds: u32| silence.note(7, turn, start + seconds * SECOND);
         assert_eq!([looks(3, 0), looks(3, 1), looks(3, 2)], [Duration::ZERO, SECOND, 2 * SECOND]);
         assert_eq!([looks(4, 3), looks(4, 4)], [Duration::ZERO, SECOND]);
         // A look after a long time of which nothing is known.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::Limits;
 use crate::model::{Cents, RouteId};
 use crate::store::sample::Sample;
-use crate::store::{Found, HoldRefused, HoldWish, Role, Settled, Unavailable};
+use crate::store::{Found, HoldRefused, HoldRequest, Role, Settled, Unavailable};
 
 #[tokio::test]
 async fn a_hold_takes_the_price_and_a_release_gives_it_back() {
@@ -29,7 +29,8 @@ async fn a_hold_that_is_dropped_is_released() {
     drop(sample.hold(&ledger, &key, 40).await);
     sample.store.settled().await;
     assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
-    assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 2);
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_charges"), 0, "it was not forwarded");
+    assert_eq!(sample.number("SELECT count(*) FROM keytoll_leases"), 0);
 }
 
 #[tokio::test]
@@ -42,8 +43,8 @@ async fn no_balance_goes_below_zero() {
     let generation = sample.store.generation();
     let holds = (0..100).map(|_| {
         let ledger = sample.ledger();
-        let wish = HoldWish { principal: principal.clone(), generation, route, price: Cents(13) };
-        tokio::spawn(async move { ledger.hold(wish).await })
+        let wish = HoldRequest { principal: principal.clone(), generation, route, price: Cents(13) };
+        tokio::spawn(async move { ledger.hold(wish, None).await })
     });
     let holds: Vec<_> = holds.collect();
     let mut kept = Vec::new();
@@ -89,9 +90,9 @@ async fn a_key_that_another_program_revokes_is_refused_from_its_commit_on() {
             // Loaded and noted just before: only the hold itself can see the change.
             let wish = sample.wish(&key, 1).await;
             application.execute(revoke, []).unwrap();
-            assert_eq!(ledger.hold(wish.clone()).await.unwrap_err(), HoldRefused::KeyChanged, "{revoke}");
+            assert_eq!(ledger.hold(wish.clone(), None).await.unwrap_err(), HoldRefused::KeyChanged, "{revoke}");
             application.execute(restore, []).unwrap();
-            let held = ledger.hold(wish).await.unwrap();
+            let held = ledger.hold(wish, None).await.unwrap();
             assert_eq!(held.charge.capture(200).await, Settled::Captured);
         }
     }
@@ -106,20 +107,9 @@ async fn a_key_that_the_admin_revokes_is_refused_from_the_answer_on() {
     for _ in 0..50 {
         let wish = sample.wish(&issued.key, 1).await;
         sample.store.set_key_active(issued.record.id, false).await.unwrap();
-        assert_eq!(ledger.hold(wish).await.unwrap_err(), HoldRefused::KeyChanged);
+        assert_eq!(ledger.hold(wish, None).await.unwrap_err(), HoldRefused::KeyChanged);
         sample.store.set_key_active(issued.record.id, true).await.unwrap();
     }
-}
-
-#[tokio::test]
-async fn a_charge_is_settled_once() {
-    let sample = Sample::open(Role::Gateway);
-    let (_, key, ledger) = sample.customer().await;
-    let held = sample.hold(&ledger, &key, 40).await;
-    // As another gateway would, that took this one for dead.
-    sample.application().execute("UPDATE keytoll_charges SET state = 2", []).unwrap();
-    assert_eq!(held.charge.capture(200).await, Settled::Unknown);
-    assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 2);
 }
 
 #[tokio::test]
@@ -132,10 +122,10 @@ async fn a_lock_of_another_program_refuses_in_time_and_ends_by_itself() {
     let wish = sample.wish(&key, 1).await;
     let application = sample.application();
     application.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(ledger.hold(wish.clone()).await.unwrap_err(), HoldRefused::Unavailable(Unavailable::Locked));
+    assert_eq!(ledger.hold(wish.clone(), None).await.unwrap_err(), HoldRefused::Unavailable(Unavailable::Locked));
     assert_eq!(sample.store.trouble(), Some(Unavailable::Locked));
     application.execute_batch("COMMIT").unwrap();
-    let held = ledger.hold(wish).await.unwrap();
+    let held = ledger.hold(wish, None).await.unwrap();
     assert_eq!(sample.store.trouble(), None);
     drop(held);
 }
@@ -156,7 +146,7 @@ async fn a_capture_that_meets_a_lock_for_too_long_ends_as_a_release() {
 }
 
 #[tokio::test]
-async fn a_capture_that_is_committed_after_its_waiter_gave_up_is_undone() {
+async fn a_capture_that_is_committed_after_its_waiter_gave_up_is_refunded() {
     let sample = Sample::open(Role::Gateway);
     let (user, key, ledger) = sample.customer().await;
     let held = sample.hold(&ledger, &key, 40).await;
@@ -166,7 +156,11 @@ async fn a_capture_that_is_committed_after_its_waiter_gave_up_is_undone() {
     assert!(settlement.give_up());
     application.execute_batch("COMMIT").unwrap();
     sample.store.settled().await;
-    assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 2);
+    assert_eq!(sample.number("SELECT state FROM keytoll_charges"), 1);
+    assert_eq!(
+        sample.number("SELECT amount_cents FROM keytoll_entries e JOIN keytoll_charges c ON e.charge_id = c.id"),
+        40
+    );
     assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
     assert_eq!(sample.books(user), 500);
 }
@@ -201,7 +195,7 @@ async fn open_charges_are_bounded_and_a_settlement_always_has_a_place() {
         held.push(sample.hold(&ledger, &key, 1).await);
     }
     let wish = sample.wish(&key, 1).await;
-    assert_eq!(ledger.hold(wish).await.unwrap_err(), HoldRefused::Unavailable(Unavailable::QueueFull));
+    assert_eq!(ledger.hold(wish, None).await.unwrap_err(), HoldRefused::Unavailable(Unavailable::QueueFull));
     for held in held {
         assert_eq!(held.charge.capture(200).await, Settled::Captured);
     }
@@ -214,8 +208,8 @@ async fn a_price_of_nothing_or_less_holds_nothing() {
     let sample = Sample::open(Role::Gateway);
     let (_, key, ledger) = sample.customer().await;
     for price in [0, -5, i64::MIN] {
-        let wish = HoldWish { price: Cents(price), route: RouteId(1), ..sample.wish(&key, 1).await };
-        assert!(matches!(ledger.hold(wish).await, Err(HoldRefused::Insufficient { .. })), "{price}");
+        let wish = HoldRequest { price: Cents(price), route: RouteId(1), ..sample.wish(&key, 1).await };
+        assert!(matches!(ledger.hold(wish, None).await, Err(HoldRefused::Insufficient { .. })), "{price}");
     }
     assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
 }

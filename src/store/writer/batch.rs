@@ -1,184 +1,158 @@
 //! What one transaction does: holds, settlements and admin writes, in the order in which they came.
 //!
-//! Nothing here commits or answers. Each item carries its decision, which becomes an answer only after the commit.
+//! Nothing here commits or replies. Each item carries its result, which is sent only after the commit.
 
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{Connection, params};
 
-use crate::model::{Cents, ChargeId, ChargeState, Principal, Retryable};
-use crate::store::books::requests::{self, Earlier, RequestLimits, Requests, Sent};
+use crate::ledger::idempotency::Decision;
+use crate::ledger::{GrantError, Hold, Refund, Tables, Turn};
+use crate::model::{Cents, ChargeId};
+use crate::store::books::leases::Leases;
+use crate::store::books::ledger_tables::LedgerTables;
+use crate::store::books::requests::{self, Met, Request, RequestLimits};
+use crate::store::books::wallets::Wallets;
 use crate::store::error::{HoldRefused, Unavailable};
-use crate::store::file::instance::give_back;
 use crate::store::file::view::Generation;
-use crate::store::writer::charge_ids::{ChargeIds, NO_SPAN, Spans};
-use crate::store::writer::ledger::{Attempt, ChargeFacts, HoldWish, Settled, Wanted};
-use crate::store::writer::queue::{HoldCommand, Queue, SettleCommand};
-use crate::store::writer::wallets::{Balance, Wallet, Wallets};
+use crate::store::writer::charge_ids::ChargeIds;
+use crate::store::writer::hold::{HoldRequest, Settled};
+use crate::store::writer::queue::{HoldCommand, Queue, SettleAction, SettleCommand};
 use crate::store::writer::write::{WriteJob, WriteTx};
 
 /// A message with what the transaction made of it.
-pub(in crate::store) enum Item {
+pub(super) enum Item {
     Hold(HoldCommand, Result<HoldMade, HoldRefused>),
     Settle(SettleCommand, Settled),
     Write(Box<dyn WriteJob>),
 }
 
-/// A hold that stands if the transaction does.
+/// A hold that is made if the transaction commits.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct HoldMade {
-    pub(in crate::store) facts: ChargeFacts,
-    pub(in crate::store) balance: Cents,
-    pub(in crate::store) generation: Generation,
+pub(super) struct HoldMade {
+    pub(super) hold: Hold,
+    pub(super) balance: Cents,
+    pub(super) generation: Generation,
+    /// The charge of an earlier request with the same `Idempotency-Key`, which is refunded.
+    pub(super) refund: Option<Refund>,
 }
 
-/// The state that a transaction works on.
-pub(in crate::store) struct Batch<'a> {
-    connection: &'a Connection,
+/// An earlier request that a new one replaces.
+struct Replaced {
+    charge: ChargeId,
+    /// Its charge, if that is owed.
+    refund: Option<Refund>,
+}
+
+/// What a batch works on.
+pub(super) struct BatchContext<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) queue: &'a Queue,
+    pub(super) wallets: &'a mut Wallets,
+    pub(super) leases: &'a mut Leases,
+    pub(super) ids: &'a mut ChargeIds,
+    pub(super) generation: &'a mut Generation,
+    pub(super) requests: RequestLimits,
+    pub(super) instance: i64,
+    pub(super) now_unix_ms: i64,
+}
+
+/// The items of one transaction, as they are worked through.
+pub(super) struct Batch<'a> {
+    tables: LedgerTables<'a>,
     queue: &'a Queue,
-    wallets: &'a mut Wallets,
     ids: &'a mut ChargeIds,
-    spans: &'a mut Spans,
     generation: &'a mut Generation,
-    requests: Requests,
+    requests: RequestLimits,
     instance: i64,
-    now_unix_ms: i64,
-    insert: CachedStatement<'a>,
-    settle: CachedStatement<'a>,
-}
-
-/// What a batch works with; see [`Batch`].
-pub(in crate::store) struct Ground<'a> {
-    pub(in crate::store) connection: &'a Connection,
-    pub(in crate::store) queue: &'a Queue,
-    pub(in crate::store) wallets: &'a mut Wallets,
-    pub(in crate::store) ids: &'a mut ChargeIds,
-    pub(in crate::store) spans: &'a mut Spans,
-    pub(in crate::store) generation: &'a mut Generation,
-    pub(in crate::store) requests: RequestLimits,
-    pub(in crate::store) instance: i64,
-    pub(in crate::store) now_unix_ms: i64,
 }
 
 impl<'a> Batch<'a> {
-    pub(in crate::store) fn new(ground: Ground<'a>) -> rusqlite::Result<Batch<'a>> {
-        let Ground { connection, queue, wallets, ids, spans, generation, requests, instance, now_unix_ms } = ground;
-        let requests = Requests::new(requests, now_unix_ms);
-        let insert = connection.prepare_cached(
-            "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
-        )?;
-        let settle = connection.prepare_cached(
-            "UPDATE keytoll_charges SET state = ?2, settled_at = ?3, status = ?4 WHERE id = ?1 AND state = ?5",
-        )?;
-        Ok(Batch {
-            connection,
-            queue,
-            wallets,
-            ids,
-            spans,
-            generation,
-            requests,
-            instance,
-            now_unix_ms,
-            insert,
-            settle,
-        })
+    pub(super) fn new(context: BatchContext<'a>) -> Batch<'a> {
+        let BatchContext { connection, queue, wallets, leases, ids, generation, requests, instance, now_unix_ms } =
+            context;
+        let tables = LedgerTables::new(connection, wallets, leases, now_unix_ms);
+        Batch { tables, queue, ids, generation, requests, instance }
     }
 
     /// Works through the items. An error of SQLite undoes them all.
-    pub(in crate::store) fn run(mut self, items: &mut [Item]) -> rusqlite::Result<()> {
+    pub(super) fn run(mut self, items: &mut [Item]) -> rusqlite::Result<()> {
         for item in items {
             match item {
-                Item::Hold(command, decision) => {
-                    *decision = self.hold(&command.wish, command.retryable.as_deref())?;
-                }
+                Item::Hold(command, result) => *result = self.hold(command)?,
                 Item::Settle(command, settled) => *settled = self.settle(command)?,
                 Item::Write(job) => self.write(job.as_mut())?,
             }
         }
-        self.wallets.flush(self.connection)
+        self.tables.flush()
     }
 
-    fn hold(
-        &mut self,
-        wish: &HoldWish,
-        retryable: Option<&Retryable>,
-    ) -> rusqlite::Result<Result<HoldMade, HoldRefused>> {
-        let principal = &wish.principal;
-        if wish.generation != *self.generation && !self.still_true(wish)? {
+    fn hold(&mut self, command: &HoldCommand) -> rusqlite::Result<Result<HoldMade, HoldRefused>> {
+        let wanted = &command.request;
+        let principal = &wanted.principal;
+        if wanted.generation != *self.generation && !self.is_still_true(wanted)? {
             return Ok(Err(HoldRefused::KeyChanged));
         }
-        let Some(wallet) = self.wallets.get(self.connection, principal.user_id, self.now_unix_ms)? else {
-            return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO }));
-        };
-        let sent = retryable.map(|retryable| Sent { account: wallet.account, route: wish.route, retryable });
-        let mut instead_of = None;
-        if let Some(sent) = &sent {
-            match self.requests.meet(self.connection, sent)? {
-                Earlier::Free(row) => instead_of = row,
-                Earlier::Owed(charge, _) if self.queue.is_delivering(charge) => return Ok(Err(HoldRefused::InFlight)),
-                Earlier::Owed(charge, cents) => return self.again(principal, wallet, charge, cents).map(Ok),
-                Earlier::Refused(refused) => return Ok(Err(refused)),
+        let mut request = None;
+        let (mut replaced, mut refund) = (None, None);
+        if let Some(idempotent) = &command.retryable
+            && let Some(wallet) = self.tables.wallet(principal.user_id)?
+        {
+            let new = Request { user: principal.user_id, account: wallet.account, route: wanted.route, idempotent };
+            match self.meet(&new)? {
+                Ok(None) => {}
+                Ok(Some(earlier)) => (replaced, refund) = (Some(earlier.charge), earlier.refund),
+                Err(refused) => return Ok(Err(refused)),
             }
+            request = Some(new);
         }
-        let Balance::Money(balance) = wallet.balance else { return Ok(Err(HoldRefused::NotAnInteger)) };
-        let rest = match balance.checked_sub(wish.price) {
-            Ok(rest) if rest >= Cents::ZERO && wish.price > Cents::ZERO => rest,
-            Ok(_) | Err(_) => return Ok(Err(HoldRefused::Insufficient { balance })),
-        };
         // Ids were reserved before the transaction began; without one nothing is held.
-        let Some(id) = self.ids.take() else { return Ok(Err(HoldRefused::Unavailable(Unavailable::Refused))) };
-        self.insert.execute(params![
-            id,
-            wallet.account.0,
-            principal.key_id.0,
-            wish.route.0,
-            self.instance,
-            wish.price.0,
-            self.now_unix_ms
-        ])?;
-        self.wallets.set(principal.user_id, rest);
-        if let Some(sent) = &sent {
-            self.requests.record(self.connection, sent, ChargeId(id), instead_of)?;
+        let Some(id) = self.ids.peek() else { return Ok(Err(HoldRefused::Unavailable(Unavailable::Refused))) };
+        let granted = Turn { tables: &mut self.tables }.grant(principal.user_id, wanted.price, refund.as_ref())?;
+        let granted = match granted {
+            Ok(granted) => granted,
+            Err(GrantError::Insufficient { balance }) => return Ok(Err(HoldRefused::Insufficient { balance })),
+            Err(GrantError::NoWallet) => return Ok(Err(HoldRefused::Insufficient { balance: Cents::ZERO })),
+            Err(GrantError::NotAnInteger) => return Ok(Err(HoldRefused::NotAnInteger)),
+        };
+        self.ids.take();
+        let hold = Hold {
+            charge: ChargeId(id),
+            user: principal.user_id,
+            account: granted.account,
+            key: principal.key_id,
+            route: wanted.route,
+            cents: wanted.price,
+            held_at_ms: self.tables.now_unix_ms,
+            is_recorded: request.is_some(),
+        };
+        if let Some(request) = &request {
+            let (connection, is_retry) = (self.tables.connection, refund.is_some());
+            requests::record(connection, request, &hold, self.instance, replaced, is_retry)?;
         }
-        let facts = ChargeFacts {
-            id: ChargeId(id),
-            user_id: principal.user_id,
-            account: wallet.account,
-            cents: wish.price,
-            span: self.spans.held(id),
-            attempt: if sent.is_some() { Attempt::First } else { Attempt::Plain },
-        };
-        Ok(Ok(HoldMade { facts, balance: rest, generation: *self.generation }))
+        Ok(Ok(HoldMade { hold, balance: granted.balance, generation: *self.generation, refund }))
     }
 
-    /// Lets a request be forwarded once more for a charge that is captured.
-    fn again(
-        &mut self,
-        principal: &Principal,
-        wallet: Wallet,
-        charge: ChargeId,
-        cents: Cents,
-    ) -> rusqlite::Result<HoldMade> {
-        requests::begin_again(self.connection, charge, self.instance)?;
-        let facts = ChargeFacts {
-            id: charge,
-            user_id: principal.user_id,
-            account: wallet.account,
-            cents,
-            span: NO_SPAN,
-            attempt: Attempt::Again,
-        };
-        let balance = match wallet.balance {
-            Balance::Money(balance) => balance,
-            Balance::NoMoney => Cents::ZERO,
-        };
-        Ok(HoldMade { facts, balance, generation: *self.generation })
+    /// What a request with an `Idempotency-Key` meets: nothing, or an earlier one that it replaces.
+    fn meet(&mut self, request: &Request<'_>) -> rusqlite::Result<Result<Option<Replaced>, HoldRefused>> {
+        let is_delivering = |charge| self.queue.is_delivering(charge);
+        let (connection, now_unix_ms) = (self.tables.connection, self.tables.now_unix_ms);
+        Ok(match requests::meet(connection, &self.requests, request, now_unix_ms, is_delivering)? {
+            Met::Nothing => Ok(None),
+            Met::Full => Err(HoldRefused::IdempotencyFull),
+            Met::Earlier { charge, decision, refund } => match decision {
+                Decision::Replace => Ok(Some(Replaced { charge, refund: None })),
+                Decision::Refund => Ok(Some(Replaced { charge, refund: Some(refund) })),
+                Decision::InFlight => Err(HoldRefused::InFlight),
+                Decision::AlreadyCharged => Err(HoldRefused::AlreadyCharged { charge }),
+                Decision::KeyReused => Err(HoldRefused::IdempotencyKeyReused),
+            },
+        })
     }
 
-    /// The guarded form: whether the rows still say what the principal says, and the key is still good for the API.
-    fn still_true(&self, wish: &HoldWish) -> rusqlite::Result<bool> {
-        let HoldWish { principal, route, .. } = wish;
-        self.connection
+    /// Whether the rows still say what the principal says, and the key is still good for the API.
+    fn is_still_true(&self, wanted: &HoldRequest) -> rusqlite::Result<bool> {
+        let HoldRequest { principal, route, .. } = wanted;
+        self.tables
+            .connection
             .prepare_cached(
                 "SELECT 1 FROM api_keys k JOIN users u ON u.id = k.user_id
                  WHERE k.id = ?1 AND k.\"key\" = ?2 AND k.user_id = ?3
@@ -189,55 +163,47 @@ impl<'a> Batch<'a> {
     }
 
     fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {
-        let facts = &command.facts;
-        if facts.attempt.is_again() {
-            let (wanted, instance, now_unix_ms) = (command.wanted, self.instance, self.now_unix_ms);
-            return requests::end_again(self.connection, self.wallets, facts, wanted, instance, now_unix_ms);
-        }
-        let is_known = facts.attempt.is_known();
-        if command.wanted == Wanted::Undo && is_known && !requests::may_be_undone(self.connection, facts.id)? {
-            // A retry took the charge over and was, or is being, forwarded for it: it is not for nothing any more.
-            return Ok(Settled::Captured);
-        }
-        let (from, to) = match command.wanted {
-            Wanted::Capture => (ChargeState::Held, ChargeState::Captured),
-            Wanted::Release => (ChargeState::Held, ChargeState::Released),
-            Wanted::Undo => (ChargeState::Captured, ChargeState::Released),
-        };
-        let changed =
-            self.settle.execute(params![facts.id.0, to.code(), self.now_unix_ms, command.status, from.code()])?;
-        if changed == 0 {
-            // Settled by someone who took this process for dead. Whatever it was, it was not this settlement.
-            return Ok(Settled::Unknown);
-        }
-        match command.wanted {
-            Wanted::Capture => {
-                if facts.attempt == Attempt::Seen {
-                    requests::spend(self.connection, facts.id)?;
+        let (hold, now_unix_ms) = (&command.hold, self.tables.now_unix_ms);
+        let mut turn = Turn { tables: &mut self.tables };
+        match command.action {
+            SettleAction::Capture { status, is_answered } => {
+                turn.capture(hold, Some(status), now_unix_ms)?;
+                if hold.is_recorded {
+                    requests::captured(self.tables.connection, hold.charge, is_answered)?;
                 }
                 Ok(Settled::Captured)
             }
-            Wanted::Release | Wanted::Undo => {
-                if is_known {
-                    requests::forget(self.connection, facts.id)?;
+            SettleAction::Release { status, leaves_charge } => {
+                let balance = turn.release(hold, leaves_charge, status, now_unix_ms)?;
+                if hold.is_recorded {
+                    requests::forget(self.tables.connection, hold.charge)?;
                 }
-                let (user, account) = (facts.user_id, facts.account);
-                let balance = give_back(self.connection, self.wallets, user, account, facts.cents, self.now_unix_ms)?;
                 Ok(Settled::Released { balance })
+            }
+            SettleAction::Restore { refunded } => {
+                let kept = turn.restore(hold, refunded, now_unix_ms)?;
+                requests::restored(self.tables.connection, hold.charge, kept)?;
+                Ok(Settled::Captured)
+            }
+            SettleAction::Refund => {
+                let (charge, user, account, cents) = (hold.charge, hold.user, hold.account, hold.cents);
+                // A retry may have refunded it before.
+                let refunded = turn.refund(&Refund { charge, user, account, cents })?;
+                if hold.is_recorded {
+                    requests::forget(self.tables.connection, hold.charge)?;
+                }
+                Ok(Settled::Released { balance: refunded.flatten() })
             }
         }
     }
 
     /// Runs a write in a savepoint of its own, on wallets that are written.
     fn write(&mut self, job: &mut dyn WriteJob) -> rusqlite::Result<()> {
-        self.wallets.flush(self.connection)?;
-        self.connection.execute_batch("SAVEPOINT write")?;
-        let mut tx = WriteTx {
-            connection: self.connection,
-            wallets: self.wallets,
-            keys_changed: false,
-            now_unix_ms: self.now_unix_ms,
-        };
+        self.tables.flush()?;
+        let LedgerTables { connection, wallets, now_unix_ms, .. } = &mut self.tables;
+        let connection: &Connection = connection;
+        connection.execute_batch("SAVEPOINT write")?;
+        let mut tx = WriteTx { connection, wallets, keys_changed: false, now_unix_ms: *now_unix_ms };
         let outcome = job.run(&mut tx);
         let keys_changed = tx.keys_changed;
         match outcome {
@@ -245,14 +211,14 @@ impl<'a> Batch<'a> {
                 if keys_changed {
                     self.generation.0 += 1;
                 }
-                self.connection.execute_batch("RELEASE write")
+                connection.execute_batch("RELEASE write")
             }
-            // One statement that failed leaves the transaction open; where it does not, all is lost.
-            Ok(false) => self.connection.execute_batch("ROLLBACK TO write; RELEASE write"),
-            Err(error) if self.connection.is_autocommit() => Err(error),
+            // One statement that failed leaves the transaction open; otherwise the whole transaction is lost.
+            Ok(false) => connection.execute_batch("ROLLBACK TO write; RELEASE write"),
+            Err(error) if connection.is_autocommit() => Err(error),
             Err(error) => {
                 tracing::error!(%error, "a write failed");
-                self.connection.execute_batch("ROLLBACK TO write; RELEASE write")
+                connection.execute_batch("ROLLBACK TO write; RELEASE write")
             }
         }
     }

@@ -19,9 +19,9 @@ use crate::failpoint;
 use crate::store::error::{Fatal, Unavailable};
 use crate::store::file::health::Health;
 use crate::store::file::identity::Identity;
-use crate::store::writer::ledger::{Settled, Wanted};
-use crate::store::writer::queue::{Command, Queue, SettleCommand};
-use crate::store::writer::replies::{Answered, Post, answer_settlement, tell_not_undone};
+use crate::store::writer::hold::Settled;
+use crate::store::writer::queue::{Command, Queue, SettleAction, SettleCommand};
+use crate::store::writer::replies::{Post, log_not_refunded, reply_to_settlement};
 use crate::store::writer::write::WriteJob;
 use crate::telemetry::metrics::StoreMetrics;
 
@@ -55,8 +55,6 @@ struct State {
     waiting: Vec<Committed>,
     /// Since when a sync is under way.
     syncing: Option<Instant>,
-    /// Spans of charges that are settled now, for the writer's mark.
-    settled: Vec<u64>,
     closed: bool,
     has_ended: bool,
 }
@@ -97,7 +95,7 @@ impl Disk {
         let mut state = self.shared.lock();
         if state.has_ended {
             drop(state);
-            return self.shared.bring_to_rest(committed);
+            return self.shared.sync_and_reply(committed);
         }
         state.waiting.extend(committed);
         drop(state);
@@ -133,11 +131,6 @@ impl Disk {
             tracing::error!("the thread that syncs ended with a panic");
         }
     }
-
-    /// The spans of charges that were settled since this was last asked.
-    pub(super) fn take_settled(&self) -> Vec<u64> {
-        mem::take(&mut self.shared.lock().settled)
-    }
 }
 
 impl Drop for Disk {
@@ -163,23 +156,17 @@ impl Shared {
             }
             state.syncing = Some(Instant::now());
             drop(state);
-            self.bring_to_rest(committed);
+            self.sync_and_reply(committed);
         }
     }
 
     /// Syncs and answers.
-    fn bring_to_rest(&self, committed: Vec<Committed>) {
-        let settled = match self.sync() {
-            Ok(()) => self.answer(committed),
-            Err(reason) => {
-                self.refuse(committed, reason);
-                Vec::new()
-            }
-        };
-        let mut state = self.lock();
-        state.syncing = None;
-        state.settled.extend(settled);
-        drop(state);
+    fn sync_and_reply(&self, committed: Vec<Committed>) {
+        match self.sync() {
+            Ok(()) => self.reply(committed),
+            Err(reason) => self.refuse(committed, reason),
+        }
+        self.lock().syncing = None;
         self.done.notify_all();
     }
 
@@ -206,29 +193,25 @@ impl Shared {
         Ok(())
     }
 
-    /// The spans of what is settled.
-    fn answer(&self, committed: Vec<Committed>) -> Vec<u64> {
+    fn reply(&self, committed: Vec<Committed>) {
         let mut post = Post::default();
-        let mut spans = Vec::with_capacity(committed.len());
         for item in committed {
             match item {
                 Committed::Settle(command, settled) => {
-                    match answer_settlement(&self.metrics, &mut post, command, settled) {
-                        Answered::Over(span) => spans.push(span),
-                        Answered::Undone(command) => self.undo(command),
+                    if let Some(refund) = reply_to_settlement(&self.metrics, &mut post, command, settled) {
+                        self.refund(refund);
                     }
                 }
                 Committed::Write(job) => job.finish(Ok(())),
             }
         }
         post.send();
-        spans
     }
 
-    fn undo(&self, command: SettleCommand) {
-        let charge = command.facts.id;
+    fn refund(&self, command: SettleCommand) {
+        let charge = command.hold.charge;
         if self.queue.push([Command::Settle(command)]).is_err() {
-            tell_not_undone(&[charge.0]);
+            log_not_refunded(&[charge.0]);
         }
     }
 
@@ -239,8 +222,9 @@ impl Shared {
         for item in committed {
             match item {
                 Committed::Settle(command, settled) => {
-                    if command.wanted == Wanted::Undo || (command.is_capture() && settled == Settled::Captured) {
-                        stay.push(command.facts.id.0);
+                    if command.action == SettleAction::Refund || (command.is_capture() && settled == Settled::Captured)
+                    {
+                        stay.push(command.hold.charge.0);
                     }
                     if let Some(reply) = command.reply {
                         post.add(reply.address(Settled::Unknown));
@@ -250,7 +234,7 @@ impl Shared {
             }
         }
         post.send();
-        tell_not_undone(&stay);
+        log_not_refunded(&stay);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::failpoint;
 use crate::store::error::{HoldRefused, Unavailable};
-use crate::store::writer::ledger::{Held, Settled};
+use crate::store::writer::hold::{Held, Settled};
 use crate::store::writer::queue::{Command, Queue};
 
 /// An answer and the one who waits for it.

@@ -1,6 +1,6 @@
-//! What a transaction does besides its batch: other programs' writes, the mark of settled charges, the dead, and the sweep
-//! of requests that need not be remembered; what happens between two transactions: this process's own lock file, and the
-//! rest of a checkpoint; and the last transaction.
+//! What a transaction does besides its batch: other programs' writes, the recovery of expired instances, and the sweep of
+//! expired requests; what happens between two transactions: this process's own lock file, and the rest of a checkpoint; and
+//! the last transaction.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,14 @@ use rusqlite::config::DbConfig;
 
 use crate::failpoint;
 use crate::store::books::external;
-use crate::store::books::requests::Requests;
+use crate::store::books::{recovery, requests};
 use crate::store::error::Fatal;
-use crate::store::file::{instance, triggers};
+use crate::store::file::instance::{self, ExpiredInstance};
+use crate::store::file::triggers;
 use crate::store::writer::batch::Item;
-use crate::store::writer::replies::tell_left;
+use crate::store::writer::replies::log_abandoned;
 use crate::store::writer::{
-    BEATS, CHECKPOINT, Failure, OWN_LOCK, Writer, checkpoint, chores_interval, now_unix_ms, schema_version,
+    BEATS, CHECKPOINT, Failure, OWN_LOCK, Writer, checkpoint, maintenance_interval, now_unix_ms, schema_version,
 };
 
 /// How long readers may keep the last checkpoint waiting, of a file or log that lost its name.
@@ -54,9 +55,8 @@ impl Writer {
         }
     }
 
-    /// Whether this process may still hold anything: one that others took for dead makes no more charges, since nobody
-    /// would release them after it.
-    pub(super) fn confirm_instance(&self) -> Result<(), Failure> {
+    /// Stops an instance that another one has declared dead: its leases were recovered, and it must not commit anything more.
+    pub(super) fn fence(&self) -> Result<(), Failure> {
         match &self.parts.instance {
             Some(instance) if !instance.is_registered(&self.parts.connection)? => {
                 let connection = &self.parts.connection;
@@ -68,66 +68,49 @@ impl Writer {
         }
     }
 
-    /// After a commit of another program: what it did, unless it took the file or this process away.
+    /// After a commit of another program: enters what it did, unless it took the file or this process away.
     pub(super) fn take_over(&mut self, now_unix_ms: i64) -> Result<(), Failure> {
         if self.parts.instance.is_some() && !self.stamp.confirm(&self.parts.connection)? {
             return Err(Failure::Fatal(Fatal::DatabaseRestored));
         }
+        self.fence()?;
         self.absorb(now_unix_ms)?;
-        self.confirm_instance()
+        Ok(())
     }
 
-    /// While something is written: the stamp by which older contents of the file are known.
+    /// While something is written: advances the stamp by which older contents of the file are recognized.
     pub(super) fn advance_stamp(&mut self, work: &[Item]) -> rusqlite::Result<()> {
         let is_due = self.parts.instance.is_some() && (!work.is_empty() || self.seen != self.absorbed);
         if is_due { self.stamp.advance(&self.parts.connection) } else { Ok(()) }
     }
 
-    /// Runs once per [`chores_interval`] (a second or less): updates the mark below which everything is settled, releases the
-    /// holds of dead instances, sends this instance's heartbeat, and forgets expired idempotent requests.
-    pub(super) fn chores(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
+    /// Runs once per [`maintenance_interval`] (a second or less): recovers expired instances and forgets expired requests.
+    /// Whether the transaction must be counted although it may change nothing: as a heartbeat, while other instances use the
+    /// file; or so that the commit shows whether the database can be written again.
+    pub(super) fn maintenance(&mut self, now_unix_ms: i64) -> rusqlite::Result<bool> {
         let now = Instant::now();
-        self.chores_at = now + chores_interval(self.parts.instance_timeout);
-        let Some(instance) = &self.parts.instance else { return Ok(()) };
+        self.maintenance_at = now + maintenance_interval(self.parts.instance_timeout);
+        let Some(instance) = &self.parts.instance else { return Ok(false) };
         let connection = &self.parts.connection;
-        if self.parts.health.trouble().is_some() {
-            // Something is written, so that the commit shows whether the trouble is over.
-            connection
-                .prepare_cached("UPDATE keytoll_instances SET low_water = low_water WHERE id = ?1")?
-                .execute([instance.id])?;
-        }
-        self.leaves_ids = self.ids.next().is_some() && self.ids.are_behind(connection)?;
-        for span in self.disk.take_settled() {
-            self.spans.settled(span);
-        }
-        let mark = self.spans.turn(self.ids.next());
-        if mark != self.low_water {
-            instance.set_low_water(connection, mark)?;
-            self.low_water = mark;
-            failpoint::reach("mark-moved");
-        }
-        Requests::new(self.parts.requests, now_unix_ms).sweep(connection)?;
+        requests::sweep(connection, &self.parts.requests, now_unix_ms)?;
         let (missing, silence) = (&mut self.missing, Some(&mut self.silence));
-        let others = instance::find_dead(connection, &self.parts.path, Some(instance.id), missing, silence)?;
-        // The heartbeat is written only while other instances use the file.
-        if others.any && now >= self.beat_at {
-            instance.beat(connection)?;
+        let others = instance::find_expired(connection, &self.parts.path, Some(instance.id), missing, silence)?;
+        let beats = others.any && now >= self.beat_at;
+        if beats {
             self.beat_at = now + self.parts.instance_timeout / BEATS;
         }
-        let dead = others.dead;
-        if !dead.is_empty() {
-            let recovered = instance::release_dead(connection, &mut self.wallets, &dead, now_unix_ms)?;
-            self.wallets.flush(connection)?;
-            self.recovered = Some((recovered, dead));
+        if !others.expired.is_empty() {
+            let recovered = recovery::recover(connection, &mut self.wallets, &others.expired, now_unix_ms)?;
+            self.recovered = Some((recovered, others.expired));
         }
-        Ok(())
+        Ok(beats || self.parts.health.trouble().is_some())
     }
 
-    /// After the commit: says whose holds were released in it, and takes their lock files away.
-    pub(super) fn bury(&mut self) {
-        if let Some((recovered, dead)) = self.recovered.take() {
-            recovered.tell();
-            dead.into_iter().for_each(instance::Dead::remove_lock);
+    /// After the commit: logs what was recovered in it, and removes the lock files of the expired instances.
+    pub(super) fn finish_recovery(&mut self) {
+        if let Some((recovered, expired)) = self.recovered.take() {
+            recovered.log();
+            expired.into_iter().for_each(ExpiredInstance::remove_lock);
         }
     }
 
@@ -165,7 +148,7 @@ impl Writer {
             self.turn(&mut left);
         }
         self.kept.append(&mut left);
-        tell_left(&self.kept);
+        log_abandoned(&self.kept);
         self.parts.checkpointer = None;
         if self.parts.health.is_fatal() {
             self.rescue();
@@ -183,11 +166,11 @@ impl Writer {
         let last = || -> rusqlite::Result<()> {
             connection.busy_timeout(Duration::from_secs(5))?;
             connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
-            if self.ids.next().is_some() {
+            if self.ids.peek().is_some() {
                 self.ids.give_back(connection)?;
             }
             if ended {
-                instance.end(connection, now_unix_ms())?;
+                instance::end(connection, instance.id, now_unix_ms())?;
             }
             failpoint::reach("end-done");
             connection.execute_batch("COMMIT")?;
@@ -199,7 +182,9 @@ impl Writer {
         failpoint::reach("end-checkpointed");
         match done {
             Ok(()) if ended => instance.remove_lock(),
-            Ok(()) => tracing::warn!("stopping with charges that are not settled; the next start releases them"),
+            Ok(()) => {
+                tracing::warn!("stopping with charges that are not settled; the next start returns what they hold");
+            }
             Err(error) => tracing::warn!(%error, "the last transaction failed; the next start puts things in order"),
         }
     }

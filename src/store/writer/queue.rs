@@ -1,6 +1,6 @@
 //! The bounded queue in front of the writer.
 //!
-//! A hold takes a [`Slot`] before it may queue; the charge keeps it until it is settled. So the number of charges
+//! A hold takes a [`ChargePermit`] before it may queue; the charge keeps it until it is settled. So the number of charges
 //! open at once is bounded, and every settlement has a place. Admin writes have places of their own.
 
 use std::collections::{HashSet, VecDeque};
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
-use crate::model::{ChargeId, Retryable};
+use crate::ledger::Hold;
+use crate::model::{Cents, ChargeId, Retryable};
 use crate::store::error::{HoldRefused, Unavailable};
-use crate::store::writer::ledger::{ChargeFacts, Decision, Held, HoldWish, Settled, Wanted};
+use crate::store::writer::hold::{Decision, Held, HoldRequest, Settled};
 use crate::store::writer::mailbox::{Delivery, Mailbox};
 use crate::store::writer::write::WriteJob;
 
@@ -57,33 +58,45 @@ pub(in crate::store) enum Command {
 }
 
 pub(in crate::store) struct HoldCommand {
-    pub(in crate::store) wish: HoldWish,
+    pub(in crate::store) request: HoldRequest,
     /// Whether its client may send it again.
     pub(in crate::store) retryable: Option<Box<Retryable>>,
     pub(in crate::store) deadline: Instant,
     pub(in crate::store) reply: Reply<Result<Held, HoldRefused>>,
-    pub(in crate::store) slot: Slot,
+    pub(in crate::store) permit: ChargePermit,
+}
+
+/// What a settlement does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum SettleAction {
+    /// `is_answered`: the head of the reply was sent before.
+    Capture { status: u16, is_answered: bool },
+    /// `leaves_charge`: the charge is appended as released, so that its id can be found. `status`: of the reply, if one came.
+    Release { status: Option<u16>, leaves_charge: bool },
+    /// A retry that was not forwarded, and with which so much of an earlier charge was refunded, is given up.
+    Restore { refunded: Cents },
+    /// A capture that was committed after its waiter had given up, and had told the client that nothing was charged, is
+    /// refunded. Only the writer does this.
+    Refund,
 }
 
 pub(in crate::store) struct SettleCommand {
-    pub(in crate::store) facts: ChargeFacts,
-    pub(in crate::store) wanted: Wanted,
-    pub(in crate::store) status: Option<u16>,
+    pub(in crate::store) hold: Hold,
+    pub(in crate::store) action: SettleAction,
     pub(in crate::store) deadline: Instant,
     pub(in crate::store) reply: Option<Reply<Settled>>,
-    /// Shared with the one who waits.
+    /// Shared with the waiter.
     pub(in crate::store) decision: Option<Arc<Decision>>,
-    /// The place of the charge, given up when the settlement is done.
-    pub(in crate::store) _slot: Slot,
+    /// Dropped when the settlement is done.
+    pub(in crate::store) _permit: ChargePermit,
 }
 
 impl SettleCommand {
-    /// Whether it makes a charge final. A forward once more that is withdrawn ends captured as well, and is no such thing.
     pub(in crate::store) fn is_capture(&self) -> bool {
-        self.wanted == Wanted::Capture
+        matches!(self.action, SettleAction::Capture { .. })
     }
 
-    /// Keeps the one who waits, if there is one, from giving up. `false`: it has given up already.
+    /// Keeps the waiter, if there is one, from giving up. `false`: it has given up already.
     pub(in crate::store) fn claim(&self) -> bool {
         self.decision.as_ref().is_none_or(|decision| decision.claim())
     }
@@ -122,18 +135,18 @@ impl Reply<Settled> {
     }
 }
 
-/// The place of one open charge, from the wish for its hold to the end of its settlement.
-pub(in crate::store) struct Slot {
+/// The place of one open charge, from the request for its hold to the end of its settlement.
+pub(in crate::store) struct ChargePermit {
     queue: Arc<Queue>,
 }
 
-impl Slot {
-    pub(in crate::store) fn take(queue: &Arc<Queue>) -> Result<Slot, Unavailable> {
+impl ChargePermit {
+    pub(in crate::store) fn take(queue: &Arc<Queue>) -> Result<ChargePermit, Unavailable> {
         if queue.open.fetch_add(1, Ordering::Relaxed) >= queue.limits.open_charges {
             queue.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Unavailable::QueueFull);
         }
-        Ok(Slot { queue: Arc::clone(queue) })
+        Ok(ChargePermit { queue: Arc::clone(queue) })
     }
 
     pub(in crate::store) fn queue(&self) -> &Arc<Queue> {
@@ -141,7 +154,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ChargePermit {
     fn drop(&mut self) {
         if self.queue.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.queue.drained.notify_waiters();
@@ -150,21 +163,21 @@ impl Drop for Slot {
 }
 
 /// The place of one write, until it is finished.
-pub(in crate::store) struct WritePlace {
+pub(in crate::store) struct WritePermit {
     queue: Arc<Queue>,
 }
 
-impl WritePlace {
-    pub(in crate::store) fn take(queue: &Arc<Queue>) -> Result<WritePlace, Unavailable> {
+impl WritePermit {
+    pub(in crate::store) fn take(queue: &Arc<Queue>) -> Result<WritePermit, Unavailable> {
         if queue.writes.fetch_add(1, Ordering::Relaxed) >= queue.limits.queued_writes {
             queue.writes.fetch_sub(1, Ordering::Relaxed);
             return Err(Unavailable::QueueFull);
         }
-        Ok(WritePlace { queue: Arc::clone(queue) })
+        Ok(WritePermit { queue: Arc::clone(queue) })
     }
 }
 
-impl Drop for WritePlace {
+impl Drop for WritePermit {
     fn drop(&mut self) {
         self.queue.writes.fetch_sub(1, Ordering::Relaxed);
     }
@@ -258,7 +271,7 @@ impl Queue {
     }
 
     /// Notes that the head of this charge's reply was sent. Nobody waits for it; past its bound it is dropped, and a retry
-    /// of that request is forwarded once more.
+    /// of that request has the charge refunded.
     pub(in crate::store) fn note_head(&self, charge: ChargeId) {
         let mut inner = self.lock();
         if inner.abandoned || inner.heads.len() >= self.limits.open_charges {

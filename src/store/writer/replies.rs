@@ -7,25 +7,17 @@ use std::time::Instant;
 use crate::config::Durability;
 use crate::failpoint;
 use crate::store::error::{HoldRefused, Unavailable};
-use crate::store::writer::batch::Item;
+use crate::store::writer::batch::{HoldMade, Item};
 use crate::store::writer::disk::Committed;
-use crate::store::writer::ledger::{ChargeFacts, Held, HeldCharge, Settled, Wanted};
+use crate::store::writer::hold::{Held, HeldCharge, Settled};
 use crate::store::writer::mailbox::{Delivery, Mailbox};
-use crate::store::writer::queue::{Command, SettleCommand};
+use crate::store::writer::queue::{Command, SettleAction, SettleCommand};
 use crate::store::writer::write::Synced;
 use crate::store::writer::{Failure, Writer};
 use crate::telemetry::metrics::StoreMetrics;
 
 /// Charges that are named in one line of the log.
-const TOLD: usize = 100;
-
-/// What became of a settlement that is committed.
-pub(super) enum Answered {
-    /// It stays, and whoever waited is told; the span of its charge.
-    Over(u64),
-    /// A capture whose client was told that nothing is charged, because it took too long: the next turn gives the money back.
-    Undone(SettleCommand),
-}
+const NAMED: usize = 100;
 
 impl Writer {
     /// Answers for a batch that is committed: at once, or by the disk's thread what must be on the disk before.
@@ -44,17 +36,17 @@ impl Writer {
             let waits_for_disk = self.waits_for_disk(&item);
             match item {
                 Item::Hold(command, Ok(made)) => {
-                    count_hold(&metrics, &made.facts);
-                    let charge = HeldCharge::new(made.facts, command.reply.mailbox(), command.slot);
+                    count_hold(&metrics, &made);
+                    let charge = HeldCharge::new(made.hold, made.refund, command.reply.mailbox(), command.permit);
                     let held = Held { charge, balance: made.balance, generation: made.generation };
                     post.add(command.reply.address(Ok(held)));
                 }
                 Item::Hold(command, Err(refused)) => post.add(command.reply.address(Err(refused))),
                 Item::Settle(command, settled) if waits_for_disk => to_sync.push(Committed::Settle(command, settled)),
-                Item::Settle(command, settled) => match answer_settlement(&metrics, &mut post, command, settled) {
-                    Answered::Over(span) => self.spans.settled(span),
-                    Answered::Undone(command) => self.kept.push(Command::Settle(command)),
-                },
+                Item::Settle(command, settled) => {
+                    let refund = reply_to_settlement(&metrics, &mut post, command, settled);
+                    self.kept.extend(refund.map(Command::Settle));
+                }
                 Item::Write(job) if waits_for_disk => to_sync.push(Committed::Write(job)),
                 Item::Write(job) => job.finish(Ok(())),
             }
@@ -68,7 +60,9 @@ impl Writer {
     fn waits_for_disk(&self, item: &Item) -> bool {
         match item {
             Item::Hold(..) => false,
-            Item::Settle(command, _) => self.parts.durability == Durability::Full && command.wanted != Wanted::Release,
+            Item::Settle(command, _) => {
+                self.parts.durability == Durability::Full && !matches!(command.action, SettleAction::Release { .. })
+            }
             Item::Write(job) => job.synced() == Synced::Now,
         }
     }
@@ -89,12 +83,7 @@ impl Writer {
         let mut post = Post::default();
         for item in work {
             match item {
-                Item::Hold(command, decision) => {
-                    if let Ok(made) = decision {
-                        self.spans.settled(made.facts.span);
-                    }
-                    post.add(command.reply.address(Err(HoldRefused::Unavailable(reason))));
-                }
+                Item::Hold(command, _) => post.add(command.reply.address(Err(HoldRefused::Unavailable(reason)))),
                 Item::Settle(command, _) => self.kept.push(Command::Settle(command)),
                 Item::Write(job) => job.finish(Err(reason)),
             }
@@ -107,12 +96,7 @@ impl Writer {
         self.kept_for = Some(reason);
         for item in work {
             self.kept.push(match item {
-                Item::Hold(command, decision) => {
-                    if let Ok(made) = decision {
-                        self.spans.settled(made.facts.span);
-                    }
-                    Command::Hold(command)
-                }
+                Item::Hold(command, _) => Command::Hold(command),
                 Item::Settle(command, _) => Command::Settle(command),
                 Item::Write(job) => Command::Write(job),
             });
@@ -131,8 +115,10 @@ impl Writer {
                     self.parts.health.note(Err(late));
                     post.add(hold.reply.address(Err(HoldRefused::Unavailable(late))));
                 }
-                Command::Settle(mut settle) if now >= settle.deadline && settle.wanted == Wanted::Capture => {
-                    settle.wanted = Wanted::Release;
+                Command::Settle(mut settle) if now >= settle.deadline && settle.is_capture() => {
+                    if let SettleAction::Capture { status, .. } = settle.action {
+                        settle.action = SettleAction::Release { status: Some(status), leaves_charge: true };
+                    }
                     if let Some(reply) = settle.reply.take() {
                         post.add(reply.address(Settled::Released { balance: None }));
                     }
@@ -147,7 +133,7 @@ impl Writer {
 
     /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
     pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
-        tell_left(batch);
+        log_abandoned(batch);
         let mut post = Post::default();
         for command in batch.drain(..) {
             match command {
@@ -164,70 +150,62 @@ impl Writer {
     }
 }
 
-/// Answers a settlement that is committed, and on the disk where it has to be.
-pub(super) fn answer_settlement(
+/// Replies to a settlement that is committed, and synced where it has to be. Returns the refund of a capture whose waiter had
+/// given up, and had told the client that nothing was charged.
+pub(super) fn reply_to_settlement(
     metrics: &StoreMetrics,
     post: &mut Post,
     command: SettleCommand,
     settled: Settled,
-) -> Answered {
-    if settled == Settled::Captured && command.is_capture() && !command.claim() {
-        tracing::warn!(charge_id = command.facts.id.0, "a capture was committed too late and is undone");
-        return Answered::Undone(SettleCommand { wanted: Wanted::Undo, reply: None, decision: None, ..command });
+) -> Option<SettleCommand> {
+    if command.is_capture() && settled == Settled::Captured && !command.claim() {
+        tracing::warn!(charge_id = command.hold.charge.0, "a capture was committed too late and is refunded");
+        count_settlement(metrics, settled, &command);
+        return Some(SettleCommand { action: SettleAction::Refund, reply: None, decision: None, ..command });
     }
-    if command.wanted == Wanted::Undo && settled == Settled::Captured {
-        tracing::warn!(
-            charge_id = command.facts.id.0,
-            "a capture that was committed too late stays: a retry of its request was forwarded for it"
-        );
-    }
-    count(metrics, settled, &command.facts);
+    count_settlement(metrics, settled, &command);
     if let Some(reply) = command.reply {
         post.add(reply.address(settled));
     }
-    Answered::Over(command.facts.span)
+    None
 }
 
-/// Says which of the messages that nobody will do any more cost somebody money: what was to be undone.
-pub(in crate::store) fn tell_left(left: &[Command]) {
-    let charges = left.iter().filter_map(|command| match command {
-        Command::Settle(settle) if settle.wanted == Wanted::Undo => Some(settle.facts.id.0),
+/// Logs which of the messages that the writer leaves undone cost a client money: refunds.
+pub(in crate::store) fn log_abandoned(abandoned: &[Command]) {
+    let charges = abandoned.iter().filter_map(|command| match command {
+        Command::Settle(settle) if settle.action == SettleAction::Refund => Some(settle.hold.charge.0),
         Command::Settle(_) | Command::Hold(_) | Command::Write(_) => None,
     });
-    tell_not_undone(&charges.collect::<Vec<_>>());
+    log_not_refunded(&charges.collect::<Vec<_>>());
 }
 
-/// Names charges that stay captured, though their clients were told that nothing was charged: nobody else can undo that.
-pub(super) fn tell_not_undone(charges: &[i64]) {
+/// Names charges that stay captured although their clients were told that nothing was charged.
+pub(super) fn log_not_refunded(charges: &[i64]) {
     if !charges.is_empty() {
         tracing::error!(
             charges = charges.len(),
-            charge_ids = ?&charges[..charges.len().min(TOLD)],
-            "captures that were committed too late could not be undone: their clients were told that nothing was charged"
+            charge_ids = ?&charges[..charges.len().min(NAMED)],
+            "captures that were committed too late could not be refunded, although their clients were told that nothing was charged"
         );
     }
 }
 
-fn count_hold(metrics: &StoreMetrics, facts: &ChargeFacts) {
-    if facts.attempt.is_again() {
-        metrics.forwarded_again.inc();
-        failpoint::reach("again-begun");
-        return;
+fn count_hold(metrics: &StoreMetrics, made: &HoldMade) {
+    if made.refund.is_some() {
+        metrics.refunds.inc();
+        failpoint::reach("retry-held");
     }
     metrics.holds.inc();
-    metrics.held_cents.inc_by(facts.cents.0.unsigned_abs());
+    metrics.held_cents.inc_by(made.hold.cents.0.unsigned_abs());
     metrics.holds_open.inc();
 }
 
-fn count(metrics: &StoreMetrics, settled: Settled, facts: &ChargeFacts) {
-    let cents = facts.cents.0.unsigned_abs();
-    if facts.attempt.is_again() {
-        if let Settled::Released { .. } = settled {
-            metrics.forwarded_again_failed.inc();
-            metrics.forwarded_again_failed_cents.inc_by(cents);
-        }
+fn count_settlement(metrics: &StoreMetrics, settled: Settled, command: &SettleCommand) {
+    if command.action == SettleAction::Refund {
+        metrics.refunds.inc();
         return;
     }
+    let cents = command.hold.cents.0.unsigned_abs();
     metrics.holds_open.dec();
     match settled {
         Settled::Captured => {

@@ -1,7 +1,7 @@
 //! Whether the head of a reply reached its client, for charges whose request may be sent again.
 //!
 //! A head that went out before the capture is noted with the capture. One that goes out later is noted by a write that
-//! nobody waits for: should the process die before, the client's retry is forwarded once more, as if it had seen nothing.
+//! nobody waits for: should the process die before, a retry of the client is treated as if it had seen nothing.
 //! Until that is written, or the reply is dropped unsent, the request counts as in flight in this process, so that a client
 //! that has its reply and sends the request again is never faster than the note of it.
 

@@ -7,9 +7,9 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::model::UserId;
+use crate::store::books::wallets::Wallets;
 use crate::store::error::{ConstraintError, Unavailable};
-use crate::store::writer::queue::{Command, Queue, WritePlace};
-use crate::store::writer::wallets::Wallets;
+use crate::store::writer::queue::{Command, Queue, WritePermit};
 
 /// The writer's transaction, lent to one write. What the write does is undone alone when it returns an error.
 pub(in crate::store) struct WriteTx<'a> {
@@ -93,7 +93,7 @@ where
 {
     let (sender, receiver) = oneshot::channel();
     let deadline = Instant::now() + queue.limits.hold_timeout;
-    let place = WritePlace::take(queue)?;
+    let place = WritePermit::take(queue)?;
     queue.push([Command::Write(Box::new(Job {
         deadline,
         synced,
@@ -123,7 +123,7 @@ struct Job<F, T, E> {
     deadline: Instant,
     synced: Synced,
     /// Given up when the write is finished.
-    _place: WritePlace,
+    _place: WritePermit,
     body: Option<F>,
     result: Option<Result<T, E>>,
     constraint: Option<ConstraintError>,

@@ -22,13 +22,9 @@ pub struct StoreMetrics {
     pub releases: Counter,
     /// What they gave back, in cents.
     pub released_cents: Counter,
-    /// Requests forwarded once more for a retry.
-    pub forwarded_again: Counter,
-    /// Those that failed, and whose price was given back.
-    pub forwarded_again_failed: Counter,
-    /// What that was, in cents.
-    pub forwarded_again_failed_cents: Counter,
-    /// Charges held and not settled.
+    /// Captured charges that were given back.
+    pub refunds: Counter,
+    /// Holds that are not settled.
     pub holds_open: Gauge,
     /// Entries for what other programs did to balances.
     pub external_entries: Counter,
@@ -68,11 +64,8 @@ impl StoreMetrics {
             captured_cents: register.counter("captured_cents", "Cents made final by captures"),
             releases: register.counter("releases", "Releases committed"),
             released_cents: register.counter("released_cents", "Cents given back by releases"),
-            forwarded_again: register.counter("forwarded_again", "Requests forwarded once more for a retry"),
-            forwarded_again_failed: register
-                .counter("forwarded_again_failed", "Requests forwarded once more in vain, and given back"),
-            forwarded_again_failed_cents: register.counter("forwarded_again_failed_cents", "Cents given back for them"),
-            holds_open: register.gauge("holds_open", "Charges held and not settled"),
+            refunds: register.counter("refunds", "Captured charges that were given back"),
+            holds_open: register.gauge("holds_open", "Holds that are not settled"),
             external_entries: register.counter("external_entries", "Entries for balances that other programs changed"),
             batch_size: register.histogram("batch_size", "Messages in one transaction", Unit::Count, SIZES),
             queue_depth: register.gauge("write_queue_depth", "Messages waiting for the writer"),

@@ -11,6 +11,7 @@ fn stops(scene: &Scene, mut process: Process, words: &str, happens: impl FnOnce(
     let crowd = scene.crowd(&process);
     happens();
     assert_eq!(process.wait().code(), Some(66));
+    scene.died();
     assert!(process.has_said(words), "it does not say why");
     crowd.leave()
 }

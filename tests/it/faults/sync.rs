@@ -16,6 +16,7 @@ fn a_sync_that_fails(files: i32) {
     scene.shim.set(Word::Files, files);
     scene.shim.set(Word::SyncError, EIO);
     assert_eq!(process.wait().code(), Some(66));
+    scene.died();
     assert!(process.has_said("could not bring the database to the disk"));
     scene.shim.set(Word::SyncError, 0);
     let mut answers = crowd.leave();
@@ -47,7 +48,7 @@ fn hanging(scene: &Scene, gateway: GatewayBuilder) -> (Process, Request, Connect
 }
 
 #[test]
-fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
+fn a_capture_whose_sync_hangs_is_refunded_and_the_client_is_refused() {
     let scene = Scene::new();
     let gateway = scene.gateway().limit("settle_timeout_ms", 1_000).limit("hold_timeout_ms", 1_000);
     let (process, request, _pinned) = hanging(&scene, gateway);
@@ -65,13 +66,13 @@ fn a_capture_whose_sync_hangs_is_undone_and_the_client_is_told() {
     assert!(process.trouble().is_some());
     scene.shim.set(Word::HangSyncs, 0);
     let ended = Instant::now();
-    until("the undoing", || scene.ground.database().charges(2) == 1);
+    until("the refund", || scene.ground.database().refunds() == 1);
     request.send().assert_receipt(PRICE, 1_000_000_000 - 2 * PRICE);
     assert!(ended.elapsed() < RESUMED, "service resumed after {:?}", ended.elapsed());
     until("ready", || process.trouble().is_none());
     process.stop();
     let database = scene.ground.database();
-    assert_eq!((database.charges(0), database.charges(1), database.charges(2)), (0, 2, 1));
+    assert_eq!((database.leased(), database.charges(1), database.charges(2), database.refunds()), (0, 3, 0, 1));
     scene.assert_accounts(&[]);
 }
 
@@ -95,21 +96,22 @@ fn neither_a_hold_nor_the_application_waits_for_the_sync_of_a_capture() {
 }
 
 #[test]
-fn a_capture_is_not_final_before_its_sync() {
+fn a_late_capture_stays_as_it_is_and_is_refunded_by_an_entry() {
     let scene = Scene::new();
-    // Long enough that the mark of what is final is moved meanwhile, once a second.
+    // Long enough that it is added up meanwhile, once a second.
     let gateway = scene.gateway().limit("sync_late_ms", 600_000).limit("settle_timeout_ms", 2_500);
     let (process, request, _pinned) = hanging(&scene, gateway);
     let mut late = request.open();
     let database = scene.ground.database();
     until("the capture", || database.charges(1) == 2);
     late.reply().assert_problem(503, "billing-unavailable");
-    // What lies below the mark may be added up for ever, and this one will be undone.
-    let mark = database.number("SELECT max(low_water) FROM keytoll_instances");
-    assert!(mark <= database.number("SELECT max(id) FROM keytoll_charges"), "{mark}");
+    let row = "SELECT sum(id * 7 + cents * 3 + state + settled_at) FROM keytoll_charges";
+    let before = database.number(row);
     scene.shim.set(Word::HangSyncs, 0);
-    until("the undoing", || database.charges(2) == 1);
+    until("the refund", || database.refunds() == 1);
+    assert_eq!(database.number(row), before, "a charge that is in the books is final");
     process.stop();
+    assert_eq!((database.charges(1), database.charges(2), database.refunds()), (2, 0, 1));
     scene.assert_accounts(&[]);
 }
 
@@ -127,7 +129,7 @@ fn without_a_request_too_a_disk_that_does_not_answer_is_told() {
 }
 
 #[test]
-fn a_capture_that_is_late_at_the_stop_is_undone_before_the_end() {
+fn a_capture_that_is_late_at_the_stop_is_refunded_before_the_end() {
     let scene = Scene::new();
     let gateway = scene.gateway().drain_timeout_ms(0).limit("settle_timeout_ms", 100);
     let (mut process, request, _pinned) = hanging(&scene, gateway);
@@ -137,6 +139,6 @@ fn a_capture_that_is_late_at_the_stop_is_undone_before_the_end() {
     scene.shim.set(Word::HangSyncs, 0);
     assert!(process.wait().success());
     let database = scene.ground.database();
-    assert_eq!((database.charges(0), database.charges(1), database.charges(2)), (0, 1, 1));
+    assert_eq!((database.leased(), database.charges(1), database.charges(2), database.refunds()), (0, 2, 0, 1));
     scene.assert_accounts(&[]);
 }

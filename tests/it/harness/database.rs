@@ -88,15 +88,35 @@ impl Database {
         self.number(&format!("SELECT balance FROM wallets WHERE user_id = {user}"))
     }
 
-    /// Charges in a state: 0 held, 1 captured, 2 released.
+    /// Charges in a state: 1 captured, refunded or not, 2 released.
     pub(crate) fn charges(&self, state: i64) -> i64 {
         self.number(&format!("SELECT count(*) FROM keytoll_charges WHERE state = {state}"))
     }
 
-    /// State and cents of every charge.
+    /// Cents that gateways have taken out of wallets and not settled.
+    #[track_caller]
+    pub(crate) fn leased(&self) -> i64 {
+        let (cents, wrong): (i64, i64) = self
+            .open()
+            .query_row("SELECT coalesce(sum(cents), 0), coalesce(sum(cents <= 0), 0) FROM keytoll_leases", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(wrong, 0, "a lease of nothing is a row");
+        cents
+    }
+
+    /// Captured charges that were refunded.
+    pub(crate) fn refunds(&self) -> i64 {
+        self.number("SELECT count(*) FROM keytoll_entries WHERE kind = 'refund' AND charge_id IS NOT NULL")
+    }
+
+    /// State and cents of every charge; the state of one that was refunded is 3.
     pub(crate) fn charges_by_id(&self) -> HashMap<i64, (i64, i64)> {
         let connection = self.open();
-        let mut select = connection.prepare("SELECT id, state, cents FROM keytoll_charges").unwrap();
+        let select = "SELECT c.id, CASE WHEN e.id IS NULL THEN c.state ELSE 3 END, c.cents FROM keytoll_charges c
+             LEFT JOIN keytoll_entries e ON e.charge_id = c.id";
+        let mut select = connection.prepare(select).unwrap();
         let rows = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)))).unwrap();
         rows.collect::<rusqlite::Result<_>>().unwrap()
     }
@@ -128,7 +148,8 @@ impl Database {
         Lock { connection }
     }
 
-    /// Asserts that for every user entries less charges are the wallet's balance, and that no balance is below zero.
+    /// Asserts that for every user entries less captured charges and leases are the wallet's balance, that no balance is
+    /// below zero, and that no lease is of a gateway that has ended.
     /// What others wrote must be on the books already.
     #[track_caller]
     pub(crate) fn assert_books(&self) {
@@ -139,7 +160,8 @@ impl Database {
                      (SELECT CASE WHEN typeof(w.balance) = 'integer' THEN w.balance ELSE 0 END
                       FROM wallets w WHERE w.user_id = a.user_id),
                      (SELECT coalesce(sum(amount_cents), 0) FROM keytoll_entries WHERE account_id = a.id),
-                     (SELECT coalesce(sum(cents), 0) FROM keytoll_charges WHERE account_id = a.id AND state <> 2)
+                     (SELECT coalesce(sum(cents), 0) FROM keytoll_charges WHERE account_id = a.id AND state <> 2),
+                     (SELECT coalesce(sum(cents), 0) FROM keytoll_leases WHERE account_id = a.id)
                  FROM keytoll_accounts a",
             )
             .unwrap();
@@ -148,12 +170,19 @@ impl Database {
         while let Some(row) = rows.next().unwrap() {
             let (user, closed, balance): (i64, bool, Option<i64>) =
                 (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap());
-            let (entries, charges): (i64, i64) = (row.get(3).unwrap(), row.get(4).unwrap());
+            let (entries, charges, leases): (i64, i64, i64) =
+                (row.get(3).unwrap(), row.get(4).unwrap(), row.get(5).unwrap());
             let balance = if closed { 0 } else { balance.unwrap_or(0) };
-            assert_eq!(entries - charges, balance, "user {user}: entries {entries}, charges {charges}");
+            let books = entries - charges - leases;
+            assert_eq!(books, balance, "user {user}: entries {entries}, charges {charges}, leases {leases}");
             assert!(balance >= 0, "user {user}: {balance}");
             accounts += 1;
         }
+        let strays = "SELECT count(*) FROM keytoll_leases WHERE cents <= 0
+             OR instance_id NOT IN (SELECT id FROM keytoll_instances WHERE ended_at IS NULL)
+             OR account_id NOT IN (SELECT id FROM keytoll_accounts)";
+        let strays: i64 = connection.query_row(strays, [], |row| row.get(0)).unwrap();
+        assert_eq!(strays, 0, "leases of a gateway that has ended, of no account, or of nothing");
         let wallets: i64 = connection.query_row("SELECT count(*) FROM wallets", [], |row| row.get(0)).unwrap();
         assert!(accounts >= wallets, "a wallet is not on the books");
     }

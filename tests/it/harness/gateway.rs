@@ -248,8 +248,8 @@ impl Gateway {
     pub(crate) fn assert_charges(&self, captured: i64, released: i64) {
         self.settle();
         self.database.assert_books();
-        let found = (self.database.charges(1), self.database.charges(2), self.database.charges(0));
-        assert_eq!(found, (captured, released, 0), "captured, released, held");
+        let found = (self.database.charges(1), self.database.charges(2), self.database.leased());
+        assert_eq!(found, (captured, released, 0), "captured, released, leased");
     }
 
     /// Stops in order, and waits until it has.

@@ -75,7 +75,7 @@ fn one_deadline_bounds_the_delay_and_both_listeners() {
     silent.rest();
     let charges = scene.process.database();
     charges.assert_books();
-    assert_eq!((charges.charges(0), charges.charges(1), charges.charges(2)), (0, 0, 1), "held, captured, released");
+    assert_eq!((charges.leased(), charges.charges(1), charges.charges(2)), (0, 0, 1), "leased, captured, released");
 }
 
 #[test]

@@ -52,23 +52,23 @@ fn a_retry_after_a_death_before_the_capture_pays_anew() {
     let (mut client, call) = scene.forwarded(&gateway.get("/").key(&scene.key));
     call.reply(OK);
     client.reply().assert_receipt(10, 990);
-    gateway.assert_charges(1, 1);
+    gateway.assert_charges(1, 0);
 }
 
 #[test]
-fn a_retry_after_a_death_between_capture_and_delivery_is_forwarded_once_more() {
+fn a_retry_after_a_death_between_capture_and_delivery_has_that_refunded() {
     let (scene, process) = Scene::new();
     let gateway = scene.another();
     let charge = scene.unanswered(&process, &gateway);
     process.kill();
     let request = gateway.get("/").key(&scene.key);
     let (mut client, call) = scene.forwarded(&request);
+    assert_eq!(call.head.number("keytoll-retry-of"), Some(charge));
     call.reply(OK);
-    let reply = client.reply();
-    reply.assert_receipt(10, 990);
-    assert_eq!(reply.receipt().unwrap().charge, charge);
+    client.reply().assert_receipt(10, 990);
     already_charged(&request.field("Idempotency-Key", "one"));
-    gateway.assert_charges(1, 0);
+    gateway.assert_charges(2, 0);
+    assert_eq!(gateway.database().entries(scene.user, "refund"), [10]);
 }
 
 #[test]
@@ -79,14 +79,14 @@ fn a_reply_that_was_delivered_by_a_process_that_died_after_is_known_to_the_next(
     client.reply().assert_receipt(10, 990);
     // The note that it left is on its way by itself.
     let gateway = scene.another();
-    until("it is noted", || gateway.database().number("SELECT is_spent FROM keytoll_requests") == 1);
+    until("it is noted", || gateway.database().number("SELECT state FROM keytoll_requests") == 2);
     process.kill();
     already_charged(&gateway.get("/").key(&scene.key).field("Idempotency-Key", "one"));
     gateway.assert_charges(1, 0);
 }
 
 #[test]
-fn a_death_during_the_second_forward_is_given_back_once_by_the_next_start() {
+fn a_death_during_the_retry_is_free_after_the_next_start() {
     let (scene, process) = Scene::new();
     let watch = scene.another();
     let charge = scene.unanswered(&process, &watch);
@@ -97,30 +97,31 @@ fn a_death_during_the_second_forward_is_given_back_once_by_the_next_start() {
         let gateway = scene.another();
         gateway.assert_charges(1, 0);
         assert_eq!(gateway.database().balance(scene.user), 1_000);
-        assert_eq!(gateway.database().entries(scene.user, "credit"), [10]);
+        assert_eq!(gateway.database().entries(scene.user, "refund"), [10]);
         gateway.stop();
     }
     let gateway = scene.another();
     let (mut client, call) = scene.forwarded(&gateway.get("/").key(&scene.key));
     assert_ne!(call.head.number("keytoll-charge-id"), Some(charge));
+    assert_eq!(call.head.number("keytoll-retry-of"), None);
     call.reply(OK);
     client.reply().assert_receipt(10, 990);
     gateway.assert_charges(2, 0);
 }
 
 #[test]
-fn a_death_during_the_second_forward_is_given_back_once_by_a_living_gateway() {
+fn a_death_during_the_retry_is_recovered_by_a_living_gateway() {
     let (scene, process) = Scene::new();
     let gateway = scene.another();
     scene.unanswered(&process, &gateway);
     let (_client, _call) = scene.forwarded(&process.get("/").key(&scene.key));
-    // The other one lives: its forward is its own.
+    // The other one lives: what it holds is its own.
     let request = gateway.get("/").key(&scene.key).field("Idempotency-Key", "one");
     request.send().assert_problem(409, "request-in-flight");
     assert_eq!(gateway.database().balance(scene.user), 990);
     process.kill();
     until("it is given back", || gateway.database().balance(scene.user) == 1_000);
-    assert_eq!(gateway.database().entries(scene.user, "credit"), [10]);
+    assert_eq!(gateway.database().entries(scene.user, "refund"), [10]);
     gateway.assert_charges(1, 0);
 }
 

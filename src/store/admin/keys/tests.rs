@@ -87,26 +87,24 @@ async fn a_charge_of_long_ago_keeps_its_key_too() {
     sample
         .application()
         .execute_batch(&format!(
-            "UPDATE keytoll_meta SET value = 1000 WHERE name = 'next_charge_id';
-             INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at)
-             VALUES (7, 1, {key}, 1, 0, 2, 2, 0)"
+            "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, cents, state, held_at, settled_at)
+             VALUES (7, 1, {key}, 1, 2, 2, 0, 0)"
         ))
         .unwrap();
     assert_eq!(refused(sample.store.delete_key(key).await), KeyRefused::HasCharges);
 }
 
 #[tokio::test]
-async fn the_mark_for_new_charges_lies_at_or_below_every_one_to_come() {
+async fn charges_that_come_after_the_first_look_are_seen() {
     let sample = Sample::open(Role::Gateway);
     let user = sample.user("a@b.example").await;
     let key = sample.issue(user, "weather").await;
     let other = sample.issue(user, "maps").await;
     let ledger = sample.ledger();
-    // The first hold reserves ids: those to come lie below the next reservation.
     sample.hold(&ledger, &other.key, 2).await.charge.capture(200).await;
-    let from = sample.store.read(sums::final_below).await.unwrap();
+    let through = sample.store.read(|connection| Ok(sums::marks(connection)?.charges_through)).await.unwrap();
     sample.hold(&ledger, &key.key, 2).await.charge.capture(200).await;
-    let seen = sample.store.read(move |connection| has_charges(connection, key.record.id, from)).await.unwrap();
+    let seen = sample.store.read(move |connection| has_charges(connection, key.record.id, through)).await.unwrap();
     assert!(seen);
 }
 
@@ -155,7 +153,7 @@ async fn a_rotated_key_keeps_its_row_and_loses_its_secret() {
     let generation = sample.store.generation();
     let new = sample.store.rotate_key(id, KeyStorage::Sha256, &KeyPrefix::new("kt").unwrap()).await.unwrap();
     assert!(sample.store.generation() > generation);
-    assert!(matches!(ledger.hold(wish).await, Err(HoldRefused::KeyChanged)));
+    assert!(matches!(ledger.hold(wish, None).await, Err(HoldRefused::KeyChanged)));
     assert!(matches!(sample.store.find_key(old.clone()).await.unwrap(), Found::Unknown));
     assert_eq!(sample.hold(&ledger, &new.key, 2).await.balance, Cents(496));
     let expected = KeyRecord { hint: new.record.hint.clone(), ..before.clone() };

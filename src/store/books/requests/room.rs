@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, Params};
 
 use crate::failpoint;
-use crate::model::{AccountId, ChargeId};
+use crate::model::AccountId;
 use crate::store::books::requests::RequestLimits;
 
 /// Rows deleted for one that needs the room: more than it takes, so that a full table is not full for long.
@@ -42,44 +42,40 @@ pub(super) fn take(connection: &Connection, account: AccountId) -> rusqlite::Res
     count(connection, account.0, 1)
 }
 
-/// Forgets the request of a charge that cost nothing: nothing is owed for it, and it must not fill the table.
-pub(in crate::store) fn forget(connection: &Connection, charge: ChargeId) -> rusqlite::Result<()> {
-    let mut delete =
-        connection.prepare_cached("DELETE FROM keytoll_requests WHERE charge_id = ?1 RETURNING account_id")?;
-    match delete.query_row([charge.0], |row| row.get(0)).optional()? {
-        Some(account) => count(connection, account, -1),
-        None => Ok(()),
-    }
+/// Removes the rows that fulfil a condition on `?1`.
+pub(super) fn delete(connection: &Connection, condition: &str, value: i64) -> rusqlite::Result<()> {
+    let delete = format!("DELETE FROM keytoll_requests WHERE {condition} RETURNING account_id");
+    delete_counted(connection, &delete, [value]).map(drop)
 }
 
-/// Deletes rows whose time is over, the oldest first, no more than `most`. What is in flight stays, unless its charge is
-/// gone from the books or cost nothing: then nobody ends it.
+/// Deletes rows whose time is over, the oldest first, no more than `most`. What is in flight stays.
 pub(super) fn delete_old(
     connection: &Connection,
     limits: &RequestLimits,
     now_unix_ms: i64,
     most: i64,
 ) -> rusqlite::Result<()> {
-    let mut delete = connection.prepare_cached(
-        "DELETE FROM keytoll_requests WHERE charge_id IN (
-             SELECT r.charge_id FROM keytoll_requests r LEFT JOIN keytoll_charges c ON c.id = r.charge_id
-             WHERE r.created_at <= ?1 AND (r.again_by IS NULL OR c.state IS NOT 1) AND c.state IS NOT 0
-             ORDER BY r.created_at LIMIT ?2)
-         RETURNING account_id",
-    )?;
-    let mut gone: HashMap<i64, i64> = HashMap::new();
-    let mut rows = delete.query([now_unix_ms.saturating_sub(limits.ttl_ms), most])?;
-    while let Some(row) = rows.next()? {
-        *gone.entry(row.get(0)?).or_default() += 1;
+    let delete = "DELETE FROM keytoll_requests WHERE charge_id IN (
+             SELECT charge_id FROM keytoll_requests WHERE created_at <= ?1 AND state <> 0 ORDER BY created_at LIMIT ?2)
+         RETURNING account_id";
+    if delete_counted(connection, delete, [now_unix_ms.saturating_sub(limits.ttl_ms), most])? {
+        failpoint::reach("requests-swept");
     }
-    if gone.is_empty() {
-        return Ok(());
-    }
-    for (account, rows) in gone {
-        count(connection, account, -rows)?;
-    }
-    failpoint::reach("requests-swept");
     Ok(())
+}
+
+/// Runs a DELETE that returns the account of each row, and takes the rows off the counts. Whether there were any.
+fn delete_counted(connection: &Connection, delete: &str, values: impl Params) -> rusqlite::Result<bool> {
+    let mut removed: HashMap<i64, i64> = HashMap::new();
+    let mut delete = connection.prepare_cached(delete)?;
+    let mut rows = delete.query(values)?;
+    while let Some(row) = rows.next()? {
+        *removed.entry(row.get(0)?).or_default() += 1;
+    }
+    for (account, rows) in &removed {
+        count(connection, *account, -rows)?;
+    }
+    Ok(!removed.is_empty())
 }
 
 fn count(connection: &Connection, account: i64, more: i64) -> rusqlite::Result<()> {

@@ -2,7 +2,7 @@ use crate::store::doctor::repair;
 use crate::store::doctor::tests::*;
 
 const CHARGE: &str =
-    "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at)";
+    "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, cents, state, held_at, settled_at)";
 
 impl File {
     /// Repairs, and asserts that everything holds then. Who and how much.
@@ -33,17 +33,17 @@ async fn what_is_in_a_wallet_is_accepted_with_an_entry() {
 }
 
 #[tokio::test]
-async fn holds_that_nobody_would_settle_are_released() {
+async fn leases_that_no_gateway_will_return_are_returned() {
     let file = File::new().await;
-    file.behind_its_back(&format!(
-        "INSERT INTO keytoll_instances (id, started_at, low_water, ended_at) VALUES (1, 0, 1, 1);
-         {CHARGE} VALUES (8, 2, 1, 1, 1, 5, 0, 0, NULL), (9, 2, 1, 1, 77, 6, 0, 0, NULL);
-         UPDATE keytoll_meta SET value = 100 WHERE name = 'next_charge_id';
-         UPDATE wallets SET balance = balance - 11 WHERE user_id = 2"
-    ));
-    assert_eq!(file.repaired(), [(2, 5), (2, 6)]);
+    // One of a gateway that has ended, one of a gateway that never was.
+    file.behind_its_back(
+        "INSERT INTO keytoll_instances (id, started_at, ended_at) VALUES (1, 0, 1);
+         INSERT INTO keytoll_leases (instance_id, account_id, cents) VALUES (1, 2, 5), (77, 2, 6);
+         UPDATE wallets SET balance = balance - 11 WHERE user_id = 2",
+    );
+    assert_eq!(file.repaired(), [(0, 11)]);
     assert_eq!(file.number("SELECT balance FROM wallets WHERE user_id = 2"), 500);
-    assert_eq!(file.number("SELECT sum(state) FROM keytoll_charges"), 4);
+    assert_eq!(file.number("SELECT count(*) FROM keytoll_leases"), 0);
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn a_charge_in_a_state_that_is_not_known_counts_as_nothing_for_a_repair_to
         for next_charge_id in [1, 2] {
             let file = File::new().await;
             file.behind_its_back(&format!(
-                "{CHARGE} VALUES (1, 1, 1, 1, 1, 2, {state}, 0, 0);
+                "{CHARGE} VALUES (1, 1, 1, 1, 2, {state}, 0, 0);
                  UPDATE keytoll_meta SET value = {next_charge_id} WHERE name = 'next_charge_id'"
             ));
             assert_eq!(file.only_wrong().check, Check::Rows);

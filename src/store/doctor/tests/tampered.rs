@@ -1,7 +1,7 @@
 use crate::store::doctor::tests::*;
 
 const CHARGE: &str =
-    "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, instance_id, cents, state, held_at, settled_at)";
+    "INSERT INTO keytoll_charges (id, account_id, key_id, route_id, cents, state, held_at, settled_at)";
 
 #[tokio::test]
 async fn books_that_nobody_touched_balance() {
@@ -9,7 +9,7 @@ async fn books_that_nobody_touched_balance() {
     let report = file.examine();
     assert!(report.holds() && report.findings.is_empty(), "{report:#?}");
     let summary = report.summary.unwrap();
-    assert_eq!((summary.users, summary.unbalanced, summary.charges, summary.held), (5, 0, 0, 0));
+    assert_eq!((summary.users, summary.unbalanced, summary.charges, summary.leased), (5, 0, 0, 0));
 }
 
 #[tokio::test]
@@ -87,11 +87,11 @@ async fn pending_changes_do_not_hide_a_difference() {
 #[tokio::test]
 async fn every_charge_is_well_formed() {
     let rows = [
-        ("(1, 1, 1, 1, 1, 2, 7, 0, 0)", "state"),
-        ("(1, 1, 1, 1, 1, 0, 2, 0, 0)", "positive"),
-        ("(1, 1, 1, 1, 1, -2, 2, 0, 0)", "positive"),
-        ("(1, 1, 1, 1, 1, 'x', 2, 0, 0)", "positive"),
-        ("(1, 1, 1, 1, 1, 2, 2, 0, NULL)", "no time"),
+        ("(1, 1, 1, 1, 2, 7, 0, 0)", "state"),
+        ("(1, 1, 1, 1, 0, 2, 0, 0)", "positive"),
+        ("(1, 1, 1, 1, -2, 2, 0, 0)", "positive"),
+        ("(1, 1, 1, 1, 'x', 2, 0, 0)", "positive"),
+        ("(1, 1, 1, 1, 2, 2, 0, 'x')", "no time"),
     ];
     for (row, words) in rows {
         for next_charge_id in [1, 2] {
@@ -128,7 +128,7 @@ async fn usage_that_is_no_number_is_found_and_the_rest_is_counted() {
 #[tokio::test]
 async fn charges_and_entries_of_nobody_are_found() {
     let file = File::new().await;
-    file.behind_its_back(&format!("{CHARGE} VALUES (1, 77, 1, 1, 1, 2, 1, 0, 0)"));
+    file.behind_its_back(&format!("{CHARGE} VALUES (1, 77, 1, 1, 2, 1, 0, 0)"));
     let found = file.only_wrong();
     assert_eq!((found.check, found.cents.unwrap().0), (Check::Books, -2));
 }
@@ -144,23 +144,36 @@ async fn a_closed_account_comes_to_nothing() {
 }
 
 #[tokio::test]
-async fn holds_of_a_killed_gateway_are_told_and_those_that_nobody_will_settle_are_wrong() {
+async fn leases_of_a_killed_gateway_are_noted_and_those_that_no_gateway_will_return_are_wrong() {
     let file = File::new().await;
-    let held = format!("{CHARGE} VALUES (8, 2, 1, 1, 1, 5, 0, 0, NULL), (9, 2, 1, 1, 1, 6, 0, 0, NULL)");
-    file.behind_its_back(&format!(
-        "INSERT INTO keytoll_instances (id, started_at, low_water) VALUES (1, 0, 1); {held};
-         UPDATE keytoll_meta SET value = 100 WHERE name = 'next_charge_id'; UPDATE wallets SET balance = balance - 11 WHERE user_id = 2"
-    ));
+    file.behind_its_back(
+        "INSERT INTO keytoll_instances (id, started_at) VALUES (1, 0);
+         INSERT INTO keytoll_leases (instance_id, account_id, cents) VALUES (1, 2, 11);
+         UPDATE wallets SET balance = balance - 11 WHERE user_id = 2",
+    );
     let report = file.examine();
     assert!(report.holds(), "the books balance: {report:#?}");
-    assert_eq!(of_check(&report, Check::Holds), [(2, 11)]);
-    assert!(report.findings[0].message.contains("8, 9"), "{}", report.findings[0].message);
+    assert_eq!(of_check(&report, Check::Leases), [(2, 11)]);
     let summary = report.summary.unwrap();
-    assert_eq!((summary.charges, summary.held, summary.held_cents.0, summary.gateways), (2, 2, 11, 0));
+    assert_eq!((summary.charges, summary.leased, summary.leased_cents.0, summary.gateways), (0, 1, 11, 0));
 
     file.behind_its_back("UPDATE keytoll_instances SET ended_at = 1");
     let found = file.only_wrong();
-    assert_eq!((found.check, found.user_id.unwrap().0, found.cents.unwrap().0), (Check::Holds, 2, 11));
+    assert_eq!((found.check, found.user_id.unwrap().0, found.cents.unwrap().0), (Check::Leases, 2, 11));
+    let done = crate::store::doctor::repair(&file.database(), &file.examine()).unwrap();
+    assert_eq!(done.iter().map(|done| done.cents.unwrap().0).collect::<Vec<_>>(), [11]);
+    assert!(file.examine().findings.is_empty());
+}
+
+#[tokio::test]
+async fn a_lease_that_is_no_amount_or_of_no_account_is_found() {
+    for (values, cents) in [("(1, 2, -3)", -3), ("(1, 2, 'x')", 0), ("(1, 77, 5)", 5)] {
+        let file = File::new().await;
+        file.behind_its_back(&format!("INSERT INTO keytoll_leases (instance_id, account_id, cents) VALUES {values}"));
+        let report = file.examine();
+        let found = wrong(&report).into_iter().find(|finding| finding.check == Check::Leases);
+        assert_eq!(found.unwrap().cents.unwrap().0, cents, "{values}");
+    }
 }
 
 #[tokio::test]
@@ -237,7 +250,7 @@ async fn a_long_list_of_findings_is_cut_and_counted() {
     let file = File::new().await;
     file.behind_its_back(&format!(
         "WITH RECURSIVE ids (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM ids WHERE id < 250)
-         {CHARGE} SELECT id, 1, 1, 1, 1, 2, 7, 0, 0 FROM ids"
+         {CHARGE} SELECT id, 1, 1, 1, 2, 7, 0, 0 FROM ids"
     ));
     let report = file.examine();
     assert_eq!((report.findings.len(), report.unlisted, report.holds()), (100, 150, false));

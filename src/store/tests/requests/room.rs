@@ -19,7 +19,7 @@ async fn what_cost_nothing_is_forgotten_at_once_whoever_released_it() {
     let mut scene = Scene::with(&limits).await;
     for turn in 0..5 {
         scene.ask_for(&turn.to_string(), "thing").await.unwrap().charge.release(Some(429)).await;
-        scene.ask_for("left", "thing").await.unwrap().charge.withdraw().await;
+        scene.ask_for("left", "thing").await.unwrap().charge.cancel().await;
         drop(scene.ask_for("dropped", "thing").await.unwrap());
         scene.sample.store.settled().await;
         assert_eq!(scene.remembered(), (0, 0, 0));
@@ -38,7 +38,7 @@ async fn what_cost_nothing_is_forgotten_at_once_whoever_released_it() {
     assert_eq!(scene.remembered(), (2, 2, 2));
     scene.sample.store.close();
     drop(dead);
-    assert_eq!(scene.sample.reopen(Role::Gateway).recovered.charges, 1);
+    assert_eq!(scene.sample.reopen(Role::Gateway).recovered.accounts, 1);
     assert_eq!(scene.remembered(), (1, 1, 1));
     assert_eq!(scene.sample.number("SELECT charge_id FROM keytoll_requests"), captured.0);
 }
@@ -55,39 +55,11 @@ async fn a_full_share_is_full_for_its_user_alone_until_its_time_is_over() {
     let other = scene.sample.user("b@example.com").await;
     let key = scene.sample.issue(other, "weather").await.key;
     let wish = scene.sample.wish(&key, PRICE).await;
-    drop(scene.ledger.hold_once(wish, Some(retryable("c", "thing"))).await.unwrap());
+    drop(scene.ledger.hold(wish, Some(retryable("c", "thing"))).await.unwrap());
     drop(scene.sample.hold(&scene.ledger, &scene.key, 1).await);
     scene.sample.store.settled().await;
     assert_eq!(scene.remembered(), (2, 2, 2));
     scene.grow_old();
     scene.ask_for("c", "thing").await.unwrap().charge.capture(200).await;
     assert_eq!(scene.remembered(), (1, 1, 1));
-}
-
-#[tokio::test]
-async fn a_row_whose_charge_was_released_by_an_older_version_is_taken_over() {
-    let scene = Scene::new().await;
-    let charge = scene.captured(false).await;
-    let released = "UPDATE keytoll_charges SET state = 2; UPDATE wallets SET balance = 500";
-    scene.sample.application().execute_batch(released).unwrap();
-    assert_eq!(scene.ask_for("key", "other").await.unwrap_err(), HoldRefused::IdempotencyKeyReused);
-    assert_ne!(scene.ask().await.unwrap().charge.id(), charge);
-    assert_eq!(scene.remembered().1, scene.remembered().2);
-}
-
-#[tokio::test]
-async fn what_nobody_ends_any_more_is_deleted_when_its_time_is_over() {
-    let scene = Scene::new().await;
-    scene.captured(false).await;
-    let again = scene.ask().await.unwrap();
-    scene.sample.application().execute_batch("DELETE FROM keytoll_charges").unwrap();
-    scene.grow_old();
-    let goes = async {
-        while scene.remembered().0 != 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), goes).await.expect("it is deleted");
-    assert_eq!(scene.remembered(), (0, 0, 0));
-    drop(again);
 }

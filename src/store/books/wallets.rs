@@ -1,35 +1,21 @@
-//! The wallets that the writer knows: loaded when first touched, changed in memory, written once a transaction.
+//! A cache of wallets: loaded when first needed, changed in memory, written once per transaction.
 //!
-//! Inside of a transaction nobody else can commit, so that what was loaded is true until its end; between
-//! transactions it stays true as long as no other program commits, which the writer sees. Each write compares the
-//! balance that it replaces: a wallet that is not what it should be fails the batch instead of losing money.
+//! Inside of a transaction no other program can commit, so that a loaded wallet is current until its end; between
+//! transactions it stays current as long as no other program commits, which the writer notices. Each write compares the
+//! balance that it replaces: a wallet that is not what it should be fails the transaction instead of losing money.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::ledger::{Balance, Wallet};
 use crate::model::{AccountId, Cents, UserId};
 use crate::store::books::accounts;
 
-/// What a wallet holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Balance {
-    Money(Cents),
-    /// NULL, a text or a real: no money, and never touched.
-    NoMoney,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Wallet {
-    row_id: i64,
-    pub(in crate::store) account: AccountId,
-    pub(in crate::store) balance: Balance,
-}
-
-/// A wallet with money, as many are remembered.
+/// A wallet with money, as many are cached.
 #[derive(Clone, Copy)]
-struct Purse {
+struct CachedWallet {
     row_id: i64,
     account: AccountId,
     cents: Cents,
@@ -37,9 +23,9 @@ struct Purse {
 
 /// Wallets by user.
 pub(in crate::store) struct Wallets {
-    known: HashMap<UserId, Purse, RandomState>,
-    /// Those without money, and users known to have no wallet (`None`): few, so that their entries may be larger.
-    odd: HashMap<UserId, Option<Wallet>, RandomState>,
+    known: HashMap<UserId, CachedWallet, RandomState>,
+    /// Wallets whose balance is not an integer, and users that have no wallet (`None`).
+    without_money: HashMap<UserId, Option<Wallet>, RandomState>,
     /// Which were changed, each with the balance that its row has.
     touched: HashMap<UserId, Cents, RandomState>,
     most: usize,
@@ -47,7 +33,7 @@ pub(in crate::store) struct Wallets {
 
 impl Wallets {
     pub(in crate::store) fn new(most: usize) -> Wallets {
-        Wallets { known: HashMap::default(), odd: HashMap::default(), touched: HashMap::default(), most }
+        Wallets { known: HashMap::default(), without_money: HashMap::default(), touched: HashMap::default(), most }
     }
 
     /// The user's wallet as the transaction has it by now.
@@ -57,22 +43,25 @@ impl Wallets {
         user_id: UserId,
         now_unix_ms: i64,
     ) -> rusqlite::Result<Option<Wallet>> {
-        if let Some(Purse { row_id, account, cents }) = self.known.get(&user_id).copied() {
-            return Ok(Some(Wallet { row_id, account, balance: Balance::Money(cents) }));
+        if let Some(CachedWallet { account, cents, .. }) = self.known.get(&user_id).copied() {
+            return Ok(Some(Wallet { account, balance: Balance::Money(cents) }));
         }
-        if let Some(odd) = self.odd.get(&user_id) {
-            return Ok(*odd);
+        if let Some(found) = self.without_money.get(&user_id) {
+            return Ok(*found);
         }
-        let wallet = load(connection, user_id, now_unix_ms)?;
-        match wallet {
-            Some(Wallet { row_id, account, balance: Balance::Money(cents) }) => {
-                self.known.insert(user_id, Purse { row_id, account, cents });
+        let Some((row_id, wallet)) = load(connection, user_id, now_unix_ms)? else {
+            self.without_money.insert(user_id, None);
+            return Ok(None);
+        };
+        match wallet.balance {
+            Balance::Money(cents) => {
+                self.known.insert(user_id, CachedWallet { row_id, account: wallet.account, cents });
             }
-            Some(Wallet { balance: Balance::NoMoney, .. }) | None => {
-                self.odd.insert(user_id, wallet);
+            Balance::NotAnInteger => {
+                self.without_money.insert(user_id, Some(wallet));
             }
         }
-        Ok(wallet)
+        Ok(Some(wallet))
     }
 
     /// Gives a wallet in which [`Wallets::get`] found money another balance, to be written by [`Wallets::flush`].
@@ -92,7 +81,7 @@ impl Wallets {
             "UPDATE wallets SET balance = ?1 WHERE id = ?2 AND user_id = ?3 AND balance = ?4 AND typeof(balance) = 'integer'",
         )?;
         for (user_id, written) in self.touched.drain() {
-            let Some(Purse { row_id, cents, .. }) = self.known.get(&user_id).copied() else { continue };
+            let Some(CachedWallet { row_id, cents, .. }) = self.known.get(&user_id).copied() else { continue };
             // It came back to what it was.
             if cents == written {
                 continue;
@@ -108,13 +97,13 @@ impl Wallets {
     /// Forgets one wallet. What was changed in it must have been flushed.
     pub(in crate::store) fn forget(&mut self, user_id: UserId) {
         self.known.remove(&user_id);
-        self.odd.remove(&user_id);
+        self.without_money.remove(&user_id);
     }
 
     /// Forgets everything, written or not: after a rollback, or when another program may have changed wallets.
     pub(in crate::store) fn forget_all(&mut self) {
         self.known.clear();
-        self.odd.clear();
+        self.without_money.clear();
         self.touched.clear();
     }
 
@@ -126,7 +115,7 @@ impl Wallets {
     }
 
     pub(in crate::store) fn len(&self) -> usize {
-        self.known.len() + self.odd.len()
+        self.known.len() + self.without_money.len()
     }
 }
 
@@ -135,7 +124,8 @@ const LOAD: &str = "
 SELECT w.id, w.balance, (SELECT a.id FROM keytoll_accounts a WHERE a.user_id = w.user_id AND a.closed_at IS NULL)
 FROM wallets w WHERE w.user_id = ?1";
 
-fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite::Result<Option<Wallet>> {
+/// The id of the wallet's row, and the wallet.
+fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite::Result<Option<(i64, Wallet)>> {
     let mut select = connection.prepare_cached(LOAD)?;
     let found = select
         .query_row([user_id.0], |row| {
@@ -143,22 +133,18 @@ fn load(connection: &Connection, user_id: UserId, now_unix_ms: i64) -> rusqlite:
         })
         .optional()?;
     let Some((row_id, balance, account)) = found else { return Ok(None) };
-    let written = match balance {
-        Balance::Money(cents) => cents,
-        Balance::NoMoney => {
-            tracing::warn!(
-                user_id = user_id.0,
-                "the balance of this wallet is not an integer and counts as no money; the application has to correct it"
-            );
-            Cents::ZERO
-        }
-    };
+    if balance == Balance::NotAnInteger {
+        tracing::warn!(
+            user_id = user_id.0,
+            "the balance of this wallet is not an integer and counts as no money; the application has to correct it"
+        );
+    }
     let account = match account {
         Some(id) => AccountId(id),
         // A wallet that came by a way that no trigger saw.
-        None => accounts::adopt(connection, user_id, written, now_unix_ms)?,
+        None => accounts::adopt(connection, user_id, balance.cents(), now_unix_ms)?,
     };
-    Ok(Some(Wallet { row_id, account, balance }))
+    Ok(Some((row_id, Wallet { account, balance })))
 }
 
 /// Only an integer is money.
@@ -168,7 +154,7 @@ pub(in crate::store) fn money(value: rusqlite::types::ValueRef<'_>) -> Balance {
         rusqlite::types::ValueRef::Null
         | rusqlite::types::ValueRef::Real(_)
         | rusqlite::types::ValueRef::Text(_)
-        | rusqlite::types::ValueRef::Blob(_) => Balance::NoMoney,
+        | rusqlite::types::ValueRef::Blob(_) => Balance::NotAnInteger,
     }
 }
 
@@ -177,19 +163,19 @@ mod tests {
     use rusqlite::StatementStatus;
 
     use crate::store::books::external;
+    use crate::store::books::wallets::*;
     use crate::store::file::schema;
-    use crate::store::writer::wallets::*;
 
     #[test]
     fn little_is_kept_of_each_wallet() {
-        assert!(size_of::<(UserId, Purse)>() <= 32);
+        assert!(size_of::<(UserId, CachedWallet)>() <= 32);
     }
 
     #[test]
     fn each_transaction_replaces_what_the_row_has() {
         let connection = Connection::open_in_memory().unwrap();
         schema::ensure_shared(&connection).unwrap();
-        schema::migrate(&connection, 0).unwrap();
+        schema::migrate(&connection, 0, || Ok(())).unwrap();
         connection
             .execute_batch(
                 "INSERT INTO users (email, name) VALUES ('a@x', 'A'), ('b@x', 'B');
@@ -208,7 +194,7 @@ mod tests {
             assert_eq!(balance(), Ok(expected));
         }
         let odd = wallets.get(&connection, UserId(2), 0).unwrap().unwrap();
-        assert_eq!(odd.balance, Balance::NoMoney);
+        assert_eq!(odd.balance, Balance::NotAnInteger);
         assert!(wallets.get(&connection, UserId(3), 0).unwrap().is_none());
         assert_eq!(wallets.len(), 3);
         // A row that is not what it should be fails the batch.
@@ -223,13 +209,13 @@ mod tests {
     fn wallets_of_many_users_are_loaded_without_preparing_the_statement_anew() {
         let connection = Connection::open_in_memory().unwrap();
         schema::ensure_shared(&connection).unwrap();
-        schema::migrate(&connection, 0).unwrap();
+        schema::migrate(&connection, 0, || Ok(())).unwrap();
         let users = "INSERT INTO users (email, name) VALUES ('a@x', 'A'), ('b@x', 'B'), ('c@x', 'C')";
         connection.execute_batch(users).unwrap();
         connection.execute_batch("INSERT INTO wallets (user_id, balance) VALUES (1, 10), (2, 20), (3, 30)").unwrap();
         external::adopt_all(&connection, 0).unwrap();
         for user_id in [1, 2, 3, 1, 2, 3].map(UserId) {
-            let wallet = load(&connection, user_id, 0).unwrap().unwrap();
+            let (_, wallet) = load(&connection, user_id, 0).unwrap().unwrap();
             assert_eq!(wallet.balance, Balance::Money(Cents(user_id.0 * 10)));
             assert_eq!(
                 accounts::open_account(&connection, user_id).unwrap().map(|found| found.0),
