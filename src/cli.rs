@@ -103,7 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match dispatch(cli, &Environment::of_process()) {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            failure.tell();
+            output::failure(&failure);
             failure.exit()
         }
     }

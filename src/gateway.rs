@@ -4,6 +4,7 @@
 //! Each step returns what the next one demands, or the [`Problem`] that ends the request. Nothing else makes answers
 //! for clients of the data listener.
 
+mod bad_request;
 mod credential;
 mod detach;
 mod exchange;

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use super::args::UserRef;
-use super::output;
 use crate::app::AppError;
 use crate::config::ConfigErrors;
 use crate::model::{Cents, KeyId};
@@ -64,7 +64,7 @@ pub(super) enum Failure {
     Key(KeyRefused),
     Wallet(WalletRefused),
     /// A gateway that does not answer, or says that it is not ready.
-    NotReady(super::health::NotReady),
+    NotReady(NotReady),
     /// `uninstall` with nobody to ask.
     NeedsYes,
     /// `uninstall`, answered with no.
@@ -95,18 +95,6 @@ impl Failure {
             Failure::NeedsYes => Exit::Usage,
             Failure::Logs(_) => Exit::Config,
             Failure::App(error) => of_app(error),
-        }
-    }
-
-    /// Says it on standard error, a line for each mistake.
-    pub(super) fn tell(&self) {
-        match self {
-            Failure::No(_) => {}
-            // A reader that has seen enough, as `head` has, is nothing to complain of.
-            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            // Standard error is the log's: a line that is not JSON would be lost among its lines.
-            Failure::App(AppError::Logged(_)) => {}
-            failure => output::complain(failure),
         }
     }
 }
@@ -146,6 +134,30 @@ impl fmt::Display for Failure {
             Failure::Logs(error) => error.fmt(f),
             Failure::Runtime(error) => write!(f, "the operating system gives no runtime: {error}"),
             Failure::Output(error) => write!(f, "standard output cannot be written: {error}"),
+        }
+    }
+}
+
+/// Why a gateway is not ready, or cannot be asked.
+#[derive(Debug)]
+pub(super) enum NotReady {
+    /// Nobody answers there.
+    Connect(SocketAddr, io::Error),
+    /// Something broke off while asking.
+    Answer(SocketAddr, io::Error),
+    /// What answers is no HTTP server.
+    NotHttp(SocketAddr),
+    /// The gateway says no.
+    Status(SocketAddr, u16),
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::Connect(address, error) => write!(f, "nothing answers on {address}: {error}"),
+            NotReady::Answer(address, error) => write!(f, "{address} gave no answer in time: {error}"),
+            NotReady::NotHttp(address) => write!(f, "what answers on {address} is no gateway"),
+            NotReady::Status(address, status) => write!(f, "the gateway on {address} answers {status}"),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `keytoll health`: asks a running gateway over its data listener.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::args::{Common, Format};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, NotReady};
 use super::output;
 use crate::config::{self, Environment, Overrides};
 
@@ -31,30 +30,6 @@ pub(super) struct Args {
     listen: Option<String>,
     #[command(flatten)]
     format: Format,
-}
-
-/// Why a gateway is not ready, or cannot be asked.
-#[derive(Debug)]
-pub(super) enum NotReady {
-    /// Nobody answers there.
-    Connect(SocketAddr, io::Error),
-    /// Something broke off while asking.
-    Answer(SocketAddr, io::Error),
-    /// What answers is no HTTP server.
-    NotHttp(SocketAddr),
-    /// The gateway says no.
-    Status(SocketAddr, u16),
-}
-
-impl fmt::Display for NotReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotReady::Connect(address, error) => write!(f, "nothing answers on {address}: {error}"),
-            NotReady::Answer(address, error) => write!(f, "{address} gave no answer in time: {error}"),
-            NotReady::NotHttp(address) => write!(f, "what answers on {address} is no gateway"),
-            NotReady::Status(address, status) => write!(f, "the gateway on {address} answers {status}"),
-        }
-    }
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use super::exit::Failure;
+use crate::app::AppError;
 
 /// Writes an answer as it is.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
@@ -22,6 +23,18 @@ pub(super) fn line(text: impl fmt::Display) -> Result<(), Failure> {
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).expect("records have string keys and plain values");
     line(text)
+}
+
+/// Reports on standard error why a command failed, one line for each mistake.
+pub(super) fn failure(failure: &Failure) {
+    match failure {
+        Failure::No(_) => {}
+        // A reader that has seen enough, such as `head`, closes its end: that is not a failure to report.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        // Standard error is the log's: a line that is not JSON would be lost among its lines.
+        Failure::App(AppError::Logged(_)) => {}
+        failure => complain(failure),
+    }
 }
 
 /// Says on standard error what went wrong, with the program's name before each line.

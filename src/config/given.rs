@@ -13,6 +13,11 @@ use super::fault::{Expected, Fault};
 use super::mistake::{Mistakes, Place};
 use crate::model::Cents;
 
+/// Milliseconds of an hour.
+pub(super) const HOUR_MS: i64 = 3_600_000;
+/// Milliseconds of a day.
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
+
 /// A file's name and text: it knows the line and column of every byte.
 pub(super) struct Source {
     pub(super) path: Arc<Path>,

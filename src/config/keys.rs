@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::environment::{Environment, Overrides};
-use super::given::{Given, Raw, set};
+use super::given::{DAY_MS, Given, HOUR_MS, Raw, set};
 use super::mistake::{Mistakes, Place};
 use super::{
     CredentialSource, DAY, DatabaseConfig, Durability, KeyStorage, KeysConfig, Limits, LogConfig, LogFormat,
@@ -140,8 +140,6 @@ impl Default for Settings {
     }
 }
 
-const HOUR_MS: i64 = 3_600_000;
-pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
 const MIB: i64 = 1 << 20;
 
 /// The sections of single values.

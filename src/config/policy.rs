@@ -5,8 +5,7 @@
 use std::time::Duration;
 
 use super::Limits;
-use super::given::Given;
-use super::keys::DAY_MS;
+use super::given::{DAY_MS, Given};
 
 /// The largest request body that can be allowed, in bytes.
 const MOST_BODY_BYTES: i64 = 1 << 50;

@@ -9,6 +9,7 @@
 
 mod client;
 mod hop;
+mod overrides;
 mod spelling;
 mod trace;
 mod upstream;

@@ -16,7 +16,7 @@ use http::header::TRANSFER_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::problem::BadRequest;
+use super::bad_request::BadRequest;
 use crate::config::{ExchangePolicy, Limits};
 use crate::http::{Problem, body_too_large, is_chunked};
 

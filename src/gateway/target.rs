@@ -4,9 +4,9 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri};
 
+use super::bad_request::BadRequest;
 use super::path::{BadPath, Normalized, normalize, readings};
 use super::probes::RESERVED;
-use super::problem::BadRequest;
 use super::route::{Match, RouteTable};
 use crate::http::{Problem, ProblemKind};
 

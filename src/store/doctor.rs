@@ -31,6 +31,8 @@ pub use crate::store::doctor::repair::{Repaired, repair};
 
 /// The remedy of what [`repair()`] puts right.
 const REPAIR: &str = "run `keytoll doctor --repair`";
+/// Rows of one read; few in tests, so that they cross from page to page.
+const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };
 /// Findings of one check that are listed; the rest is counted.
 const LISTED: u64 = 100;
 

@@ -1,5 +1,6 @@
 //! The house rules that no compiler checks: who may import whom, where SQL and the environment live, how long a file is.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 /// From the top down. Those of one floor do not import each other; each may import what is below.
@@ -227,4 +228,129 @@ fn every_module_says_what_it_is() {
         .map(|source| source.name)
         .collect();
     assert!(silent.is_empty(), "{silent:?}");
+}
+
+/// Folders of which files may import each other in a circle, and those files: a list that only gets shorter.
+const CIRCLES: [(&str, &[&str]); 2] =
+    [("store", &["books", "writer"]), ("store/writer", &["hold", "mailbox", "queue", "reply_head", "write"])];
+
+/// The module of a file: `store/writer.rs` and `store/writer/queue.rs` are `store/writer` and `store/writer/queue`.
+fn module_path(source: &Source) -> String {
+    source.name.trim_end_matches(".rs").to_owned()
+}
+
+/// The modules that a file imports, as far as they are files: `crate::store::writer::queue::Queue` names `store/writer/queue`.
+fn imported_files(source: &Source, modules: &HashSet<String>) -> HashSet<String> {
+    let code = code(source);
+    let own = module_path(source);
+    let mut found = HashSet::new();
+    for (place, _) in code.match_indices("crate::").chain(code.match_indices("super::")) {
+        if code[..place].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':') {
+            continue;
+        }
+        let mut rest = &code[place..];
+        let mut base: Vec<&str> = Vec::new();
+        if let Some(after) = rest.strip_prefix("crate::") {
+            rest = after;
+        } else {
+            base = own.split('/').collect();
+            while let Some(after) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = after;
+            }
+        }
+        name_files(&base.join("/"), rest, modules, &mut found);
+    }
+    found
+}
+
+/// The files that a path names below a module; `rest` may begin a group in braces.
+fn name_files(base: &str, rest: &str, modules: &HashSet<String>, found: &mut HashSet<String>) {
+    if let Some(group) = rest.strip_prefix('{') {
+        let mut depth = 0;
+        let mut item = String::new();
+        for letter in group.chars() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if letter == ',' && depth == 0 {
+                name_files(base, std::mem::take(&mut item).trim(), modules, found);
+            } else {
+                item.push(letter);
+            }
+        }
+        return name_files(base, item.trim(), modules, found);
+    }
+    let Some(word) = first_word(rest) else { return };
+    let module = if base.is_empty() { word.clone() } else { format!("{base}/{word}") };
+    match rest[word.len()..].strip_prefix("::") {
+        _ if !modules.contains(&module) => drop(found.insert(base.to_owned())),
+        Some(deeper) => name_files(&module, deeper, modules, found),
+        None => drop(found.insert(module)),
+    }
+}
+
+/// Files and subfolders of each folder, with what each imports of the others there.
+fn imports_by_folder(sources: &[Source]) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let modules: HashSet<String> = sources.iter().map(module_path).collect();
+    let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for source in sources {
+        let own = module_path(source);
+        for imported in imported_files(source, &modules) {
+            let mut folder = String::new();
+            for (one, other) in own.split('/').zip(imported.split('/')) {
+                if one != other {
+                    folders.entry(folder).or_default().entry(one.to_owned()).or_default().insert(other.to_owned());
+                    break;
+                }
+                folder = if folder.is_empty() { one.to_owned() } else { format!("{folder}/{one}") };
+            }
+        }
+    }
+    folders
+}
+
+/// What is left of a folder when files that import nothing of the rest, or that the rest does not import, are taken away.
+fn circle(mut imports: BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    loop {
+        let files: BTreeSet<String> = imports.keys().cloned().collect();
+        let imported: BTreeSet<String> = imports.values().flatten().cloned().collect();
+        let before = imports.len();
+        imports.retain(|file, of| {
+            of.retain(|other| files.contains(other));
+            !of.is_empty() && imported.contains(file)
+        });
+        if imports.len() == before {
+            return files;
+        }
+    }
+}
+
+#[test]
+fn no_folder_contains_a_circle_of_files() {
+    for (folder, imports) in imports_by_folder(&sources()) {
+        let known = CIRCLES.iter().find(|(name, _)| *name == folder).map_or(&[][..], |(_, files)| files);
+        let found: Vec<String> = circle(imports).into_iter().collect();
+        assert_eq!(found, known, "{folder}: these files import each other in a circle");
+    }
+}
+
+#[test]
+fn a_circle_of_files_is_found() {
+    let source = |name: &str, text: &str| Source {
+        name: name.into(),
+        module: name.split('/').next().unwrap().trim_end_matches(".rs").into(),
+        text: text.into(),
+        is_test: false,
+    };
+    let circle_of = |one: &str, other: &str| {
+        let sources =
+            [source("a.rs", ""), source("a/x.rs", one), source("a/y.rs", other), source("a/z.rs", "use super::x::X;")];
+        circle(imports_by_folder(&sources).remove("a").unwrap_or_default()).into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(circle_of("use crate::a::{Top, y::{self, Y}};", "fn f() { super::x::g() }"), ["x", "y"]);
+    assert!(circle_of("use super::y::Y;", "use super::Top;\n// use crate::a::x;").is_empty());
 }

@@ -3,6 +3,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use super::overrides;
 use super::spelling::{self, CredentialHeaders};
 
 /// Whether a field, by its canonical name, belongs to the connection whatever `Connection` says.
@@ -162,8 +163,8 @@ fn clean_trailers(trailers: &mut HeaderMap, must_go: impl Fn(&str) -> bool) {
     let is_forbidden = |canonical: &str, _| {
         spelling::is_ours(canonical)
             || is_hop_by_hop(canonical)
-            || super::upstream::shows_another_request(canonical)
-            || super::upstream::shows_another_client(canonical)
+            || overrides::shows_another_request(canonical)
+            || overrides::shows_another_client(canonical)
             || is_head_only(canonical)
     };
     let removed: Vec<HeaderName> = trailers

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use super::spelling::CredentialHeaders;
 use super::{
     KEYTOLL_API, KEYTOLL_CHARGE_ID, KEYTOLL_KEY_ID, KEYTOLL_RETRY_OF, KEYTOLL_USER_ID, X_FORWARDED_HOST,
-    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, hop, number, spelling, trace,
+    X_FORWARDED_PREFIX, X_FORWARDED_PROTO, hop, number, overrides, spelling, trace,
 };
 use crate::http::{RequestId, X_FORWARDED_FOR, X_REQUEST_ID, is_plain_content_length, normalize_content_length};
 use crate::model::{ChargeId, KeyId, UserId};
@@ -169,39 +169,10 @@ fn must_go(name: &str, peer_is_trusted: bool) -> bool {
             || hop::is_hop_by_hop(canonical)
             // `Proxy` becomes HTTP_PROXY in CGI programs.
             || matches!(canonical, "expect" | "proxy")
-            || shows_another_request(canonical)
-            || (shows_another_client(canonical) && (is_respelled || !peer_is_trusted))
+            || overrides::shows_another_request(canonical)
+            || (overrides::shows_another_client(canonical) && (is_respelled || !peer_is_trusted))
             || (is_respelled && matches!(canonical, "content-length" | "content-type" | "x-request-id"))
     })
-}
-
-/// Fields that make an upstream see another method or URL than Keytoll priced, from a trusted proxy as well.
-pub(super) fn shows_another_request(canonical: &str) -> bool {
-    matches!(
-        canonical,
-        "x-http-method-override"
-            | "x-http-method"
-            | "x-method-override"
-            | "x-method"
-            | "x-original-method"
-            | "x-original-path"
-            | "x-original-uri"
-            | "x-original-url"
-            | "x-override-url"
-            | "x-rewrite-uri"
-            | "x-rewrite-url"
-            | "x-forwarded-method"
-            | "x-forwarded-path"
-            | "x-forwarded-uri"
-            | "x-forwarded-url"
-            | "x-envoy-original-method"
-            | "x-envoy-original-path"
-    )
-}
-
-/// Fields by which a proxy in front says who its client is.
-pub(super) fn shows_another_client(canonical: &str) -> bool {
-    canonical.starts_with("x-forwarded") || matches!(canonical, "forwarded" | "x-real-ip" | "x-original-host")
 }
 
 /// Continues what a trusted proxy said; what is left of it at this point is from one. For others it starts anew. `is_said`:

@@ -12,10 +12,8 @@ use rusqlite::{Connection, Row};
 use crate::model::{ChargeState, EntryKind};
 use crate::store::books::leases;
 use crate::store::books::sums::{self, Marks, Sum};
-use crate::store::doctor::{Check, Finding, REPAIR, Report, usage};
+use crate::store::doctor::{Check, Finding, PAGE, REPAIR, Report, usage};
 
-/// Rows of one read; few in tests, so that they cross from page to page.
-pub(super) const PAGE: i64 = if cfg!(test) { 3 } else { 50_000 };
 const DEFECT: &str =
     "another program wrote it, or the file was damaged: compare it with a backup, and correct it with sqlite3";
 

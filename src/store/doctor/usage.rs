@@ -3,8 +3,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params};
 
-use crate::store::doctor::rows::PAGE;
-use crate::store::doctor::{Check, Finding, Report};
+use crate::store::doctor::{Check, Finding, PAGE, Report};
 
 /// A row of `keytoll_usage`.
 pub(super) struct Used {

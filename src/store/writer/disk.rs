@@ -21,15 +21,8 @@ use crate::store::file::health::Health;
 use crate::store::file::identity::Identity;
 use crate::store::writer::hold::Settled;
 use crate::store::writer::queue::{Command, Queue, SettleAction, SettleCommand};
-use crate::store::writer::replies::{Post, log_not_refunded, reply_to_settlement};
-use crate::store::writer::write::WriteJob;
+use crate::store::writer::replies::{Committed, Post, log_not_refunded, reply_to_settlement};
 use crate::telemetry::metrics::StoreMetrics;
-
-/// What is committed, and answered after the next sync.
-pub(super) enum Committed {
-    Settle(SettleCommand, Settled),
-    Write(Box<dyn WriteJob>),
-}
 
 /// The thread.
 pub(super) struct Disk {

@@ -8,16 +8,21 @@ use crate::config::Durability;
 use crate::failpoint;
 use crate::store::error::{HoldRefused, Unavailable};
 use crate::store::writer::batch::{HoldMade, Item};
-use crate::store::writer::disk::Committed;
 use crate::store::writer::hold::{Held, HeldCharge, Settled};
 use crate::store::writer::mailbox::{Delivery, Mailbox};
 use crate::store::writer::queue::{Command, SettleAction, SettleCommand};
-use crate::store::writer::write::Synced;
+use crate::store::writer::write::{Synced, WriteJob};
 use crate::store::writer::{Failure, Writer};
 use crate::telemetry::metrics::StoreMetrics;
 
 /// Charges that are named in one line of the log.
 const NAMED: usize = 100;
+
+/// What is committed, and answered after the next sync.
+pub(super) enum Committed {
+    Settle(SettleCommand, Settled),
+    Write(Box<dyn WriteJob>),
+}
 
 impl Writer {
     /// Answers for a batch that is committed: at once, or by the disk's thread what must be on the disk before.
