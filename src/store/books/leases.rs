@@ -24,6 +24,8 @@ pub(in crate::store) struct Leases {
     leases: HashMap<AccountId, Lease, RandomState>,
     /// Accounts whose lease was changed, each with the amount that its row has.
     changed: HashMap<AccountId, i64, RandomState>,
+    /// The sum of all.
+    cents: i64,
     /// Whether the rows have to be read again before the next change.
     is_stale: bool,
 }
@@ -31,7 +33,7 @@ pub(in crate::store) struct Leases {
 impl Leases {
     /// Of an instance, which may have some already.
     pub(in crate::store) fn new(instance: i64) -> Leases {
-        Leases { instance, leases: HashMap::default(), changed: HashMap::default(), is_stale: true }
+        Leases { instance, leases: HashMap::default(), changed: HashMap::default(), cents: 0, is_stale: true }
     }
 
     /// Adds to a lease, or takes from it.
@@ -52,7 +54,13 @@ impl Leases {
         let sum = sum.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, change.0))?;
         self.changed.entry(account).or_insert(lease.cents);
         lease.cents = sum;
+        self.cents = self.cents.saturating_add(change.0);
         Ok(())
+    }
+
+    /// Accounts with a lease, and the cents of all leases.
+    pub(in crate::store) fn total(&self) -> (usize, i64) {
+        (self.leases.len(), self.cents)
     }
 
     /// Writes the leases that were changed.
@@ -97,11 +105,13 @@ impl Leases {
 
     fn load(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.leases.clear();
+        self.cents = 0;
         let mut select =
             connection.prepare_cached("SELECT id, account_id, cents FROM keytoll_leases WHERE instance_id = ?1")?;
         let mut rows = select.query([self.instance])?;
         while let Some(row) = rows.next()? {
             let lease = Lease { row_id: Some(row.get(0)?), cents: row.get(2)? };
+            self.cents = self.cents.saturating_add(lease.cents);
             self.leases.insert(AccountId(row.get(1)?), lease);
         }
         self.is_stale = false;

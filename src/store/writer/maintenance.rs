@@ -118,6 +118,9 @@ impl Writer {
     pub(super) fn after_turn(&mut self) {
         let Some(checkpointer) = &self.parts.checkpointer else { return };
         self.parts.metrics.wal_bytes.set(i64::try_from(self.wal_bytes).unwrap_or(i64::MAX));
+        let (leases, leased_cents) = self.leases.total();
+        self.parts.metrics.leases.set(i64::try_from(leases).unwrap_or(i64::MAX));
+        self.parts.metrics.leased_cents.set(leased_cents);
         self.parts.metrics.wallets_cached.set(i64::try_from(self.wallets.len()).unwrap_or(i64::MAX));
         if self.disk.late_for().is_some() {
             return;

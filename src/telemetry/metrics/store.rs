@@ -26,6 +26,10 @@ pub struct StoreMetrics {
     pub refunds: Counter,
     /// Holds that are not settled.
     pub holds_open: Gauge,
+    /// Accounts of which this gateway leases money.
+    pub leases: Gauge,
+    /// How much it leases.
+    pub leased_cents: Gauge,
     /// Entries for what other programs did to balances.
     pub external_entries: Counter,
     /// Messages in one transaction.
@@ -66,6 +70,8 @@ impl StoreMetrics {
             released_cents: register.counter("released_cents", "Cents given back by releases"),
             refunds: register.counter("refunds", "Captured charges that were given back"),
             holds_open: register.gauge("holds_open", "Holds that are not settled"),
+            leases: register.gauge("leases", "Accounts of which this gateway leases money"),
+            leased_cents: register.gauge("leased_cents", "Cents that this gateway leases"),
             external_entries: register.counter("external_entries", "Entries for balances that other programs changed"),
             batch_size: register.histogram("batch_size", "Messages in one transaction", Unit::Count, SIZES),
             queue_depth: register.gauge("write_queue_depth", "Messages waiting for the writer"),
