@@ -1,11 +1,13 @@
 //! The store: all SQL, and the only code that opens the database.
 //!
 //! ```text
-//! admin    queries and writes for operators: users, keys, wallets, charges
-//! doctor   the examination of a file, and its repair
-//! writer   the thread with the only connection that writes: many holds, settlements and admin writes in one transaction
-//! books    accounts, entries, sums, retention, and what other programs do to wallets
-//! file     opening, schema and migrations, file identity, locks of instances, reading connections
+//! start, init, uninstall   the first transaction on a file, and the last
+//! bookkeeper               the thread that adds up, retires and compares the books
+//! admin                    queries and writes for operators: users, keys, wallets, charges
+//! doctor                   the examination of a file, and its repair
+//! writer                   the thread with the only connection that writes: many messages in one transaction
+//! books                    accounts, entries, charges, leases, sums, and what other programs do to wallets
+//! file                     opening, schema and migrations, file identity, locks of instances, reading connections
 //! ```
 //!
 //! Nothing above the store sees a connection.
@@ -15,6 +17,7 @@
 //! ([`Store::fatal`]) and does nothing more.
 
 mod admin;
+mod bookkeeper;
 mod books;
 pub mod doctor;
 mod error;
@@ -42,7 +45,7 @@ pub use crate::store::admin::lookup::Found;
 pub use crate::store::admin::page::{Page, PageWish};
 pub use crate::store::admin::unknown_apis::{UnknownApis, unknown_apis};
 pub use crate::store::admin::users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
-pub use crate::store::books::BooksState;
+pub use crate::store::bookkeeper::BooksState;
 pub use crate::store::books::recovery::Recovered;
 pub use crate::store::error::{ConstraintError, Fatal, HoldRefused, OpenError, Unavailable};
 pub use crate::store::file::set_up::{Needs, SetUp};
@@ -56,7 +59,7 @@ pub use crate::store::writer::write::WriteError;
 use crate::config::{DatabaseConfig, Limits};
 use crate::model::ApiKey;
 use crate::store::admin::lookup;
-use crate::store::books::Bookkeeper;
+use crate::store::bookkeeper::Bookkeeper;
 use crate::store::books::requests::RequestLimits;
 use crate::store::file::contents::Contents;
 use crate::store::file::health::Health;

@@ -15,11 +15,11 @@ const CHUNK: i64 = if cfg!(test) { 2 } else { 20_000 };
 
 /// What a comparison of all accounts found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Comparison {
+pub(in crate::store) struct Comparison {
     /// Users with an account.
-    pub(super) users: u64,
+    pub(in crate::store) users: u64,
     /// Those whose wallet is not what the books say.
-    pub(super) unbalanced: u64,
+    pub(in crate::store) unbalanced: u64,
 }
 
 /// An account and what is in the wallet of its user.
@@ -35,7 +35,10 @@ pub(in crate::store) struct Standing {
 }
 
 /// Compares all accounts; `tell` hears of each whose wallet holds more or less than the books say, and how much.
-pub(super) fn compare(connection: &Connection, mut tell: impl FnMut(UserId, i128)) -> rusqlite::Result<Comparison> {
+pub(in crate::store) fn compare(
+    connection: &Connection,
+    mut tell: impl FnMut(UserId, i128),
+) -> rusqlite::Result<Comparison> {
     let mut found = Comparison::default();
     let mut after = AccountId(i64::MIN);
     loop {

@@ -19,49 +19,49 @@ const PORTION: i64 = if cfg!(test) { 3 } else { 1_000 };
 const HOUR_MS: i64 = 3_600_000;
 
 /// How old charges become, and the lock under which they are moved.
-pub(super) struct Retention {
+pub(in crate::store) struct Retention {
     age_ms: i64,
     lock: RollUpLock,
 }
 
 impl Retention {
-    pub(super) fn new(age: Duration, lock: RollUpLock) -> Retention {
+    pub(in crate::store) fn new(age: Duration, lock: RollUpLock) -> Retention {
         Retention { age_ms: i64::try_from(age.as_millis()).unwrap_or(i64::MAX), lock }
     }
 
     /// Begins a pass over all charges that are old by now.
-    pub(super) fn begin(&self, now_unix_ms: i64) -> Cursor {
+    pub(in crate::store) fn begin(&self, now_unix_ms: i64) -> Cursor {
         Cursor { after: i64::MIN, settled_before_unix_ms: now_unix_ms.saturating_sub(self.age_ms) }
     }
 
     /// Looks after the file of the lock.
-    pub(super) fn keep_lock(&mut self) {
+    pub(in crate::store) fn keep_lock(&mut self) {
         self.lock.keep();
     }
 
     /// Keeps examinations of the file from counting while something moves. `None`: one is counting.
-    pub(super) fn lock(&self) -> Option<RollUpLocked<'_>> {
+    pub(in crate::store) fn lock(&self) -> Option<RollUpLocked<'_>> {
         self.lock.take()
     }
 }
 
 /// Positions of old charges, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Old {
+pub(in crate::store) struct Old {
     first: i64,
     last: i64,
 }
 
 /// A pass over the charges.
 #[derive(Debug)]
-pub(super) struct Cursor {
+pub(in crate::store) struct Cursor {
     after: i64,
     settled_before_unix_ms: i64,
 }
 
 impl Cursor {
     /// The next few old charges; one short read. `None`: the pass is over.
-    pub(super) fn next(&mut self, connection: &Connection) -> rusqlite::Result<Option<Old>> {
+    pub(in crate::store) fn next(&mut self, connection: &Connection) -> rusqlite::Result<Option<Old>> {
         let through = sums::marks(connection)?.charges_through;
         let mut select = connection.prepare_cached(
             "SELECT position, settled_at FROM keytoll_charges
@@ -98,7 +98,7 @@ struct Usage {
 type UsageKey = [i64; 5];
 
 /// Moves charges into the usage table. How many there were: none, when another gateway was faster.
-pub(super) fn roll_up(connection: &Connection, old: Old) -> rusqlite::Result<u64> {
+pub(in crate::store) fn roll_up(connection: &Connection, old: Old) -> rusqlite::Result<u64> {
     let (usage, count) = gather(connection, old)?;
     for (key, more) in usage {
         add(connection, key, more)?;

@@ -66,12 +66,12 @@ pub(in crate::store) type Sums = HashMap<i64, Sum>;
 
 /// Rows that became final, added up.
 #[derive(Debug)]
-pub(super) struct Portion {
+pub(in crate::store) struct Portion {
     from: Marks,
     to: Marks,
     sums: Sums,
     /// Whether nothing more is final now.
-    pub(super) is_last: bool,
+    pub(in crate::store) is_last: bool,
 }
 
 /// How far the sums go, in the caller's snapshot.
@@ -84,7 +84,7 @@ pub(in crate::store) fn marks(connection: &Connection) -> rusqlite::Result<Marks
 }
 
 /// Adds up a portion of what has become final; one short read. `None`: nothing has.
-pub(super) fn gather(connection: &Connection) -> rusqlite::Result<Option<Portion>> {
+pub(in crate::store) fn gather(connection: &Connection) -> rusqlite::Result<Option<Portion>> {
     let snapshot = connection.unchecked_transaction()?;
     let from = marks(&snapshot)?;
     let mut sums = Sums::new();
@@ -102,7 +102,7 @@ pub(super) fn gather(connection: &Connection) -> rusqlite::Result<Option<Portion
 }
 
 /// Writes a portion, unless another gateway has been faster.
-pub(super) fn apply(connection: &Connection, portion: &Portion) -> rusqlite::Result<()> {
+pub(in crate::store) fn apply(connection: &Connection, portion: &Portion) -> rusqlite::Result<()> {
     if marks(connection)? != portion.from {
         return Ok(());
     }

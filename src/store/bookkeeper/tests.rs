@@ -9,9 +9,10 @@ use rusqlite::config::DbConfig;
 
 use crate::config::{DatabaseConfig, Durability, Limits};
 use crate::model::{ApiKey, Cents, UserId};
+use crate::store::bookkeeper::BooksWorker;
 use crate::store::books::check::{self, Comparison};
 use crate::store::books::retention::{self, Retention};
-use crate::store::books::{Desk, external, sums};
+use crate::store::books::{external, sums};
 use crate::store::file::lock_file::RollUpLock;
 use crate::store::sample::Sample;
 use crate::store::writer::queue::{Queue, QueueLimits};
@@ -256,7 +257,7 @@ async fn the_log_names_some_users_whose_books_do_not_balance_and_counts_the_rest
         sample.user(&format!("{name}@example.com")).await;
     }
     own(&sample).execute("UPDATE wallets SET balance = balance + 1 WHERE user_id <> 3", []).unwrap();
-    let desk = Desk {
+    let worker = BooksWorker {
         connection: own(&sample),
         queue: Arc::new(Queue::new(QueueLimits::from(&Limits::default()))),
         retention: None,
@@ -269,7 +270,7 @@ async fn the_log_names_some_users_whose_books_do_not_balance_and_counts_the_rest
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(kept).finish();
     // With one subscriber alone, tracing asks that of whichever thread comes first whether a line is wanted at all.
     let _other = tracing::Dispatch::new(tracing_subscriber::registry());
-    tracing::subscriber::with_default(subscriber, || assert!(desk.compare().is_ok()));
+    tracing::subscriber::with_default(subscriber, || assert!(worker.compare().is_ok()));
     let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines.len(), 3, "{log}");
