@@ -19,7 +19,7 @@ pub use reason::SettlementReason;
 
 use crate::config::Limits;
 use crate::failpoint;
-use crate::model::{Cents, ChargeId, Principal, Retryable, RouteId};
+use crate::model::{Cents, ChargeId, IdempotentRequest, Principal, RouteId};
 use crate::store::{Generation, Held, HoldRefused, HoldRequest, Ledger, ReplyHead, Settled, Settlement, Unavailable};
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ pub struct Price {
     /// The API and route, for the books.
     pub route: RouteId,
     /// What tells the request from another, if its client may send it again.
-    pub retryable: Option<Box<Retryable>>,
+    pub idempotent_request: Option<Box<IdempotentRequest>>,
 }
 
 impl Billing {
@@ -65,7 +65,7 @@ impl Billing {
         failpoint::reach("before-hold");
         let asked = Instant::now();
         let request = HoldRequest { principal, generation, route: price.route, price: price.cents };
-        let held = self.ledger.hold(request, price.retryable.clone());
+        let held = self.ledger.hold(request, price.idempotent_request.clone());
         let held = tokio::time::timeout(self.hold_timeout + GRACE, held).await;
         let held = held.unwrap_or(Err(HoldRefused::Unavailable(Unavailable::TooLate)))?;
         failpoint::reach("hold-committed");

@@ -44,7 +44,7 @@ use crate::auth::{Auth, Known};
 use crate::billing::{Billing, Passage, Price};
 use crate::config::{ApiConfig, CredentialSource, ExchangePolicy, Limits};
 use crate::http::{ClientConnection, EdgeRequest, KeyedLimit, Problem, ProblemKind, Record};
-use crate::model::{ApiKey, KeyPrefix, Retryable, RouteId, UserId};
+use crate::model::{ApiKey, IdempotentRequest, KeyPrefix, RouteId, UserId};
 use crate::store::HoldRefused;
 use crate::upstream::{HostHeader, Upstream, UpstreamLimits};
 use credential::Taken;
@@ -169,9 +169,9 @@ impl Gateway {
         if let Some(body) = request.body() {
             request_body::admit(request.headers(), body, &policy)?;
         }
-        let retryable = idempotency::read(&found, &target, request)?;
+        let idempotent = idempotency::read(&found, &target, request)?;
         let collected = if found.route.price.is_zero() { None } else { self.collect(request, &policy, record).await? };
-        let passage = self.pay(&found, retryable, key.as_ref(), known, record).await?;
+        let passage = self.pay(&found, idempotent, key.as_ref(), known, record).await?;
         let (gateway, peer, record) = (Arc::clone(self), Arc::clone(peer), record.clone());
         let exchange = Exchange { gateway, peer, passage, record, policy };
         let outgoing = exchange.outgoing(&found, target, request, collected)?;
@@ -243,7 +243,7 @@ impl Gateway {
     async fn pay(
         &self,
         found: &Match<'_>,
-        retryable: Option<Box<Retryable>>,
+        idempotent_request: Option<Box<IdempotentRequest>>,
         key: Option<&Key>,
         known: Option<Arc<Known>>,
         record: &Record,
@@ -253,7 +253,7 @@ impl Gateway {
         }
         let (Some(key), Some(mut known)) = (key, known) else { return Err(ProblemKind::Internal.into()) };
         let route = *self.shared.parts.route_ids.get(found.route.index).ok_or(ProblemKind::Internal)?;
-        let price = Price { cents: found.route.price, route, retryable };
+        let price = Price { cents: found.route.price, route, idempotent_request };
         for _ in 0..=KEY_RELOADS {
             match self.billing.hold(known.principal(&key.key), known.generation(), &price).await {
                 Ok(hold) => {

@@ -14,7 +14,7 @@ use std::fmt;
 pub use api_key::{ApiKey, IssuedKey, KeyDigest, KeyHint, KeyPrefix, KeyShape, PrefixError, StoredKey};
 pub use charge::{ChargeState, EntryKind};
 pub use money::{Cents, CentsOverflow};
-pub use retry::{IdempotencyKey, NoKey, RequestDigest, Retryable};
+pub use retry::{IdempotencyKey, IdempotentRequest, NoKey, RequestDigest};
 pub use timestamp::Timestamp;
 
 macro_rules! id {

@@ -42,7 +42,7 @@ pub use crate::store::admin::charges::{ChargeFilter, ChargeRecord};
 pub use crate::store::admin::entries::{Booked, Booking, Direction, EntryRecord, WalletRecord, WalletRefused};
 pub use crate::store::admin::keys::{KeyFilter, KeyRecord, KeyRefused, NewKey};
 pub use crate::store::admin::lookup::Found;
-pub use crate::store::admin::page::{Page, PageWish};
+pub use crate::store::admin::page::{Page, PageRequest};
 pub use crate::store::admin::unknown_apis::{UnknownApis, unknown_apis};
 pub use crate::store::admin::users::{USUAL_OPENING_BALANCE, UserChange, UserRecord, UserRefused};
 pub use crate::store::bookkeeper::BooksState;

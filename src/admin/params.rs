@@ -9,7 +9,7 @@ use super::AdminState;
 use super::problem::{FieldError, invalid, invalid_fields};
 use crate::http::Problem;
 use crate::model::Timestamp;
-use crate::store::PageWish;
+use crate::store::PageRequest;
 
 /// The parameters of a query, taken out one by one.
 pub(super) struct Params {
@@ -52,10 +52,10 @@ impl Params {
     ///
     /// # Errors
     /// Every mistake that was found.
-    pub(super) fn page(mut self) -> Result<PageWish, Problem> {
+    pub(super) fn page(mut self) -> Result<PageRequest, Problem> {
         let limit = self.read("limit", |text| match text.parse() {
-            Ok(limit) if (1..=PageWish::MOST).contains(&limit) => Ok(limit),
-            Ok(_) | Err(_) => Err(format!("must be a whole number from 1 to {}", PageWish::MOST).into()),
+            Ok(limit) if (1..=PageRequest::MOST).contains(&limit) => Ok(limit),
+            Ok(_) | Err(_) => Err(format!("must be a whole number from 1 to {}", PageRequest::MOST).into()),
         });
         let cursor =
             self.read("cursor", |text| text.parse().map_err(|_| "must be the next_cursor of the page before".into()));
@@ -65,7 +65,7 @@ impl Params {
         if !self.mistakes.is_empty() {
             return Err(invalid_fields(&self.mistakes));
         }
-        Ok(PageWish { limit: limit.unwrap_or(PageWish::USUAL), cursor })
+        Ok(PageRequest { limit: limit.unwrap_or(PageRequest::USUAL), cursor })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{self, DatabaseSettings, Environment, LogConfig, LogFormat, Overrides};
-use crate::store::{Needs, Page, PageWish, Role, Store, Unavailable, UserRecord};
+use crate::store::{Needs, Page, PageRequest, Role, Store, Unavailable, UserRecord};
 use crate::telemetry::logs;
 use crate::telemetry::metrics::{MetricNames, Metrics};
 
@@ -71,12 +71,12 @@ pub(super) async fn find_user(store: &Store, user: &UserRef) -> Result<UserRecor
 
 /// Every page of a list.
 pub(super) async fn all<T>(
-    mut read: impl AsyncFnMut(PageWish) -> Result<Page<T>, Unavailable>,
+    mut read: impl AsyncFnMut(PageRequest) -> Result<Page<T>, Unavailable>,
 ) -> Result<Vec<T>, Failure> {
     let mut data = Vec::new();
     let mut cursor = None;
     loop {
-        let page = read(PageWish { limit: PageWish::MOST, cursor }).await?;
+        let page = read(PageRequest { limit: PageRequest::MOST, cursor }).await?;
         data.extend(page.data);
         cursor = page.next_cursor;
         if cursor.is_none() {

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use super::route::Match;
 use super::target::Target;
 use crate::http::Problem;
-use crate::model::{IdempotencyKey, RequestDigest, Retryable};
+use crate::model::{IdempotencyKey, IdempotentRequest, RequestDigest};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// RFC 9530 §2.
@@ -19,7 +19,7 @@ pub(super) fn read<B>(
     found: &Match<'_>,
     target: &Target,
     request: &Request<B>,
-) -> Result<Option<Box<Retryable>>, Problem> {
+) -> Result<Option<Box<IdempotentRequest>>, Problem> {
     if !found.api.idempotency || found.route.price.is_zero() {
         return Ok(None);
     }
@@ -41,7 +41,7 @@ pub(super) fn read<B>(
         content_length.as_deref(),
         content_digest.as_deref(),
     ]);
-    Ok(Some(Box::new(Retryable { key, request })))
+    Ok(Some(Box::new(IdempotentRequest { key, request })))
 }
 
 /// The lines of a field as one value (RFC 9110 §5.3); `None` when there is none.

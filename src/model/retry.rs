@@ -91,7 +91,7 @@ impl RequestDigest {
 
 /// A request that its client may send again under the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retryable {
+pub struct IdempotentRequest {
     /// The key; good for one user and one API.
     pub key: IdempotencyKey,
     /// What is asked for under it.
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn neither_key_nor_request_is_in_debug() {
         let key = IdempotencyKey::parse(b"secret").unwrap();
-        let text = format!("{:?}", Retryable { key, request: RequestDigest::of([]) });
-        assert_eq!(text, "Retryable { key: IdempotencyKey(…), request: RequestDigest(…) }");
+        let text = format!("{:?}", IdempotentRequest { key, request: RequestDigest::of([]) });
+        assert_eq!(text, "IdempotentRequest { key: IdempotencyKey(…), request: RequestDigest(…) }");
     }
 }

@@ -1,4 +1,4 @@
-//! Why the store cannot do a thing now, as types; what a client is told of it is decided above.
+//! The errors of the store. What a client sees of them is decided above.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -135,7 +135,7 @@ impl fmt::Display for ConstraintError {
 
 impl std::error::Error for ConstraintError {}
 
-/// A state of the file in which going on would lose money. The process has to stop and be started anew.
+/// A state of the file in which continuing would lose money. The process has to stop and be started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fatal {
     /// Another file stands where the open one was.

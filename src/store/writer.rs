@@ -4,7 +4,7 @@
 //! then answers; what must be on the disk by then is answered by another thread, after a sync. While it commits, the next
 //! batch gathers. What could not be committed is refused (holds, admin writes) or kept for the next turn (settlements).
 //! While another program holds the lock, or a sync does not come back, it begins nothing, and deadlines go on being kept. It
-//! waits for the disk itself when SQLite begins the log anew, and when it reserves ids.
+//! waits for the disk itself when SQLite starts the log over, and when it reserves ids.
 
 mod batch;
 pub(super) mod charge_ids;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use crate::model::{AccountId, Cents, ChargeId, ChargeState, KeyId, Timestamp, UserId};
-use crate::store::admin::page::{Page, PageWish};
+use crate::store::admin::page::{Page, PageRequest};
 use crate::store::books::accounts;
 use crate::store::{Store, Unavailable};
 
@@ -76,7 +76,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read now.
-    pub async fn charges(&self, filter: ChargeFilter, wish: PageWish) -> Result<Page<ChargeRecord>, Unavailable> {
+    pub async fn charges(&self, filter: ChargeFilter, wish: PageRequest) -> Result<Page<ChargeRecord>, Unavailable> {
         self.read(move |connection| list(connection, &filter, wish, SCANNED)).await
     }
 }
@@ -84,7 +84,7 @@ impl Store {
 fn list(
     connection: &Connection,
     filter: &ChargeFilter,
-    wish: PageWish,
+    wish: PageRequest,
     scanned_at_most: usize,
 ) -> rusqlite::Result<Page<ChargeRecord>> {
     let mut page = Page { data: Vec::new(), next_cursor: None };

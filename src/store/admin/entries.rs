@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::ledger::Balance;
 use crate::model::{AccountId, Cents, EntryId, EntryKind, IdempotencyKey, Timestamp, UserId};
-use crate::store::admin::page::{Page, PageWish};
+use crate::store::admin::page::{Page, PageRequest};
 use crate::store::admin::users;
 use crate::store::books::accounts::{self, NewEntry};
 use crate::store::books::wallets::money;
@@ -132,7 +132,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read now.
-    pub async fn entries(&self, user_id: UserId, wish: PageWish) -> Result<Option<Page<EntryRecord>>, Unavailable> {
+    pub async fn entries(&self, user_id: UserId, wish: PageRequest) -> Result<Option<Page<EntryRecord>>, Unavailable> {
         self.read(move |connection| {
             if !users::exists(connection, user_id)? {
                 return Ok(None);

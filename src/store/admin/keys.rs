@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::KeyStorage;
 use crate::model::{ApiKey, IssuedKey, KeyHint, KeyId, KeyPrefix, StoredKey, Timestamp, UserId};
-use crate::store::admin::page::{Page, PageWish};
+use crate::store::admin::page::{Page, PageRequest};
 use crate::store::admin::users;
 use crate::store::books::sums;
 use crate::store::writer::write::{WriteFault, WriteTx};
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read now.
-    pub async fn keys(&self, filter: KeyFilter, wish: PageWish) -> Result<Page<KeyRecord>, Unavailable> {
+    pub async fn keys(&self, filter: KeyFilter, wish: PageRequest) -> Result<Page<KeyRecord>, Unavailable> {
         self.read(move |connection| list(connection, &filter, wish)).await
     }
 
@@ -232,7 +232,7 @@ fn keep_hint(connection: &Connection, id: KeyId, stored: &StoredKey, hint: &KeyH
     Ok(())
 }
 
-fn list(connection: &Connection, filter: &KeyFilter, wish: PageWish) -> rusqlite::Result<Page<KeyRecord>> {
+fn list(connection: &Connection, filter: &KeyFilter, wish: PageRequest) -> rusqlite::Result<Page<KeyRecord>> {
     // With a user the rows come from the index of (user_id, api_name); otherwise in the order of the table.
     let user = if filter.user_id.is_some() { "k.user_id = ?3" } else { "?3 IS NULL" };
     let mut select = connection.prepare_cached(&format!(

@@ -4,21 +4,21 @@ use serde::Serialize;
 
 /// Which part of a list is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageWish {
-    /// Items at most; what is outside of 1 to [`PageWish::MOST`] is taken as the nearer end.
+pub struct PageRequest {
+    /// Items at most; what is outside of 1 to [`PageRequest::MOST`] is taken as the nearer end.
     pub limit: usize,
     /// The `next_cursor` of the page before; the first page when `None`.
     pub cursor: Option<i64>,
 }
 
-impl PageWish {
+impl PageRequest {
     /// Items of a page where nobody says how many.
     pub const USUAL: usize = 50;
     /// Items of a page at most.
     pub const MOST: usize = 500;
 
     pub(in crate::store) fn limit(self) -> usize {
-        self.limit.clamp(1, PageWish::MOST)
+        self.limit.clamp(1, PageRequest::MOST)
     }
 
     /// One row more than the page holds, so that it is known whether another page follows.
@@ -32,9 +32,9 @@ impl PageWish {
     }
 }
 
-impl Default for PageWish {
-    fn default() -> PageWish {
-        PageWish { limit: PageWish::USUAL, cursor: None }
+impl Default for PageRequest {
+    fn default() -> PageRequest {
+        PageRequest { limit: PageRequest::USUAL, cursor: None }
     }
 }
 
@@ -48,8 +48,8 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// A page of the rows that [`PageWish::rows`] asked for.
-    pub(in crate::store) fn of(mut rows: Vec<T>, wish: PageWish, id: impl Fn(&T) -> i64) -> Page<T> {
+    /// A page of the rows that [`PageRequest::rows`] asked for.
+    pub(in crate::store) fn of(mut rows: Vec<T>, wish: PageRequest, id: impl Fn(&T) -> i64) -> Page<T> {
         let more = rows.len() > wish.limit();
         rows.truncate(wish.limit());
         let next_cursor = if more { rows.last().map(id) } else { None };

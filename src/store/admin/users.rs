@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use crate::model::{Cents, EntryKind, UserId};
-use crate::store::admin::page::{Page, PageWish};
+use crate::store::admin::page::{Page, PageRequest};
 use crate::store::books::accounts;
 use crate::store::writer::write::{WriteFault, WriteTx};
 use crate::store::{Store, Unavailable, WriteError};
@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read now.
-    pub async fn users(&self, wish: PageWish) -> Result<Page<UserRecord>, Unavailable> {
+    pub async fn users(&self, wish: PageRequest) -> Result<Page<UserRecord>, Unavailable> {
         self.read(move |connection| {
             let mut select = connection.prepare_cached(
                 "SELECT id, email, name, is_active IS 1 FROM users WHERE id > ?1 ORDER BY id LIMIT ?2",

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::config::Limits;
 use crate::ledger::idempotency::{Decision, Earlier, Progress, decide};
 use crate::ledger::{Hold, Refund};
-use crate::model::{AccountId, Cents, ChargeId, Retryable, RouteId, UserId};
+use crate::model::{AccountId, Cents, ChargeId, IdempotentRequest, RouteId, UserId};
 
 /// Rows deleted in one run of the writer's maintenance: some milliseconds under the lock.
 const SWEPT: i64 = 1_000;
@@ -40,7 +40,7 @@ pub(in crate::store) struct Request<'a> {
     pub(in crate::store) account: AccountId,
     /// Keys are told apart by API, so the route says as much as the API.
     pub(in crate::store) route: RouteId,
-    pub(in crate::store) idempotent: &'a Retryable,
+    pub(in crate::store) idempotent: &'a IdempotentRequest,
 }
 
 /// What a request meets under its key.

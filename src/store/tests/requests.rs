@@ -6,7 +6,7 @@ mod takeover;
 use std::time::Duration;
 
 use crate::config::Limits;
-use crate::model::{ApiKey, Cents, ChargeId, IdempotencyKey, RequestDigest, Retryable, UserId};
+use crate::model::{ApiKey, Cents, ChargeId, IdempotencyKey, IdempotentRequest, RequestDigest, UserId};
 use crate::store::sample::Sample;
 use crate::store::{Held, HoldRefused, Ledger, Recovered, Role, Settled};
 
@@ -33,7 +33,7 @@ impl Scene {
 
     /// A request with this key, for this thing.
     async fn ask_for(&self, key: &str, what: &str) -> Result<Held, HoldRefused> {
-        self.ledger.hold(self.sample.wish(&self.key, PRICE).await, Some(retryable(key, what))).await
+        self.ledger.hold(self.sample.wish(&self.key, PRICE).await, Some(idempotent_request(key, what))).await
     }
 
     async fn ask(&self) -> Result<Held, HoldRefused> {
@@ -77,9 +77,9 @@ impl Scene {
     }
 }
 
-fn retryable(key: &str, what: &str) -> Box<Retryable> {
+fn idempotent_request(key: &str, what: &str) -> Box<IdempotentRequest> {
     let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
-    Box::new(Retryable { key, request: RequestDigest::of([Some(what.as_bytes())]) })
+    Box::new(IdempotentRequest { key, request: RequestDigest::of([Some(what.as_bytes())]) })
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn a_retry_needs_no_more_in_the_wallet_than_its_price_exceeds_the_refund()
     scene.sample.store.debit(scene.user, Cents(450), None).await.unwrap();
     let ask = async |price| {
         let wish = scene.sample.wish(&scene.key, price).await;
-        scene.ledger.hold(wish, Some(retryable("key", "thing"))).await
+        scene.ledger.hold(wish, Some(idempotent_request("key", "thing"))).await
     };
     // Nothing is refunded to a retry that cannot be paid with it.
     assert_eq!(ask(PRICE + 11).await.unwrap_err(), HoldRefused::Insufficient { balance: Cents(10) });
@@ -318,10 +318,10 @@ async fn a_request_of_a_living_gateway_is_in_flight_for_another_and_refunded_the
     let (ledger, answers) = other.ledger();
     tokio::spawn(answers);
     let wish = scene.sample.wish(&scene.key, PRICE).await;
-    let refused = ledger.hold(wish.clone(), Some(retryable("key", "thing"))).await.unwrap_err();
+    let refused = ledger.hold(wish.clone(), Some(idempotent_request("key", "thing"))).await.unwrap_err();
     assert_eq!(refused, HoldRefused::InFlight);
     assert_eq!(held.charge.capture(200).await, Settled::Captured);
-    let retry = ledger.hold(wish, Some(retryable("key", "thing"))).await.unwrap();
+    let retry = ledger.hold(wish, Some(idempotent_request("key", "thing"))).await.unwrap();
     assert_eq!(retry.charge.retry_of(), Some(charge));
     assert_eq!((scene.balance(), scene.counts()), (460, (1, 1)));
     assert_eq!(scene.ask().await.unwrap_err(), HoldRefused::InFlight);
@@ -363,7 +363,7 @@ async fn another_request_under_the_same_key_is_refused_unless_the_first_cost_not
     let other = scene.sample.user("b@example.com").await;
     let key = scene.sample.issue(other, "weather").await.key;
     let wish = scene.sample.wish(&key, PRICE).await;
-    drop(scene.ledger.hold(wish, Some(retryable("key", "other"))).await.unwrap());
+    drop(scene.ledger.hold(wish, Some(idempotent_request("key", "other"))).await.unwrap());
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ impl<'a> Batch<'a> {
         }
         let mut request = None;
         let (mut replaced, mut refund) = (None, None);
-        if let Some(idempotent) = &command.retryable
+        if let Some(idempotent) = &command.idempotent_request
             && let Some(wallet) = self.tables.wallet(principal.user_id)?
         {
             let new = Request { user: principal.user_id, account: wallet.account, route: wanted.route, idempotent };

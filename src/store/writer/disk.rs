@@ -1,8 +1,8 @@
-//! The disk: what must survive a power cut is answered after a sync that covers its commit.
+//! The disk: replies that must survive a power cut are sent after a sync that covers their commit.
 //!
-//! The writer commits without waiting for the disk and hands over what has to wait for it: captures under durability `full`,
-//! and writes of operators. This thread then syncs the log once for all that came meanwhile, and answers. So a hold, which
-//! needs no sync, does not queue behind one, and the write lock is free while the disk works.
+//! The writer commits without waiting for the disk and hands over the replies that have to wait for it: those of captures under
+//! durability `full`, and of operators' writes. This thread syncs the log once for all that arrived meanwhile, and sends them.
+//! So a hold, which needs no sync, does not queue behind one, and the write lock is free during a sync.
 //!
 //! A sync of the log covers every commit before it. What a checkpoint has taken into the database file it has synced there
 //! before the log starts over (<https://www.sqlite.org/wal.html>, §2.1, §3.1); the log carries none of SQLite's locks, which
@@ -34,7 +34,7 @@ struct Shared {
     state: Mutex<State>,
     /// Something waits for a sync, or nothing will any more.
     filled: Condvar,
-    /// A sync has ended, and all that waited for it are answered.
+    /// A sync has ended, and all replies that waited for it are sent.
     done: Condvar,
     log: File,
     identity: Arc<Identity>,
@@ -80,7 +80,7 @@ impl Disk {
         Ok(Disk { shared, thread: Some(thread) })
     }
 
-    /// Has these answered after a sync that begins from now on. Once the thread has ended they are answered here.
+    /// Sends the replies of these after a sync that begins from now on. Once the thread has ended, they are sent from here.
     pub(super) fn submit(&self, committed: Vec<Committed>) {
         if committed.is_empty() {
             return;
@@ -95,8 +95,7 @@ impl Disk {
         self.shared.filled.notify_one();
     }
 
-    /// For how long a sync has been under way, when that is so long that nothing more should be begun: it would go upstream
-    /// for a disk that does not answer.
+    /// How long the current sync has taken, once it exceeds `sync_late`. No new holds start meanwhile.
     pub(super) fn late_for(&self) -> Option<Duration> {
         let under_way = self.shared.lock().syncing?.elapsed();
         (under_way >= self.shared.queue.limits.sync_late).then_some(under_way)
@@ -107,14 +106,14 @@ impl Disk {
         self.shared.lock().is_idle()
     }
 
-    /// Waits until all is answered that was handed over, and what was late is queued to be undone. `false`: it takes longer.
+    /// Waits until all replies that were handed over are sent, and refunds of late captures are queued. `false`: it takes longer.
     pub(super) fn wait_until_idle(&self, until: Instant) -> bool {
         let patience = until.saturating_duration_since(Instant::now());
         let waited = self.shared.done.wait_timeout_while(self.shared.lock(), patience, |state| !state.is_idle());
         waited.unwrap_or_else(PoisonError::into_inner).0.is_idle()
     }
 
-    /// Ends the thread, when all is answered that was handed over: a sync that does not come back is waited for.
+    /// Ends the thread after all replies that were handed over are sent. Waits for a sync that hangs.
     pub(super) fn end(&mut self) {
         self.shared.lock().closed = true;
         self.shared.filled.notify_one();
@@ -140,7 +139,7 @@ impl Shared {
                 .wait_while(self.lock(), |state| state.waiting.is_empty() && !state.closed)
                 .unwrap_or_else(PoisonError::into_inner);
             drop(state);
-            // As the writer does: where it shares a core with this thread, it may have more to hand over.
+            // Yield once, so that a writer on the same core can hand over the rest of its batch.
             thread::yield_now();
             let mut state = self.lock();
             let committed = mem::take(&mut state.waiting);
@@ -153,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Syncs and answers.
+    /// Syncs and sends the replies.
     fn sync_and_reply(&self, committed: Vec<Committed>) {
         match self.sync() {
             Ok(()) => self.reply(committed),
@@ -163,7 +162,7 @@ impl Shared {
         self.done.notify_all();
     }
 
-    /// Brings the log to the disk. After a failure nothing is: a second sync may falsely succeed.
+    /// Syncs the log. After a failure nothing may be trusted: a second sync may falsely succeed.
     fn sync(&self) -> Result<(), Unavailable> {
         if self.health.is_fatal() {
             return Err(Unavailable::Unsafe);
@@ -208,7 +207,7 @@ impl Shared {
         }
     }
 
-    /// What is committed may not be on the disk: who waits is told that nothing is known, and the next start finds it as it is.
+    /// Replies that the outcome is unknown: what is committed may not be on the disk. The next start finds it as it is.
     fn refuse(&self, committed: Vec<Committed>, reason: Unavailable) {
         let mut post = Post::default();
         let mut stay = Vec::new();
@@ -235,7 +234,7 @@ impl Shared {
     }
 }
 
-/// At the end of the thread, also by a panic: the process must stop then, and who waits is told.
+/// Runs at the end of the thread. After a panic the process must stop, and the waiters get a reply.
 struct Ends<'a>(&'a Shared);
 
 impl Drop for Ends<'_> {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::failpoint;
 use crate::ledger::{Hold, Refund};
-use crate::model::{Cents, ChargeId, Principal, Retryable, RouteId};
+use crate::model::{Cents, ChargeId, IdempotentRequest, Principal, RouteId};
 use crate::store::error::{HoldRefused, Unavailable};
 use crate::store::file::view::Generation;
 use crate::store::writer::mailbox::Mailbox;
@@ -57,18 +57,22 @@ pub struct Ledger {
 impl Ledger {
     /// Takes the price out of the wallet; returns when that is committed. Dropping the future cancels the hold.
     ///
-    /// `retryable`: the client may send the request again. If an earlier request with the same key was charged and its reply
+    /// `idempotent_request`: the client may send the request again. If an earlier request with the same key was charged and its reply
     /// never reached the client, that charge is refunded in the same transaction ([`HeldCharge::retry_of`]).
     ///
     /// # Errors
     /// Not enough money, a key that changed, books that cannot be written now, or an `Idempotency-Key` that was used before;
     /// nothing is held then.
-    pub async fn hold(&self, request: HoldRequest, retryable: Option<Box<Retryable>>) -> Result<Held, HoldRefused> {
+    pub async fn hold(
+        &self,
+        request: HoldRequest,
+        idempotent_request: Option<Box<IdempotentRequest>>,
+    ) -> Result<Held, HoldRefused> {
         let permit = ChargePermit::take(&self.queue).map_err(HoldRefused::Unavailable)?;
         let (sender, receiver) = oneshot::channel();
         let command = HoldCommand {
             request,
-            retryable,
+            idempotent_request,
             deadline: Instant::now() + self.queue.limits.hold_timeout,
             reply: Reply::new(sender, Arc::clone(&self.mailbox)),
             permit,

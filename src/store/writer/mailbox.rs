@@ -17,14 +17,14 @@ use crate::store::error::{HoldRefused, Unavailable};
 use crate::store::writer::hold::{Held, Settled};
 use crate::store::writer::queue::{Command, Queue};
 
-/// An answer and the one who waits for it.
+/// A reply and its waiter.
 pub(in crate::store) enum Delivery {
     Hold(oneshot::Sender<Result<Held, HoldRefused>>, Result<Held, HoldRefused>),
     Settled(oneshot::Sender<Settled>, Settled),
 }
 
 impl Delivery {
-    /// Hands the answer over. The hold of one who is gone is dropped here, and so released.
+    /// Hands the reply over. If the waiter is gone, its hold is dropped here, and so cancelled.
     pub(in crate::store) fn hand_over(self) {
         match self {
             Delivery::Hold(sender, answer) => {
@@ -58,7 +58,7 @@ impl Mailbox {
     /// Hands a message to the writer, with the others of this worker.
     ///
     /// # Errors
-    /// The writer takes none any more. Where that turns out later, who waits is told by the message's end.
+    /// The writer has ended. If it ends later, the waiter learns of it when the message is dropped.
     pub(in crate::store) fn submit(&self, command: Command) -> Result<(), Unavailable> {
         let waker = {
             let mut inner = self.lock();
@@ -91,7 +91,7 @@ impl Mailbox {
         }
     }
 
-    /// Hands messages and answers over as they come, for ever: a task of the worker's runtime. Dropped, it closes the
+    /// Hands messages and replies over as they arrive: a task of the worker's runtime that never ends. Dropping it closes the
     /// mailbox.
     pub(in crate::store) async fn run(&self) {
         let _closes = CloseOnDrop(self);
@@ -113,7 +113,7 @@ impl Mailbox {
         }
     }
 
-    /// Who waits for a message that the writer does not take is told by its end; what is held by it stays so in the file.
+    /// If the writer does not take the messages, their waiters learn of it when they are dropped; leases stay in the file.
     fn send(&self, wanted: impl IntoIterator<Item = Command>) {
         if let Err(reason) = self.queue.push(wanted) {
             tracing::warn!(%reason, "what was wanted of the database was not done; what is held is released at the next start");

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::Limits;
 use crate::ledger::Hold;
-use crate::model::{Cents, ChargeId, Retryable};
+use crate::model::{Cents, ChargeId, IdempotentRequest};
 use crate::store::error::{HoldRefused, Unavailable};
 use crate::store::writer::hold::{Decision, Held, HoldRequest, Settled};
 use crate::store::writer::mailbox::{Delivery, Mailbox};
@@ -60,7 +60,7 @@ pub(in crate::store) enum Command {
 pub(in crate::store) struct HoldCommand {
     pub(in crate::store) request: HoldRequest,
     /// Whether its client may send it again.
-    pub(in crate::store) retryable: Option<Box<Retryable>>,
+    pub(in crate::store) idempotent_request: Option<Box<IdempotentRequest>>,
     pub(in crate::store) deadline: Instant,
     pub(in crate::store) reply: Reply<Result<Held, HoldRefused>>,
     pub(in crate::store) permit: ChargePermit,
@@ -102,7 +102,7 @@ impl SettleCommand {
     }
 }
 
-/// Where an answer goes: to the one who waits, by way of its worker's mailbox.
+/// Where a reply goes: to its waiter, through the mailbox of the waiter's worker.
 pub(in crate::store) struct Reply<T> {
     sender: oneshot::Sender<T>,
     mailbox: Arc<Mailbox>,
@@ -113,7 +113,7 @@ impl<T> Reply<T> {
         Reply { sender, mailbox }
     }
 
-    /// Whether the one who waited has given up.
+    /// Whether the waiter has given up.
     pub(in crate::store) fn is_gone(&self) -> bool {
         self.sender.is_closed()
     }
@@ -246,7 +246,7 @@ impl Queue {
     /// Appends messages and wakes the writer if it sleeps.
     ///
     /// # Errors
-    /// Some of them were not taken: the writer is ending. Their senders tell whoever waits.
+    /// Some of them were not taken, because the writer is ending. Their waiters learn of it when the messages are dropped.
     pub(in crate::store) fn push(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), Unavailable> {
         let mut refused = Vec::new();
         let mut inner = self.lock();
@@ -323,8 +323,7 @@ impl Queue {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             inner.writer_sleeps = false;
         }
-        // Where worker and writer share a core, whoever woke this thread has more on its mind: it goes into the same
-        // transaction. On a core of its own this costs next to nothing.
+        // Yield once, so that a worker on the same core can queue the rest of its turn for the same transaction.
         drop(inner);
         std::thread::yield_now();
         let mut inner = self.lock();
@@ -342,7 +341,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Takes no more messages, and gives back those that wait: once they are dropped, their senders tell whoever waits.
+    /// Takes no more messages, and returns those that are queued. Their waiters learn of it when the messages are dropped.
     pub(in crate::store) fn abandon(&self) -> Vec<Command> {
         self.close();
         let mut inner = self.lock();

@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Drops holds that nobody waits for, refuses what waited too long, and turns late captures into releases.
+    /// Drops holds whose waiters have given up, refuses messages that waited too long, and turns late captures into releases.
     pub(super) fn expire(&mut self, batch: &mut Vec<Command>) {
         let now = Instant::now();
         let late = self.kept_for.unwrap_or(Unavailable::TooLate);
@@ -136,7 +136,7 @@ impl Writer {
         post.send();
     }
 
-    /// After an unsafe file was found nothing is written any more; who waits is told, and the next start recovers.
+    /// Refuses everything after an unsafe state of the file was found: nothing more is written, and the next start recovers.
     pub(super) fn refuse_all(&mut self, batch: &mut Vec<Command>, reason: Unavailable) {
         log_abandoned(batch);
         let mut post = Post::default();

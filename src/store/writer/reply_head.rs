@@ -28,7 +28,7 @@ impl ReplyHead {
         ReplyHead { charge, state: AtomicU8::new(UNSENT), queue: Arc::clone(queue) }
     }
 
-    /// Says that bytes of it are in the hands of the operating system: nobody can know more.
+    /// Called when the operating system has taken bytes of it. More cannot be known.
     pub fn sent(&self) {
         if self.state.swap(SENT, Ordering::AcqRel) == CAPTURED {
             self.queue.note_head(self.charge);

@@ -74,7 +74,7 @@ pub(in crate::store) enum Synced {
     Later,
 }
 
-/// What the one who waits for a write hears.
+/// The reply to a write.
 pub(in crate::store) type Answer<T, E> = oneshot::Receiver<Result<T, WriteError<E>>>;
 
 /// Queues a write; the answer comes after its commit.
@@ -114,7 +114,7 @@ pub(in crate::store) trait WriteJob: Send {
     fn synced(&self) -> Synced;
     /// Runs inside of a savepoint. `Ok(true)`: keep it. `Ok(false)`: the write refused, undo it.
     fn run(&mut self, tx: &mut WriteTx<'_>) -> rusqlite::Result<bool>;
-    /// Tells the one who waits, after the commit, or after it failed.
+    /// Sends the reply, after the commit or after it failed.
     fn finish(self: Box<Self>, committed: Result<(), Unavailable>);
 }
 

@@ -16,7 +16,7 @@ async fn a_charge_is_shown_once_it_is_settled() {
     assert_eq!((charge.user_id, charge.key_id, charge.api_name.as_str()), (user, key.record.id, "weather"));
     assert_eq!((charge.cents, charge.state, charge.status), (Cents(2), ChargeState::Captured, Some(204)));
     assert!(charge.settled_at >= charge.held_at);
-    assert_eq!(sample.store.charges(ChargeFilter::default(), PageWish::default()).await.unwrap().data, [charge]);
+    assert_eq!(sample.store.charges(ChargeFilter::default(), PageRequest::default()).await.unwrap().data, [charge]);
     assert_eq!(sample.store.charge(ChargeId(99)).await.unwrap(), None);
 }
 
@@ -60,7 +60,7 @@ async fn charges_are_listed_last_settled_first_by_every_filter() {
         (ChargeFilter { api_name: Some("maps".into()), ..none() }, vec![12, 14, 16]),
         (ChargeFilter { from: at(2), to: at(4), ..none() }, vec![12, 13]),
     ] {
-        let page = sample.store.charges(filter, PageWish::default()).await.unwrap();
+        let page = sample.store.charges(filter, PageRequest::default()).await.unwrap();
         assert_eq!((ids(&page), page.next_cursor), (wanted, None));
     }
 }
@@ -70,7 +70,7 @@ async fn pages_of_charges_follow_each_other_without_gap_or_double() {
     let sample = six().await;
     let filter = ChargeFilter { user_id: Some(UserId(1)), ..ChargeFilter::default() };
     let mut seen = Vec::new();
-    let mut wish = PageWish { limit: 2, cursor: None };
+    let mut wish = PageRequest { limit: 2, cursor: None };
     loop {
         let page = sample.store.charges(filter.clone(), wish).await.unwrap();
         seen.extend(ids(&page));
@@ -86,7 +86,7 @@ async fn pages_of_charges_follow_each_other_without_gap_or_double() {
 async fn a_page_looks_at_a_bounded_number_of_charges() {
     let sample = six().await;
     let filter = ChargeFilter { api_name: Some("weather".into()), ..ChargeFilter::default() };
-    let page = sample.store.read(move |connection| list(connection, &filter, PageWish::default(), 3)).await.unwrap();
+    let page = sample.store.read(move |connection| list(connection, &filter, PageRequest::default(), 3)).await.unwrap();
     assert_eq!((ids(&page), page.next_cursor), (vec![11, 13], Some(4)));
 }
 
@@ -98,7 +98,7 @@ async fn a_later_user_with_the_same_id_does_not_see_the_charges_of_the_first() {
         .execute_batch("UPDATE keytoll_accounts SET closed_at = 1; INSERT INTO keytoll_accounts (user_id, opened_at) VALUES (1, 2)")
         .unwrap();
     let of = |user| ChargeFilter { user_id: Some(UserId(user)), ..ChargeFilter::default() };
-    let list = |filter| sample.store.charges(filter, PageWish::default());
+    let list = |filter| sample.store.charges(filter, PageRequest::default());
     assert!(list(of(1)).await.unwrap().data.is_empty());
     // The charges of one who is gone stay to be found.
     assert_eq!(ids(&list(of(2)).await.unwrap()), [12, 14, 16]);

@@ -17,7 +17,7 @@ async fn credits_and_debits_are_on_the_books() {
     assert_eq!((debit.balance, debit.entry.amount_cents), (Cents(0), Cents(1500)));
     assert_eq!(sample.store.wallet(user).await.unwrap().unwrap().balance_cents, Cents(0));
     assert_eq!(sample.books(user), 0);
-    let entries = sample.store.entries(user, PageWish::default()).await.unwrap().unwrap().data;
+    let entries = sample.store.entries(user, PageRequest::default()).await.unwrap().unwrap().data;
     let shown: Vec<_> = entries.iter().map(|entry| (entry.kind, entry.amount_cents.0)).collect();
     assert_eq!(shown, [(EntryKind::Opening, 500), (EntryKind::Credit, 1000), (EntryKind::Debit, 1500)]);
     assert_eq!(sample.store.entry(user, credit.entry.id).await.unwrap(), Some(credit.entry));
@@ -82,10 +82,10 @@ async fn what_another_program_changed_is_shown_with_its_sign() {
     let user = sample.user("a@b.example").await;
     sample.application().execute_batch("UPDATE wallets SET balance = balance - 20").unwrap();
     sample.store.credit(user, Cents(1), None).await.unwrap();
-    let page = sample.store.entries(user, PageWish { limit: 1, cursor: Some(1) }).await.unwrap().unwrap();
+    let page = sample.store.entries(user, PageRequest { limit: 1, cursor: Some(1) }).await.unwrap().unwrap();
     assert_eq!((page.data[0].kind, page.data[0].amount_cents), (EntryKind::External, Cents(-20)));
     assert_eq!(page.next_cursor, Some(2));
-    assert_eq!(sample.store.entries(UserId(9), PageWish::default()).await.unwrap(), None);
+    assert_eq!(sample.store.entries(UserId(9), PageRequest::default()).await.unwrap(), None);
 }
 
 fn booking(direction: Direction, amount: i64, note: Option<&str>, key: &str) -> Booking {

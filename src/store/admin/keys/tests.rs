@@ -127,7 +127,7 @@ async fn keys_are_listed_by_user_and_api() {
     for (user, api) in [(first, "weather"), (second, "weather"), (first, "maps")] {
         sample.issue(user, api).await;
     }
-    let ids = |filter: KeyFilter, wish: PageWish| {
+    let ids = |filter: KeyFilter, wish: PageRequest| {
         let store = sample.store.clone();
         async move {
             let page = store.keys(filter, wish).await.unwrap();
@@ -135,10 +135,10 @@ async fn keys_are_listed_by_user_and_api() {
         }
     };
     let of_first = KeyFilter { user_id: Some(first), api_name: None };
-    assert_eq!(ids(of_first.clone(), PageWish::default()).await, (vec![1, 3], None));
-    assert_eq!(ids(of_first, PageWish { limit: 1, cursor: None }).await, (vec![1], Some(1)));
+    assert_eq!(ids(of_first.clone(), PageRequest::default()).await, (vec![1, 3], None));
+    assert_eq!(ids(of_first, PageRequest { limit: 1, cursor: None }).await, (vec![1], Some(1)));
     let weather = KeyFilter { user_id: None, api_name: Some("weather".into()) };
-    assert_eq!(ids(weather, PageWish { limit: 9, cursor: Some(1) }).await, (vec![2], None));
+    assert_eq!(ids(weather, PageRequest { limit: 9, cursor: Some(1) }).await, (vec![2], None));
 }
 
 #[tokio::test]

@@ -76,9 +76,9 @@ async fn pages_end_where_the_list_ends() {
     for number in 0..4 {
         sample.user(&format!("{number}@b.example")).await;
     }
-    let first = sample.store.users(PageWish { limit: 2, cursor: None }).await.unwrap();
+    let first = sample.store.users(PageRequest { limit: 2, cursor: None }).await.unwrap();
     assert_eq!(first.data.len(), 2);
-    let second = sample.store.users(PageWish { limit: 2, cursor: first.next_cursor }).await.unwrap();
+    let second = sample.store.users(PageRequest { limit: 2, cursor: first.next_cursor }).await.unwrap();
     assert_eq!(second.data.iter().map(|user| user.id.0).collect::<Vec<_>>(), [3, 4]);
     assert_eq!(second.next_cursor, None);
 }

@@ -55,7 +55,7 @@ async fn a_full_share_is_full_for_its_user_alone_until_its_time_is_over() {
     let other = scene.sample.user("b@example.com").await;
     let key = scene.sample.issue(other, "weather").await.key;
     let wish = scene.sample.wish(&key, PRICE).await;
-    drop(scene.ledger.hold(wish, Some(retryable("c", "thing"))).await.unwrap());
+    drop(scene.ledger.hold(wish, Some(idempotent_request("c", "thing"))).await.unwrap());
     drop(scene.sample.hold(&scene.ledger, &scene.key, 1).await);
     scene.sample.store.settled().await;
     assert_eq!(scene.remembered(), (2, 2, 2));

@@ -20,7 +20,7 @@ async fn given_up(scene: &Scene, key: &str, application: &rusqlite::Connection) 
 /// The request again, with all that it needs but the lock.
 async fn retry(scene: &Scene) -> impl Future<Output = Result<Held, HoldRefused>> {
     let wish = scene.sample.wish(&scene.key, PRICE).await;
-    scene.ledger.hold(wish, Some(retryable("key", "thing")))
+    scene.ledger.hold(wish, Some(idempotent_request("key", "thing")))
 }
 
 /// What these come to when they are in one transaction behind what is queued already.
@@ -74,7 +74,7 @@ async fn taken_over(scene: &Scene, other: &Ledger, key: &str) -> Option<Held> {
     application.execute_batch("COMMIT").unwrap();
     loop {
         let wish = scene.sample.wish(&scene.key, PRICE).await;
-        match other.hold(wish, Some(retryable(key, "thing"))).await {
+        match other.hold(wish, Some(idempotent_request(key, "thing"))).await {
             Ok(held) if held.charge.retry_of() == Some(charge) => return Some(held),
             Ok(held) => {
                 drop(held);
