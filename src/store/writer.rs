@@ -96,6 +96,8 @@ pub(super) struct Writer {
     wal_bytes: u64,
     wallets: Wallets,
     leases: Leases,
+    /// Committed transactions of this instance that changed something.
+    turn: i64,
     generation: Generation,
     /// `data_version` as last seen, and as the books have it.
     seen: i64,
@@ -172,6 +174,7 @@ impl Writer {
             wal_bytes: 0,
             wallets: Wallets::new(parts.cached_wallets),
             leases: Leases::new(parts.instance.as_ref().map_or(0, |instance| instance.id)),
+            turn: 0,
             generation: parts.view.generation(),
             seen,
             // What came since the start's own transaction is absorbed by the first turn, which checks the triggers too.
@@ -359,7 +362,9 @@ impl Writer {
         if !is_counted && self.parts.connection.total_changes() == changes {
             return Ok(None);
         }
-        instance.advance_turn(&self.parts.connection)?.map(Some).ok_or(Failure::Fatal(Fatal::TakenForDead))
+        let turn = self.turn + 1;
+        let is_alive = instance.set_turn(&self.parts.connection, turn)?;
+        if is_alive { Ok(Some(turn)) } else { Err(Failure::Fatal(Fatal::TakenForDead)) }
     }
 }
 

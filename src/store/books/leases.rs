@@ -1,6 +1,7 @@
 //! Leases: what this process has taken out of wallets and not settled, by account; one row each in `keytoll_leases`.
 //!
-//! Changed in memory and written once per transaction, like [wallets](super::wallets): every write compares the amount that
+//! A row that comes down to nothing is deleted, but for a few: customers whose requests follow each other closely would have
+//! theirs inserted and deleted all the time. Leases are changed in memory and written once per transaction, like [wallets](super::wallets): every write compares the amount that
 //! it replaces. After a rollback the rows are read again.
 
 use std::collections::HashMap;
@@ -9,6 +10,14 @@ use foldhash::fast::RandomState;
 use rusqlite::{Connection, params};
 
 use crate::model::{AccountId, Cents};
+
+const INSERT: &str = "INSERT INTO keytoll_leases (instance_id, account_id, cents) VALUES (?1, ?2, ?3)";
+const DELETE: &str = "DELETE FROM keytoll_leases WHERE id = ?1 AND instance_id = ?2 AND account_id = ?3 AND cents = ?4";
+const UPDATE: &str = "
+UPDATE keytoll_leases SET cents = ?5 WHERE id = ?1 AND instance_id = ?2 AND account_id = ?3 AND cents = ?4";
+
+/// Rows over nothing that are kept.
+const KEPT_ROWS: usize = 64;
 
 /// The lease of one account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +33,9 @@ pub(in crate::store) struct Leases {
     leases: HashMap<AccountId, Lease, RandomState>,
     /// Accounts whose lease was changed, each with the amount that its row has.
     changed: HashMap<AccountId, i64, RandomState>,
-    /// The sum of all.
+    /// Rows over nothing.
+    kept_rows: usize,
+    /// The sum of all leases.
     cents: i64,
     /// Whether the rows have to be read again before the next change.
     is_stale: bool,
@@ -33,7 +44,14 @@ pub(in crate::store) struct Leases {
 impl Leases {
     /// Of an instance, which may have some already.
     pub(in crate::store) fn new(instance: i64) -> Leases {
-        Leases { instance, leases: HashMap::default(), changed: HashMap::default(), cents: 0, is_stale: true }
+        Leases {
+            instance,
+            leases: HashMap::default(),
+            changed: HashMap::default(),
+            kept_rows: 0,
+            cents: 0,
+            is_stale: true,
+        }
     }
 
     /// Adds to a lease, or takes from it.
@@ -60,7 +78,7 @@ impl Leases {
 
     /// Accounts with a lease, and the cents of all leases.
     pub(in crate::store) fn total(&self) -> (usize, i64) {
-        (self.leases.len(), self.cents)
+        (self.leases.len().saturating_sub(self.kept_rows), self.cents)
     }
 
     /// Writes the leases that were changed.
@@ -70,30 +88,48 @@ impl Leases {
     pub(in crate::store) fn flush(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         for (account, written) in self.changed.drain() {
             let Some(lease) = self.leases.get_mut(&account) else { continue };
+            let values = params![lease.row_id, self.instance, account.0, written, lease.cents];
+            let mut is_gone = false;
             let changed = match (lease.row_id, lease.cents) {
+                (None, 0) => {
+                    is_gone = true;
+                    1
+                }
                 (_, cents) if cents == written => 1,
                 (None, cents) => {
-                    let mut insert = connection
-                        .prepare_cached("INSERT INTO keytoll_leases (instance_id, account_id, cents) VALUES (?1, ?2, ?3)")?;
+                    let mut insert = connection.prepare_cached(INSERT)?;
                     lease.row_id = Some(insert.insert(params![self.instance, account.0, cents])?);
                     1
                 }
-                (Some(row_id), 0) => connection
-                    .prepare_cached("DELETE FROM keytoll_leases WHERE id = ?1 AND instance_id = ?2 AND account_id = ?3 AND cents = ?4")?
-                    .execute(params![row_id, self.instance, account.0, written])?,
-                (Some(row_id), cents) => connection
-                    .prepare_cached(
-                        "UPDATE keytoll_leases SET cents = ?5 WHERE id = ?1 AND instance_id = ?2 AND account_id = ?3 AND cents = ?4",
-                    )?
-                    .execute(params![row_id, self.instance, account.0, written, cents])?,
+                (Some(_), 0) if self.kept_rows >= KEPT_ROWS => {
+                    is_gone = true;
+                    connection.prepare_cached(DELETE)?.execute(&values[..4])?
+                }
+                (Some(_), cents) => {
+                    if cents == 0 {
+                        self.kept_rows += 1;
+                    } else if written == 0 {
+                        self.kept_rows -= 1;
+                    }
+                    connection.prepare_cached(UPDATE)?.execute(values)?
+                }
             };
             if changed != 1 {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
             }
-            if lease.cents == 0 {
+            if is_gone {
                 self.leases.remove(&account);
             }
         }
+        Ok(())
+    }
+
+    /// Deletes the rows over nothing, at the end of the instance.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub(in crate::store) fn delete_kept(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute("DELETE FROM keytoll_leases WHERE instance_id = ?1 AND cents = 0", [self.instance])?;
         Ok(())
     }
 
@@ -105,13 +141,14 @@ impl Leases {
 
     fn load(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.leases.clear();
-        self.cents = 0;
+        (self.cents, self.kept_rows) = (0, 0);
         let mut select =
             connection.prepare_cached("SELECT id, account_id, cents FROM keytoll_leases WHERE instance_id = ?1")?;
         let mut rows = select.query([self.instance])?;
         while let Some(row) = rows.next()? {
             let lease = Lease { row_id: Some(row.get(0)?), cents: row.get(2)? };
             self.cents = self.cents.saturating_add(lease.cents);
+            self.kept_rows += usize::from(lease.cents == 0);
             self.leases.insert(AccountId(row.get(1)?), lease);
         }
         self.is_stale = false;
@@ -130,4 +167,90 @@ pub(in crate::store) fn by_account(connection: &Connection) -> rusqlite::Result<
         *sum = sum.wrapping_add(row.get_ref(1)?.as_i64().unwrap_or(0));
     }
     Ok(leased)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::books::leases::*;
+
+    fn table() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        let table = "CREATE TABLE keytoll_leases (id INTEGER PRIMARY KEY, instance_id, account_id, cents)";
+        connection.execute_batch(table).unwrap();
+        connection
+    }
+
+    fn rows(connection: &Connection) -> (i64, i64) {
+        let select = "SELECT count(*), coalesce(sum(cents), 0) FROM keytoll_leases";
+        connection.query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    }
+
+    #[test]
+    fn a_lease_has_one_row_and_few_rows_over_nothing_are_kept() {
+        let (connection, mut leases) = (table(), Leases::new(7));
+        let accounts = i64::try_from(KEPT_ROWS).unwrap() + 10;
+        for account in 0..accounts {
+            leases.change(&connection, AccountId(account), Cents(3)).unwrap();
+            leases.change(&connection, AccountId(account), Cents(2)).unwrap();
+        }
+        leases.flush(&connection).unwrap();
+        assert_eq!((rows(&connection), leases.total()), ((accounts, 5 * accounts), (KEPT_ROWS + 10, 5 * accounts)));
+        for account in 0..accounts {
+            leases.change(&connection, AccountId(account), Cents(-5)).unwrap();
+        }
+        leases.flush(&connection).unwrap();
+        assert_eq!((rows(&connection), leases.total()), ((accounts - 10, 0), (0, 0)));
+        // The rows that are kept are used again, and then others are kept.
+        for turn in 1..=3 {
+            for account in 0..accounts {
+                leases.change(&connection, AccountId(account), Cents(turn)).unwrap();
+            }
+            leases.flush(&connection).unwrap();
+            assert_eq!(rows(&connection), (accounts, turn * accounts));
+            for account in 0..accounts {
+                leases.change(&connection, AccountId(account), Cents(-turn)).unwrap();
+            }
+            leases.flush(&connection).unwrap();
+            assert_eq!(rows(&connection), (accounts - 10, 0));
+        }
+        leases.delete_kept(&connection).unwrap();
+        assert_eq!(rows(&connection), (0, 0));
+    }
+
+    #[test]
+    fn a_change_that_comes_to_nothing_in_its_transaction_leaves_no_row() {
+        let (connection, mut leases) = (table(), Leases::new(7));
+        leases.change(&connection, AccountId(1), Cents(5)).unwrap();
+        leases.change(&connection, AccountId(1), Cents(-5)).unwrap();
+        leases.flush(&connection).unwrap();
+        assert_eq!((rows(&connection), leases.total()), ((0, 0), (0, 0)));
+        assert!(leases.change(&connection, AccountId(1), Cents(-1)).is_err(), "nothing is leased");
+    }
+
+    #[test]
+    fn after_a_rollback_the_rows_count() {
+        let (connection, mut leases) = (table(), Leases::new(7));
+        leases.change(&connection, AccountId(1), Cents(5)).unwrap();
+        leases.flush(&connection).unwrap();
+        connection.execute_batch("BEGIN").unwrap();
+        leases.change(&connection, AccountId(1), Cents(-5)).unwrap();
+        leases.change(&connection, AccountId(2), Cents(9)).unwrap();
+        leases.flush(&connection).unwrap();
+        connection.execute_batch("ROLLBACK").unwrap();
+        leases.roll_back();
+        leases.change(&connection, AccountId(1), Cents(1)).unwrap();
+        leases.flush(&connection).unwrap();
+        assert_eq!((rows(&connection), leases.total()), ((1, 6), (1, 6)));
+        assert!(leases.change(&connection, AccountId(2), Cents(-9)).is_err());
+    }
+
+    #[test]
+    fn a_row_that_another_program_changed_fails_the_transaction() {
+        let (connection, mut leases) = (table(), Leases::new(7));
+        leases.change(&connection, AccountId(1), Cents(5)).unwrap();
+        leases.flush(&connection).unwrap();
+        connection.execute("UPDATE keytoll_leases SET cents = 6", []).unwrap();
+        leases.change(&connection, AccountId(1), Cents(-2)).unwrap();
+        assert!(leases.flush(&connection).is_err());
+    }
 }

@@ -76,7 +76,7 @@ pub(in crate::store) fn return_leases_of_ended(
     let instances = {
         let mut select = connection.prepare(
             "SELECT DISTINCT instance_id FROM keytoll_leases
-             WHERE instance_id NOT IN (SELECT id FROM keytoll_instances WHERE ended_at IS NULL)",
+             WHERE cents <> 0 AND instance_id NOT IN (SELECT id FROM keytoll_instances WHERE ended_at IS NULL)",
         )?;
         select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?
     };
@@ -115,7 +115,7 @@ fn return_leases(
 fn leases_of(connection: &Connection, instance: i64) -> rusqlite::Result<Vec<(AccountId, UserId, Cents)>> {
     let mut select = connection.prepare_cached(
         "SELECT l.account_id, a.user_id, sum(l.cents) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
-         WHERE l.instance_id = ?1 GROUP BY l.account_id ORDER BY l.account_id",
+         WHERE l.instance_id = ?1 AND l.cents <> 0 GROUP BY l.account_id ORDER BY l.account_id",
     )?;
     let rows =
         select.query_map([instance], |row| Ok((AccountId(row.get(0)?), UserId(row.get(1)?), Cents(row.get(2)?))))?;

@@ -47,8 +47,12 @@ pub(super) fn examine(
     while let Some(row) = rows.next()? {
         let (user, instance, has_ended): (Option<i64>, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let cents = row.get_ref(3)?.as_i64().unwrap_or(0);
-        count += 1;
         leased += i128::from(cents);
+        // A row over nothing is kept for the next lease of its account.
+        if cents == 0 && row.get_ref(3)?.as_i64().is_ok() {
+            continue;
+        }
+        count += 1;
         let finding = if cents <= 0 {
             let message =
                 format!("the lease of account {} is not over a positive number of cents", row.get::<_, i64>(4)?);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::failpoint;
 use crate::files::{self, FileError, Links};
@@ -67,16 +67,14 @@ impl Instance {
             .exists([self.id])
     }
 
-    /// Counts a transaction of this process, inside of it. The count is the heartbeat by which others see that the process
-    /// lives. The new count; `None`: another process has declared this one dead and recovered its leases, so that the
+    /// Counts a transaction of this process, inside of it: it is the `turn`-th. The count is the heartbeat by which others see
+    /// that the process lives. `false`: another process has declared this one dead and recovered its leases, so that the
     /// transaction must not commit.
-    pub(in crate::store) fn advance_turn(&self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
-        connection
-            .prepare_cached(
-                "UPDATE keytoll_instances SET turn = turn + 1 WHERE id = ?1 AND ended_at IS NULL RETURNING turn",
-            )?
-            .query_row([self.id], |row| row.get(0))
-            .optional()
+    pub(in crate::store) fn set_turn(&self, connection: &Connection, turn: i64) -> rusqlite::Result<bool> {
+        let changed = connection
+            .prepare_cached("UPDATE keytoll_instances SET turn = ?2 WHERE id = ?1 AND ended_at IS NULL")?
+            .execute([self.id, turn])?;
+        Ok(changed == 1)
     }
 
     /// The number of transactions of this process that are committed: tells whether a COMMIT took place that failed.

@@ -30,7 +30,7 @@ async fn a_hold_that_is_dropped_is_released() {
     sample.store.settled().await;
     assert_eq!(sample.number("SELECT balance FROM wallets"), 500);
     assert_eq!(sample.number("SELECT count(*) FROM keytoll_charges"), 0, "it was not forwarded");
-    assert_eq!(sample.number("SELECT count(*) FROM keytoll_leases"), 0);
+    assert_eq!(sample.number("SELECT sum(cents) FROM keytoll_leases"), 0);
 }
 
 #[tokio::test]

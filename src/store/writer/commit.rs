@@ -50,6 +50,7 @@ impl Writer {
             },
         }
         failpoint::reach("batch-committed");
+        self.turn = turn.unwrap_or(self.turn);
         self.absorbed = self.seen;
         self.schema = schema.unwrap_or(self.schema);
         self.parts.view.publish(self.generation);

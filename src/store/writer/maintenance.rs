@@ -173,6 +173,7 @@ impl Writer {
                 self.ids.give_back(connection)?;
             }
             if ended {
+                self.leases.delete_kept(connection)?;
                 instance::end(connection, instance.id, now_unix_ms())?;
             }
             failpoint::reach("end-done");

@@ -98,11 +98,11 @@ impl Database {
     pub(crate) fn leased(&self) -> i64 {
         let (cents, wrong): (i64, i64) = self
             .open()
-            .query_row("SELECT coalesce(sum(cents), 0), coalesce(sum(cents <= 0), 0) FROM keytoll_leases", [], |row| {
+            .query_row("SELECT coalesce(sum(cents), 0), coalesce(sum(cents < 0), 0) FROM keytoll_leases", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .unwrap();
-        assert_eq!(wrong, 0, "a lease of nothing is a row");
+        assert_eq!(wrong, 0, "a lease is below zero");
         cents
     }
 
@@ -178,11 +178,11 @@ impl Database {
             assert!(balance >= 0, "user {user}: {balance}");
             accounts += 1;
         }
-        let strays = "SELECT count(*) FROM keytoll_leases WHERE cents <= 0
+        let strays = "SELECT count(*) FROM keytoll_leases WHERE cents < 0
              OR instance_id NOT IN (SELECT id FROM keytoll_instances WHERE ended_at IS NULL)
              OR account_id NOT IN (SELECT id FROM keytoll_accounts)";
         let strays: i64 = connection.query_row(strays, [], |row| row.get(0)).unwrap();
-        assert_eq!(strays, 0, "leases of a gateway that has ended, of no account, or of nothing");
+        assert_eq!(strays, 0, "leases of a gateway that has ended, of no account, or below zero");
         let wallets: i64 = connection.query_row("SELECT count(*) FROM wallets", [], |row| row.get(0)).unwrap();
         assert!(accounts >= wallets, "a wallet is not on the books");
     }
