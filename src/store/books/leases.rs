@@ -54,6 +54,22 @@ impl Leases {
         }
     }
 
+    /// Whether so much is leased of an account.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    pub(in crate::store) fn covers(
+        &mut self,
+        connection: &Connection,
+        account: AccountId,
+        cents: Cents,
+    ) -> rusqlite::Result<bool> {
+        if self.is_stale {
+            self.load(connection)?;
+        }
+        Ok(self.leases.get(&account).is_some_and(|lease| lease.cents >= cents.0))
+    }
+
     /// Adds to a lease, or takes from it.
     ///
     /// # Errors

@@ -225,3 +225,19 @@ async fn a_short_patience_with_holds_is_no_trouble_of_the_database() {
         assert_eq!(sample.store.trouble(), None);
     }
 }
+
+#[tokio::test]
+async fn a_hold_whose_lease_is_gone_from_the_file_is_not_settled_and_stops_nothing_else() {
+    for captures in [true, false] {
+        let sample = Sample::open(Role::Gateway);
+        let (_, key, ledger) = sample.customer().await;
+        let held = sample.hold(&ledger, &key, 40).await;
+        sample.application().execute("DELETE FROM keytoll_leases", []).unwrap();
+        let settling = if captures { held.charge.capture(200) } else { held.charge.release(Some(502)) };
+        assert_eq!(settling.await, Settled::Unknown);
+        assert_eq!(sample.number("SELECT count(*) FROM keytoll_charges"), 0);
+        assert_eq!(sample.number("SELECT balance FROM wallets"), 460);
+        assert_eq!(sample.hold(&ledger, &key, 40).await.charge.capture(200).await, Settled::Captured);
+        assert_eq!(sample.store.open_charges(), 0);
+    }
+}

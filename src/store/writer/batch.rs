@@ -164,6 +164,17 @@ impl<'a> Batch<'a> {
 
     fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {
         let (hold, now_unix_ms) = (&command.hold, self.tables.now_unix_ms);
+        // Otherwise every batch with it would fail, and with it those of all others.
+        if command.action != SettleAction::Refund
+            && !self.tables.leases.covers(self.tables.connection, hold.account, hold.cents)?
+        {
+            let charge_id = hold.charge.0;
+            tracing::error!(
+                charge_id,
+                "a charge is not settled: another program removed its lease; run `keytoll doctor`"
+            );
+            return Ok(Settled::Unknown);
+        }
         let mut turn = Turn { tables: &mut self.tables };
         match command.action {
             SettleAction::Capture { status, is_answered } => {
