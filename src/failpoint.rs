@@ -15,10 +15,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Every point, about in the order of a process's and a request's life.
-pub const POINTS: [&str; 37] = [
+pub const POINTS: [&str; 36] = [
     "migration-applied",
     "wallets-adopted",
-    "old-hold-released",
     "lease-recovered",
     "instance-registered",
     "start-committed",

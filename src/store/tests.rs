@@ -2,6 +2,7 @@
 
 mod external;
 mod ledger;
+mod migration;
 mod model;
 mod recovery;
 mod requests;

@@ -40,7 +40,7 @@ impl Ending {
             }
             "migration-applied" => point(rng.u64(1..=5), None, SOON),
             "wallets-adopted" | "instance-registered" | "start-committed" | "ids-reserved" => point(1, None, SOON),
-            "old-hold-released" | "lease-recovered" => point(rng.u64(1..=2), None, SOON),
+            "lease-recovered" => point(rng.u64(1..=2), None, SOON),
             "lock-checked" => point(1, None, LATER),
             "requests-swept" | "sums-applied" | "charges-rolled-up" => {
                 point(1, rng.bool().then(|| rng.u64(0..3_000)), LATER)
@@ -89,9 +89,9 @@ impl Ending {
 }
 
 /// Of a start with a new file only, or with one of an older version.
-const OF_A_NEW_FILE: [&str; 3] = ["migration-applied", "wallets-adopted", OF_AN_OLDER_FILE];
+const OF_A_NEW_FILE: [&str; 2] = ["migration-applied", "wallets-adopted"];
 /// Of a start with a file that an older gateway was killed on.
-const OF_AN_OLDER_FILE: &str = "old-hold-released";
+const OF_AN_OLDER_FILE: &str = "lease-recovered";
 /// Kills from outside for each time that every point had its turn.
 const OUTSIDE: usize = 6;
 

@@ -189,7 +189,7 @@ mod tests {
     fn a_head_that_is_noted_before_its_capture_is_an_answer_once_that_is_committed() {
         let connection = Connection::open_in_memory().unwrap();
         schema::ensure_shared(&connection).unwrap();
-        schema::migrate(&connection, 0, || Ok(())).unwrap();
+        schema::migrate(&connection, 0).unwrap();
         let row = "INSERT INTO keytoll_requests
                 (charge_id, account_id, api_name, key_digest, request_digest, created_at, instance_id, cents, state)
             VALUES (?1, 1, 'weather', ?1, 'request', 0, 1, 10, 0)";

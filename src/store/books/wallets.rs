@@ -175,7 +175,7 @@ mod tests {
     fn each_transaction_replaces_what_the_row_has() {
         let connection = Connection::open_in_memory().unwrap();
         schema::ensure_shared(&connection).unwrap();
-        schema::migrate(&connection, 0, || Ok(())).unwrap();
+        schema::migrate(&connection, 0).unwrap();
         connection
             .execute_batch(
                 "INSERT INTO users (email, name) VALUES ('a@x', 'A'), ('b@x', 'B');
@@ -209,7 +209,7 @@ mod tests {
     fn wallets_of_many_users_are_loaded_without_preparing_the_statement_anew() {
         let connection = Connection::open_in_memory().unwrap();
         schema::ensure_shared(&connection).unwrap();
-        schema::migrate(&connection, 0, || Ok(())).unwrap();
+        schema::migrate(&connection, 0).unwrap();
         let users = "INSERT INTO users (email, name) VALUES ('a@x', 'A'), ('b@x', 'B'), ('c@x', 'C')";
         connection.execute_batch(users).unwrap();
         connection.execute_batch("INSERT INTO wallets (user_id, balance) VALUES (1, 10), (2, 20), (3, 30)").unwrap();

@@ -245,6 +245,13 @@ pub(in crate::store) fn lives(database: &Path, instance: i64) -> bool {
     }
 }
 
+/// Whether the process of any instance that has not ended lives. Of a file of any version.
+pub(in crate::store) fn any_lives(connection: &Connection, database: &Path) -> rusqlite::Result<bool> {
+    let mut select = connection.prepare("SELECT id FROM keytoll_instances WHERE ended_at IS NULL")?;
+    let open = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    Ok(open.into_iter().any(|id| lives(database, id)))
+}
+
 /// Deletes the rows of processes that ended long ago: nothing that they held is open.
 pub(in crate::store) fn forget_old(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
     connection

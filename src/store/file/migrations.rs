@@ -8,7 +8,7 @@
 
 /// All of them, the oldest first.
 pub(in crate::store) const ALL: [&str; 5] = [BOOKS, SUMS, RETRIES, BEATS, LEDGER];
-/// The version after which open holds of version 0.1 are settled ([`crate::store::start`]), and [`LEDGER_ROWS`] runs.
+/// The version of [`LEDGER`]: a file of an older one is not migrated while a gateway runs on it.
 pub(in crate::store) const LEDGER_VERSION: i64 = 5;
 
 /// Charges, entries, and what makes them safe.
@@ -133,8 +133,11 @@ ALTER TABLE keytoll_instances ADD COLUMN timeout_ms INTEGER;
 /// held is in `keytoll_leases`. `state` of a request is [`Progress`](crate::ledger::idempotency::Progress); with
 /// `ends_answered` it counts as answered once it is captured. A refund names its charge. `turn` counts the transactions of an instance, and is its heartbeat.
 ///
-/// The tables of version 4 stay under other names until [`LEDGER_ROWS`] has copied their rows.
+/// What gateways of version 4 left open becomes leases, which the next gateway returns like those of any other that is gone:
+/// held charges become released, and a captured charge whose request was being forwarded again is refunded. Renaming a table
+/// must not look at the application's views and triggers, one of which may be broken.
 const LEDGER: &str = "
+PRAGMA legacy_alter_table = ON;
 ALTER TABLE keytoll_entries ADD COLUMN charge_id INTEGER;
 CREATE UNIQUE INDEX keytoll_entries_charge ON keytoll_entries (charge_id) WHERE charge_id IS NOT NULL;
 CREATE TABLE keytoll_leases (
@@ -189,21 +192,31 @@ CREATE TABLE keytoll_instances (
     turn INTEGER NOT NULL DEFAULT 0,
     nonce INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO keytoll_instances (id, started_at, ended_at) SELECT id, started_at, coalesce(ended_at, started_at) FROM keytoll_instances_4;
+INSERT INTO keytoll_instances (id, started_at, ended_at) SELECT id, started_at, ended_at FROM keytoll_instances_4;
 DROP TABLE keytoll_instances_4;
+PRAGMA legacy_alter_table = OFF;
 INSERT INTO keytoll_meta (name, value) VALUES ('database_id', random());
-";
-
-/// Copies the rows of version 4, after its open holds were settled.
-pub(in crate::store) const LEDGER_ROWS: &str = "
+CREATE TEMP TABLE keytoll_forwarded_again AS
+    SELECT c.id, c.account_id, c.cents, r.again_by FROM keytoll_requests_4 r JOIN keytoll_charges_4 c ON c.id = r.charge_id
+    WHERE r.again_by IS NOT NULL AND r.is_given_back = 0 AND c.state = 1;
+INSERT INTO keytoll_entries (account_id, kind, amount_cents, note, created_at, actor, charge_id)
+    SELECT account_id, 'refund', cents, 'charge ' || id || ' refunded', CAST(strftime('%s', 'now') AS INTEGER) * 1000, 'keytoll', id
+    FROM keytoll_forwarded_again ORDER BY id;
+INSERT INTO keytoll_leases (instance_id, account_id, cents)
+    SELECT instance_id, account_id, sum(cents) FROM (
+        SELECT instance_id, account_id, cents FROM keytoll_charges_4 WHERE state = 0
+        UNION ALL SELECT again_by, account_id, cents FROM keytoll_forwarded_again)
+    GROUP BY instance_id, account_id;
+DROP TABLE keytoll_forwarded_again;
 INSERT INTO keytoll_charges (position, id, account_id, key_id, route_id, cents, state, held_at, settled_at, status)
-    SELECT id, id, account_id, key_id, route_id, cents, state, held_at, coalesce(settled_at, held_at), status
+    SELECT id, id, account_id, key_id, route_id, cents, CASE WHEN state = 0 THEN 2 ELSE state END, held_at,
+        coalesce(settled_at, held_at), status
     FROM keytoll_charges_4 ORDER BY id;
 INSERT INTO keytoll_requests (charge_id, account_id, api_name, key_digest, request_digest, created_at, instance_id, cents, state)
     SELECT r.charge_id, r.account_id, r.api_name, r.key_digest, r.request_digest, r.created_at, 0, coalesce(c.cents, 0),
         CASE WHEN r.is_spent = 0 AND c.id IS NOT NULL THEN 1 ELSE 2 END
     FROM keytoll_requests_4 r LEFT JOIN keytoll_charges_4 c ON c.id = r.charge_id
-    WHERE r.is_given_back = 0 AND r.again_by IS NULL AND c.state IS NOT 2;
+    WHERE r.is_given_back = 0 AND r.again_by IS NULL AND (c.id IS NULL OR c.state NOT IN (0, 2));
 UPDATE keytoll_accounts SET requests = (SELECT count(*) FROM keytoll_requests r WHERE r.account_id = keytoll_accounts.id)
     WHERE requests <> 0;
 UPDATE keytoll_meta SET value = (SELECT count(*) FROM keytoll_requests) WHERE name = 'requests';

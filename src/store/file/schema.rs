@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::failpoint;
 use crate::store::error::OpenError;
-use crate::store::file::migrations::{self, LEDGER_VERSION};
+use crate::store::file::migrations;
 
 /// The shared tables as SQLAlchemy writes them on SQLite: names, types and constraints.
 const SHARED: &str = "
@@ -127,25 +127,14 @@ pub(in crate::store) fn version(connection: &Connection) -> Result<Option<i64>, 
     if found > known() { Err(Wrong::Newer { found, known: known() }) } else { Ok(Some(found)) }
 }
 
-/// Brings Keytoll's tables to the newest version. `after_ledger` runs once the tables of [`LEDGER_VERSION`] are made. Whether
-/// there were none before.
-pub(in crate::store) fn migrate(
-    connection: &Connection,
-    now_unix_ms: i64,
-    after_ledger: impl FnOnce() -> rusqlite::Result<()>,
-) -> Result<bool, Wrong> {
+/// Brings Keytoll's tables to the newest version. Whether there were none before.
+pub(in crate::store) fn migrate(connection: &Connection, now_unix_ms: i64) -> Result<bool, Wrong> {
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS keytoll_migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL)",
     )?;
     let found = version(connection)?.unwrap_or(0);
-    let mut after_ledger = Some(after_ledger);
     for (version, migration) in (1..).zip(migrations::ALL).filter(|(version, _)| *version > found) {
         connection.execute_batch(migration)?;
-        if version == LEDGER_VERSION
-            && let Some(after_ledger) = after_ledger.take()
-        {
-            after_ledger()?;
-        }
         connection
             .execute("INSERT INTO keytoll_migrations (version, applied_at) VALUES (?1, ?2)", [version, now_unix_ms])?;
         failpoint::reach("migration-applied");

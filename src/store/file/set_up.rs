@@ -85,16 +85,10 @@ pub(in crate::store) fn observer(file: &DatabaseFile, needs: Needs) -> Result<Co
 }
 
 /// Makes the tables that are missing and upgrades Keytoll's, inside of a transaction.
-/// `after_ledger`: see [`schema::migrate`].
-pub(in crate::store) fn run(
-    connection: &Connection,
-    file: &DatabaseFile,
-    now_unix_ms: i64,
-    after_ledger: impl FnOnce() -> rusqlite::Result<()>,
-) -> Result<SetUp, Wrong> {
+pub(in crate::store) fn run(connection: &Connection, file: &DatabaseFile, now_unix_ms: i64) -> Result<SetUp, Wrong> {
     let (version, before) = (schema::version(connection)?, tables(connection)?);
     schema::ensure_shared(connection)?;
-    let is_first = schema::migrate(connection, now_unix_ms, after_ledger)?;
+    let is_first = schema::migrate(connection, now_unix_ms)?;
     let was_rollback = file.journal == Some(Journal::Rollback);
     if is_first && was_rollback {
         connection.execute("INSERT INTO keytoll_meta (name, value) VALUES (?1, 1)", [FOUND_ROLLBACK_JOURNAL])?;

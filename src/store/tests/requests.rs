@@ -77,7 +77,7 @@ impl Scene {
     }
 }
 
-fn idempotent_request(key: &str, what: &str) -> Box<IdempotentRequest> {
+pub(super) fn idempotent_request(key: &str, what: &str) -> Box<IdempotentRequest> {
     let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
     Box::new(IdempotentRequest { key, request: RequestDigest::of([Some(what.as_bytes())]) })
 }
