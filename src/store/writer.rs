@@ -333,9 +333,9 @@ impl Writer {
         let now_unix_ms = now_unix_ms();
         let changes = self.parts.connection.total_changes();
         self.notice()?;
-        let mut is_counted = self.seen != self.absorbed;
-        if is_counted {
-            self.take_over(now_unix_ms)?;
+        let mut is_counted = false;
+        if self.seen != self.absorbed {
+            is_counted = self.take_over(now_unix_ms)?;
         }
         self.advance_stamp(work)?;
         if maintenance {

@@ -22,14 +22,15 @@ use crate::store::writer::{
 const RESCUE: Duration = Duration::from_secs(2);
 
 impl Writer {
-    /// Puts what other programs did onto the books.
-    pub(super) fn absorb(&mut self, now_unix_ms: i64) -> rusqlite::Result<()> {
+    /// Puts what other programs did onto the books. Whether the triggers were put back.
+    pub(super) fn absorb(&mut self, now_unix_ms: i64) -> rusqlite::Result<bool> {
         let connection = &self.parts.connection;
         self.wallets.forget_all();
         let mut entries = external::absorb(connection, now_unix_ms)?;
         failpoint::reach("external-absorbed");
         let schema = schema_version(connection)?;
-        if schema != self.schema && !triggers::in_place(connection)? {
+        let is_rebuilt = schema != self.schema && !triggers::in_place(connection)?;
+        if is_rebuilt {
             tracing::warn!(
                 "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
             );
@@ -41,7 +42,7 @@ impl Writer {
             tracing::info!(entries, "changes of balances by other programs were entered");
             self.parts.metrics.external_entries.inc_by(entries);
         }
-        Ok(())
+        Ok(is_rebuilt)
     }
 
     /// Several times a second, also while another program holds the lock of the database: others must see that this process lives.
@@ -68,14 +69,14 @@ impl Writer {
         }
     }
 
-    /// After a commit of another program: enters what it did, unless it took the file or this process away.
-    pub(super) fn take_over(&mut self, now_unix_ms: i64) -> Result<(), Failure> {
+    /// After a commit of another program: enters what it did, unless it took the file or this process away. Whether the triggers
+    /// were put back, which SQLite does not count as a change.
+    pub(super) fn take_over(&mut self, now_unix_ms: i64) -> Result<bool, Failure> {
         if self.parts.instance.is_some() && !self.stamp.confirm(&self.parts.connection)? {
             return Err(Failure::Fatal(Fatal::DatabaseRestored));
         }
         self.fence()?;
-        self.absorb(now_unix_ms)?;
-        Ok(())
+        Ok(self.absorb(now_unix_ms)?)
     }
 
     /// While something is written: advances the stamp by which older contents of the file are recognized.
