@@ -130,7 +130,7 @@ impl Hold {
     }
 
     /// Gives the hold back, for a request of which nothing was forwarded. If it is a retry, the client pays again for the charge
-    /// that was refunded with it, and can retry once more.
+    /// that was refunded with it, and can retry again.
     pub fn cancel(self) -> Settling {
         Settling::new(self.held.charge.cancel(), self.settle_timeout)
     }

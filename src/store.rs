@@ -81,7 +81,7 @@ pub enum Role {
     Tool,
 }
 
-/// What opening a file found and did, to be told.
+/// What opening a file found and changed, for the log of the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
     /// What was changed so that the file can hold the books.
@@ -313,7 +313,7 @@ impl Drop for Shared {
 
 fn spawn_writer(writer: Writer, queue: Arc<Queue>, health: Arc<Health>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("keytoll-write".into()).spawn(move || {
-        /// Whoever still waits is told, should the writer panic.
+        /// Fails pending messages if the writer panics.
         struct Closes(Arc<Queue>, Arc<Health>);
         impl Drop for Closes {
             fn drop(&mut self) {

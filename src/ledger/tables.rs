@@ -77,7 +77,7 @@ pub struct Refund {
     pub cents: Cents,
 }
 
-/// The main database inside of one transaction. Nobody else can change it until the transaction ends.
+/// The main database inside of one transaction. No other connection can write to it until the transaction ends.
 pub trait Tables {
     /// Why the database could not do it. The transaction has to be rolled back.
     type Error;

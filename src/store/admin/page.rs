@@ -12,7 +12,7 @@ pub struct PageRequest {
 }
 
 impl PageRequest {
-    /// Items of a page where nobody says how many.
+    /// The default number of items of a page.
     pub const USUAL: usize = 50;
     /// Items of a page at most.
     pub const MOST: usize = 500;

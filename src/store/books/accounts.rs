@@ -68,7 +68,7 @@ pub(in crate::store) struct NewEntry<'a> {
     pub(in crate::store) note: Option<&'a str>,
     /// Who made the change; `None` for a change that was found.
     pub(in crate::store) actor: Option<&'a str>,
-    /// Under which key, when the one who asked may ask again.
+    /// The idempotency key, if the caller gave one.
     pub(in crate::store) key: Option<&'a IdempotencyKey>,
     /// The charge that a refund gives back.
     pub(in crate::store) charge: Option<ChargeId>,

@@ -119,7 +119,7 @@ impl Wallets {
     }
 }
 
-/// Not a LEFT JOIN: with one, SQLite prepares the statement anew whenever another user is bound to it.
+/// Not a LEFT JOIN: with one, SQLite re-prepares the statement whenever another user is bound to it.
 const LOAD: &str = "
 SELECT w.id, w.balance, (SELECT a.id FROM keytoll_accounts a WHERE a.user_id = w.user_id AND a.closed_at IS NULL)
 FROM wallets w WHERE w.user_id = ?1";

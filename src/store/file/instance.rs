@@ -20,7 +20,7 @@ use crate::files::{self, FileError, Links};
 use crate::store::file::lock_file::{self, LockFile, Look, Missing};
 use crate::store::file::silence::Silence;
 
-/// How long a process that has ended keeps its row, for whoever wants to know when gateways ran: thirty days.
+/// How long the row of an ended process is kept, so that past gateways can be listed: thirty days.
 const REMEMBERED_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// This process among those that use the file.
@@ -228,7 +228,7 @@ pub(in crate::store) fn find_expired_patiently(
         if !missing.any_undecided() {
             return Ok(expired);
         }
-        // Their locks are free again meanwhile, and taken anew.
+        // Their locks are released meanwhile, and acquired again.
         drop(expired);
         thread::sleep(lock_file::LOOK);
     }

@@ -198,12 +198,12 @@ impl<'a> Batch<'a> {
             }
             SettleAction::Refund => {
                 let (charge, user, account, cents) = (hold.charge, hold.user, hold.account, hold.cents);
-                // A retry may have refunded it before.
                 let refunded = turn.refund(&Refund { charge, user, account, cents })?;
                 if hold.is_recorded {
                     requests::forget(self.tables.connection, hold.charge)?;
                 }
-                Ok(Settled::Released { balance: refunded.flatten() })
+                // Not if a retry has had it refunded before.
+                Ok(refunded.map_or(Settled::Unknown, |balance| Settled::Released { balance }))
             }
         }
     }

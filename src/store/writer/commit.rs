@@ -31,7 +31,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits. `turn`: the turn that the file has afterwards, by which a COMMIT that failed is told from one that took place
+    /// Commits. `turn`: the turn that the file has afterwards, which distinguishes a COMMIT that failed from one that took place
     /// nevertheless; `None` when the transaction changed nothing, or is not a gateway's.
     pub(super) fn commit(&mut self, turn: Option<i64>) -> Result<(), Failure> {
         let connection = &self.parts.connection;

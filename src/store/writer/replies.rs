@@ -207,7 +207,9 @@ fn count_hold(metrics: &StoreMetrics, made: &HoldMade) {
 
 fn count_settlement(metrics: &StoreMetrics, settled: Settled, command: &SettleCommand) {
     if command.action == SettleAction::Refund {
-        metrics.refunds.inc();
+        if settled != Settled::Unknown {
+            metrics.refunds.inc();
+        }
         return;
     }
     let cents = command.hold.cents.0.unsigned_abs();
