@@ -1,31 +1,29 @@
 //! The audit: while nothing moves, the file is compared with what clients got, what the upstream served and what the
 //! application moved.
 //!
-//! - I1: the books balance. For every account entries less captured charges and leases are what the wallet holds, and what
-//!   the application put in, less what was paid, is there; the sums that Keytoll keeps say the same. As nothing moves, no
-//!   lease is left.
+//! - I1: the books balance. For every account entries less charges and leases are what the wallet holds, and what the
+//!   application put in, less what was paid, is there; the sums that Keytoll keeps say the same. The second holds when a
+//!   gateway has just died, too.
 //! - I2: no balance is below zero.
-//! - I3: every reply that was delivered whole, with a status that is charged, has exactly one captured charge that is not
-//!   refunded, with its price; one with another status cost nothing.
+//! - I3: every reply that was delivered whole, with a status that is charged, has one captured charge that is not refunded,
+//!   with its price; one with another status cost nothing.
 //! - I4: every captured charge has a reply of the upstream whose outcome is charged, and which was delivered, unless its
-//!   client left or its gateway was killed. Or it stands for one that has, and that was refunded to a retry which was given up
-//!   before it was forwarded.
-//! - I5: every request that went upstream has a charge, unless it was in flight when its gateway was killed. A charge is
-//!   captured or released, and final: a row that was seen once never changes.
+//!   client left or its gateway was killed.
+//! - I5: every hold is settled, once: what went upstream has a charge, unless its gateway was killed; a charge never
+//!   changes; and after a start nothing is leased.
 //! - I6 to I8 are about requests that are sent again: [`super::retries`].
-//! - I10: every call is charged as the table says ([`super::table`]): what a gateway captured or released by itself fits its
-//!   row, what it had not settled when it was killed never has a charge, and what is free has none.
+//! - I10: every call is charged as the table says ([`super::table`]): what a gateway captured or released fits its row, and
+//!   what it had not settled when it was killed has no charge.
 //! - I9: charges that became usage are counted there as they were settled: [`super::past`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use keytoll::model::IdempotencyKey;
 use rusqlite::Connection;
 
 use crate::file::File;
-use crate::past::{CAPTURED, Charge, RELEASED, rows};
+use crate::past::{CAPTURED, Charge, RELEASED, leased, rows};
 use crate::plan::{BROKEN_OFF_CENTS, Manner};
 use crate::records::{Arrived, Got, Sent, Served, Treatment, is_charged};
 use crate::table::Due;
@@ -49,50 +47,48 @@ pub(crate) fn audit(file: &File) {
     }
 }
 
+/// Compares the wallets. Needs a gateway that is gone, and none that has started since.
+pub(crate) fn after_death(file: &File) {
+    let connection = file.database.open();
+    connection.execute_batch("BEGIN").unwrap();
+    Audit::new(file, &connection).balances();
+}
+
 /// What is compared.
 pub(crate) struct Audit<'a> {
     file: &'a File,
     connection: &'a Connection,
     /// All that there ever were.
     pub(crate) charges: HashMap<i64, Charge>,
-    in_flight_at_death: HashSet<i64>,
+    /// The digest of the `Idempotency-Key`, by charge.
+    pub(crate) digests: HashMap<i64, Vec<u8>>,
     /// Charges that were refunded, with the account and the amount of each entry.
-    pub(crate) refunded: HashMap<i64, Vec<(i64, i64)>>,
-    /// Captured charges of requests that never went upstream, each with its `Idempotency-Key`.
-    pub(crate) restored: HashMap<i64, String>,
+    pub(crate) refunds: HashMap<i64, Vec<(i64, i64)>>,
     pub(crate) sent: MutexGuard<'a, HashMap<String, Sent>>,
-    arrived: MutexGuard<'a, HashMap<String, Arrived>>,
+    pub(crate) arrived: MutexGuard<'a, HashMap<String, Arrived>>,
     pub(crate) served: MutexGuard<'a, HashMap<i64, Served>>,
     pub(crate) killed: MutexGuard<'a, Vec<u64>>,
-    drained: MutexGuard<'a, Vec<u64>>,
+    pub(crate) drained: MutexGuard<'a, Vec<u64>>,
 }
 
 impl<'a> Audit<'a> {
     fn new(file: &'a File, connection: &'a Connection) -> Audit<'a> {
         let records = &file.records;
-        let (charges, in_flight_at_death) = {
+        let (charges, digests) = {
             let mut past = file.past.lock().unwrap();
             past.remember(rows(connection), &|what| records.violated(what));
             past.compare_usage(connection, &|what| records.violated(what));
-            (past.all(), past.in_flight_at_death.clone())
-        };
-        let (sent, served) = (records.sent.lock().unwrap(), records.served.lock().unwrap());
-        let restored = {
-            let mut past = file.past.lock().unwrap();
-            let keys: HashSet<&String> = sent.values().filter_map(|sent| sent.key.as_ref()).collect();
-            past.restored.extend(remembered(connection, &keys).into_iter().filter(|(id, _)| !served.contains_key(id)));
-            past.restored.clone()
+            (past.all(), past.remember_digests(connection))
         };
         Audit {
             file,
             connection,
             charges,
-            in_flight_at_death,
-            refunded: refunded(connection),
-            restored,
-            sent,
+            digests,
+            refunds: refunds(connection),
+            sent: records.sent.lock().unwrap(),
             arrived: records.arrived.lock().unwrap(),
-            served,
+            served: records.served.lock().unwrap(),
             killed: records.killed.lock().unwrap(),
             drained: records.drained.lock().unwrap(),
         }
@@ -106,20 +102,23 @@ impl<'a> Audit<'a> {
         self.connection.query_row(select, [], |row| row.get(0)).unwrap()
     }
 
-    /// Whether the price is out of the wallet for good.
-    pub(crate) fn is_kept(&self, charge: i64) -> bool {
-        self.charges.get(&charge).is_some_and(|found| found.state == CAPTURED) && !self.refunded.contains_key(&charge)
+    /// The charges that requests are recorded with now, each with its account and price.
+    pub(crate) fn recorded_charges(&self) -> Vec<(i64, i64, i64)> {
+        let mut select = self.connection.prepare("SELECT charge_id, account_id, cents FROM keytoll_requests").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// I1 and I2, from the books.
+    /// Whether the price is out of the wallet for good.
+    pub(crate) fn is_kept(&self, charge: i64) -> bool {
+        self.charges.get(&charge).is_some_and(|found| found.state == CAPTURED) && !self.refunds.contains_key(&charge)
+    }
+
+    /// I1 and I2, from the books; and I5: nothing is leased.
     fn books(&self) {
-        let leases = self.number("SELECT count(*) FROM keytoll_leases WHERE cents <> 0");
-        if leases != 0 {
-            self.violated(format!("I1: {leases} leases are left, and nothing moves"));
-        }
         let select = "SELECT a.id, a.user_id,
                  coalesce((SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = a.id), 0)
-                 - coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state <> 2), 0)
+                 - coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state = 1), 0)
                  - coalesce((SELECT sum(captured_cents) FROM keytoll_usage WHERE account_id = a.id), 0)
                  - coalesce((SELECT sum(cents) FROM keytoll_leases WHERE account_id = a.id), 0),
                  CASE WHEN a.closed_at IS NULL
@@ -145,18 +144,22 @@ impl<'a> Audit<'a> {
         if strays != 0 {
             self.violated(format!("I1: {strays} wallets are not on the books"));
         }
+        let leases = self.number("SELECT count(*) FROM keytoll_leases WHERE cents <> 0");
+        if leases != 0 {
+            self.violated(format!("I5: {leases} leases are left after a start"));
+        }
     }
 
     /// I1: the sums are those of the rows before their marks, and of all usage.
     fn sums(&self) {
         let mark = |name: &str| format!("(SELECT value FROM keytoll_meta WHERE name = '{name}')");
-        let (charges_through, through) = (mark("summed_charges_through"), mark("summed_entries_through"));
+        let (charges, entries) = (mark("summed_charges_through"), mark("summed_entries_through"));
         let wrong = self.number(&format!(
             "SELECT count(*) FROM keytoll_accounts a LEFT JOIN keytoll_sums s ON s.account_id = a.id
              WHERE coalesce(s.entered_cents, 0) <>
-                 coalesce((SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = a.id AND id <= {through}), 0)
+                 coalesce((SELECT sum(amount_cents) FROM keytoll_entries WHERE account_id = a.id AND id <= {entries}), 0)
              OR coalesce(s.charged_cents, 0) <>
-                 coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state <> 2 AND position <= {charges_through}), 0)
+                 coalesce((SELECT sum(cents) FROM keytoll_charges WHERE account_id = a.id AND state = 1 AND position <= {charges}), 0)
                  + coalesce((SELECT sum(captured_cents) FROM keytoll_usage WHERE account_id = a.id), 0)"
         ));
         if wrong != 0 {
@@ -182,10 +185,11 @@ impl<'a> Audit<'a> {
             let paid: i64 = paid.map(|(_, charge)| charge.cents).sum();
             let put_in = user.put_in.load(Ordering::SeqCst);
             let balance = self.number(&format!("SELECT balance FROM wallets WHERE user_id = {}", user.id));
-            if balance != put_in - paid {
+            let leased = leased(self.connection, user.id);
+            if balance != put_in - paid - leased {
                 let treatment = user.treatment;
                 self.violated(format!(
-                    "I1: user {} ({treatment:?}): {put_in} put in, {paid} paid, {balance} there",
+                    "I1: user {} ({treatment:?}): {put_in} put in, {paid} paid, {leased} leased, {balance} there",
                     user.id
                 ));
             }
@@ -201,9 +205,6 @@ impl<'a> Audit<'a> {
     fn settled(&self) {
         for (id, charge) in &self.charges {
             let reply = self.served.get(id);
-            if self.in_flight_at_death.contains(id) {
-                self.violated(format!("I10: charge {id} was in flight when its gateway died, and is {charge:?}"));
-            }
             match charge.state {
                 CAPTURED => self.captured(*id, charge, reply),
                 RELEASED => {
@@ -214,24 +215,18 @@ impl<'a> Audit<'a> {
                 state => self.violated(format!("I5: charge {id} is in state {state}")),
             }
         }
-        for (id, reply) in self.served.iter() {
-            let Some(charge) = self.charges.get(id) else {
-                if !self.in_flight_at_death.contains(id) || !self.killed.contains(&self.sent[&reply.request].start) {
-                    self.violated(format!("I5: charge {id} went upstream and is not in the file: {reply:?}"));
-                }
-                continue;
-            };
-            // Whether or not its client left: a gateway that ended in order has waited for the reply.
-            let is_due = !self.due(reply).may_be_free();
-            if is_due && self.drained.contains(&self.sent[&reply.request].start) && charge.state != CAPTURED {
-                self.violated(format!("I4: charge {id} was not captured before the gateway ended: {reply:?}"));
+        for (id, reply) in self.served.iter().filter(|(id, _)| !self.charges.contains_key(id)) {
+            // A gateway that ended in order has waited for the reply, whether or not its client left.
+            let start = self.sent[&reply.request].start;
+            if !self.killed.contains(&start) || self.drained.contains(&start) {
+                self.violated(format!("I5: charge {id} went upstream and is not in the file: {}", self.facts(reply)));
             }
         }
     }
 
     fn captured(&self, id: i64, charge: &Charge, reply: Option<&Served>) {
         let Some(reply) = reply else {
-            if self.is_restored(id, charge) {
+            if self.is_restored(id) {
                 return;
             }
             return self.violated(format!("I4: charge {id} is captured, and the upstream never saw it: {charge:?}"));
@@ -281,8 +276,8 @@ impl<'a> Audit<'a> {
             let is_paid = is_charged(got.status);
             let found = self.charges.get(&charge);
             let fits = match is_paid {
-                true => self.is_kept(charge) || self.may_be_refunded(id, request, charge),
-                false => !self.is_kept(charge) && found.is_some(),
+                true => self.is_kept(charge) || self.may_be_refunded(request, charge),
+                false => found.is_some_and(|found| found.state == RELEASED),
             };
             if !fits || found.is_some_and(|found| found.cents != request.cents) {
                 self.violated(format!("I3: {id} was answered with {got:?}, and charge {charge} is {found:?}"));
@@ -297,7 +292,7 @@ impl<'a> Audit<'a> {
     }
 
     /// I10: a client that broke its body off and still reads is answered with 400, and with what that cost: the price if the
-    /// upstream has seen the request, nothing otherwise. The price may be refunded to a retry only.
+    /// upstream has seen the request, nothing otherwise.
     fn told_of_its_break(&self, id: &str, request: &Sent, got: Got) {
         let is_forwarded = self.arrived.get(id).is_some_and(|arrived| arrived.charge.is_some());
         let Some((charge, cost)) = got.receipt else {
@@ -306,39 +301,30 @@ impl<'a> Audit<'a> {
             }
             return;
         };
-        let is_refunded = self.refunded.contains_key(&charge) && self.is_sent_again(id, request);
-        let fits = match is_forwarded {
-            true => cost == request.cents && (self.is_kept(charge) || is_refunded),
-            false if cost == 0 => !self.is_kept(charge),
-            // A retry that was given up.
-            false => {
-                cost == request.cents && self.charges.get(&charge).is_some_and(|found| self.is_restored(charge, found))
-            }
+        let found = self.charges.get(&charge);
+        // Kept, or refunded to a retry.
+        let is_captured = found.is_some_and(|found| found.state == CAPTURED);
+        let fits = match cost {
+            // What did not go upstream has a charge because its client got a receipt.
+            0 => !is_forwarded && found.is_some_and(|found| found.state == RELEASED && found.status.is_none()),
+            // What did not go upstream is a retry that has paid again what was refunded.
+            _ => cost == request.cents && is_captured && is_forwarded != self.is_restored(charge),
         };
         if got.status != 400 || !fits {
-            let found = self.charges.get(&charge);
             self.violated(format!("I10: {id} broke off, was answered with {got:?}, and charge {charge} is {found:?}"));
         }
     }
 }
 
-/// The `Idempotency-Key` that the file remembers each charge with.
-fn remembered(connection: &Connection, keys: &HashSet<&String>) -> HashMap<i64, String> {
-    let digest = |key: &String| *IdempotencyKey::parse(key.as_bytes()).unwrap().digest();
-    let by_digest: HashMap<[u8; 32], &String> = keys.iter().map(|key| (digest(key), *key)).collect();
-    let mut select = connection.prepare("SELECT charge_id, key_digest FROM keytoll_requests WHERE state <> 0").unwrap();
-    let rows = select.query_map([], |row| Ok((row.get(0)?, by_digest[&row.get::<_, [u8; 32]>(1)?].clone())));
-    rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
-}
-
 /// What entries gave back, by charge.
-fn refunded(connection: &Connection) -> HashMap<i64, Vec<(i64, i64)>> {
-    let select = "SELECT charge_id, account_id, amount_cents FROM keytoll_entries WHERE kind = 'refund'";
-    let mut select = connection.prepare(select).unwrap();
+fn refunds(connection: &Connection) -> HashMap<i64, Vec<(i64, i64)>> {
+    let mut select = connection
+        .prepare("SELECT charge_id, account_id, amount_cents FROM keytoll_entries WHERE kind = 'refund'")
+        .unwrap();
     let mut rows = select.query([]).unwrap();
-    let mut refunded: HashMap<i64, Vec<(i64, i64)>> = HashMap::new();
+    let mut refunds: HashMap<i64, Vec<(i64, i64)>> = HashMap::new();
     while let Some(row) = rows.next().unwrap() {
-        refunded.entry(row.get(0).unwrap()).or_default().push((row.get(1).unwrap(), row.get(2).unwrap()));
+        refunds.entry(row.get(0).unwrap()).or_default().push((row.get(1).unwrap(), row.get(2).unwrap()));
     }
-    refunded
+    refunds
 }

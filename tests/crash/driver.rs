@@ -45,13 +45,14 @@ fn whenever_it_is_killed_the_books_balance_and_all_records_agree() {
         count(&tally.delivered),
         began.elapsed()
     );
-    let [again, forwarded, told, refunded] = &tally.retries;
+    let [again, forwarded, told, refunds] = &tally.retries;
     println!(
-        "{} sent again, {} keys forwarded more than once, {} told that they were paid for, {} refunded; {} charges grew old, {} became usage",
+        "{} sent again, {} forwarded as retries, {} told that they were paid for, {} refunds, {} paid again; {} charges grew old, {} became usage",
         count(again),
         count(forwarded),
         count(told),
-        count(refunded),
+        count(refunds),
+        count(&tally.restored),
         count(&tally.grown_old),
         count(&tally.used)
     );

@@ -6,6 +6,7 @@ use fastrand::Rng;
 use rusqlite::{Connection, params};
 
 use crate::application::Application;
+use crate::audit::after_death;
 use crate::harness::http::Head;
 use crate::harness::process::Started;
 use crate::harness::{Api, Database, Gateway, Process};
@@ -119,12 +120,15 @@ impl File {
     pub(crate) fn note_death(&self) {
         self.upstream.quiesce();
         let violated = |what| self.records.violated(what);
-        let (served, sent) = (self.records.served.lock().unwrap(), self.records.sent.lock().unwrap());
-        let forwarded = served.iter().map(|(charge, reply)| {
-            let request = &sent[&reply.request];
-            (*charge, request.user, request.cents)
-        });
-        self.past.lock().unwrap().note_death(&self.database.open(), forwarded, &violated);
+        {
+            let (sent, served) = (self.records.sent.lock().unwrap(), self.records.served.lock().unwrap());
+            let forwarded = served.iter().map(|(charge, reply)| {
+                let request = &sent[&reply.request];
+                (*charge, request.user, request.cents)
+            });
+            self.past.lock().unwrap().note_death(&self.database.open(), forwarded, &violated);
+        }
+        after_death(self);
     }
 
     /// The user of that number; while there are fewer, one of those.
@@ -170,7 +174,9 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
         let charge = head.number("keytoll-charge-id");
         match charge {
             Some(charge) => {
-                forwarded(&records, &connection, charge, &Served { request: request.clone(), script });
+                let retry_of = head.number("keytoll-retry-of");
+                let now = Served { request: request.clone(), script, retry_of };
+                forwarded(&records, &connection, charge, &now);
             }
             None if head.target().starts_with("/free") => {}
             None => {
@@ -183,8 +189,8 @@ fn witness(records: &Arc<Records>, database: &Database) -> Witness {
     })
 }
 
-/// A request that was paid for is at the upstream: its price is out of the wallet, in a lease or, if its client has broken it
-/// off already, captured.
+/// A request that was paid for is at the upstream: its price is leased, or its charge is captured because its client broke
+/// it off before the upstream came to look.
 fn forwarded(records: &Records, connection: &Connection, charge: i64, now: &Served) {
     let (user, cents, manner, may_break_off) = {
         let sent = &records.sent.lock().unwrap()[&now.request];
@@ -195,18 +201,23 @@ fn forwarded(records: &Records, connection: &Connection, charge: i64, now: &Serv
     }
     let select = "SELECT (SELECT state FROM keytoll_charges WHERE id = ?1),
              (SELECT coalesce(sum(l.cents), 0) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
-              WHERE a.user_id = ?2)";
-    let found = connection.query_row(select, params![charge, user], |row| Ok((row.get(0)?, row.get(1)?)));
-    let (state, leased): (Option<i64>, i64) = found.unwrap();
+              WHERE a.user_id = ?2),
+             (SELECT count(*) FROM keytoll_entries WHERE charge_id = ?3)";
+    let row = connection.query_row(select, params![charge, user, now.retry_of], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+    });
+    let (state, leased, refunds) = row.unwrap();
     let is_paid = match state {
         None => leased >= cents,
         Some(state) => state == CAPTURED && may_break_off,
     };
     if !is_paid {
-        let facts = format!("in state {state:?}, with {leased} cents leased of the user");
-        records.violated(format!("I7: {now:?} went upstream for charge {charge}, {facts}"));
+        records.violated(format!("I7: {now:?} went upstream for charge {charge}, {state:?}, with {leased} leased"));
     }
-    if let Some(earlier) = records.served.lock().unwrap().insert(charge, now.clone()) {
-        records.violated(format!("I7: charge {charge} went upstream with {now:?}, after {earlier:?}"));
+    if refunds != i64::from(now.retry_of.is_some()) {
+        records.violated(format!("I7: {now:?} went upstream, and the earlier charge has {refunds} refunds"));
+    }
+    if let Some(before) = records.served.lock().unwrap().insert(charge, now.clone()) {
+        records.violated(format!("I7: {now:?} went upstream for charge {charge}, which paid for {before:?}"));
     }
 }

@@ -18,6 +18,7 @@ use crate::harness::{PATIENCE, Process, until};
 use crate::past::{CAPTURED, OLD, RELEASED, grow_old};
 use crate::plan::{Deck, Ending};
 use crate::records::{Refused, Sent};
+use crate::retries::is_restored;
 
 /// Starts of the gateway on one file.
 const STARTS: u64 = 20;
@@ -41,9 +42,10 @@ pub(crate) struct Tally {
     /// Charges that were made old, and those that became usage.
     pub(crate) grown_old: AtomicUsize,
     pub(crate) used: AtomicUsize,
-    /// Requests that were sent again, keys that were forwarded more than once, retries that were told that they were paid
-    /// for, and charges that were refunded.
+    /// Requests that were sent again, forwarded as a retry, told that they were paid for, and refunds.
     pub(crate) retries: [AtomicUsize; 4],
+    /// Charges of retries that were given up before they went upstream.
+    pub(crate) restored: AtomicUsize,
     /// By manner: calls, those that reached the upstream, charges that are captured, and charges that are released.
     pub(crate) manners: Mutex<BTreeMap<&'static str, [usize; 4]>>,
     pub(crate) violations: Mutex<Vec<String>>,
@@ -137,14 +139,16 @@ fn close(file: &File, rng: &mut Rng, tally: &Tally) {
     tally.delivered.fetch_add(delivered.count(), Ordering::Relaxed);
     let served = file.records.served.lock().unwrap();
     tally.charges.fetch_add(served.len(), Ordering::Relaxed);
+    let charges = file.past.lock().unwrap().all();
+    let restored = charges.iter().filter(|(id, charge)| is_restored(charge, served.get(id)));
+    tally.restored.fetch_add(restored.count(), Ordering::Relaxed);
     let keys: HashSet<&String> = sent.values().filter_map(|sent| sent.key.as_ref()).collect();
     let again = sent.values().filter(|sent| sent.key.is_some()).count() - keys.len();
-    let keyed: Vec<&String> = served.values().filter_map(|served| sent[&served.request].key.as_ref()).collect();
-    let forwarded = keyed.len() - keyed.iter().collect::<HashSet<_>>().len();
+    let forwarded = served.values().filter(|served| served.retry_of.is_some()).count();
     let told = |sent: &&Sent| matches!(sent.got.and_then(|got| got.refused), Some(Refused::AlreadyCharged(_)));
     let told = sent.values().filter(told).count();
-    let refunded = usize::try_from(file.database.refunds()).unwrap();
-    for (sum, more) in tally.retries.iter().zip([again, forwarded, told, refunded]) {
+    let refunds = usize::try_from(file.database.refunds()).unwrap();
+    for (sum, more) in tally.retries.iter().zip([again, forwarded, told, refunds]) {
         sum.fetch_add(more, Ordering::Relaxed);
     }
     let unavailable = file.records.unavailable.load(Ordering::Relaxed);

@@ -31,7 +31,7 @@ const AGE_MS: i64 = 200 * 24 * HOUR_MS;
 /// So long ago there was nothing but what was made old here.
 const OLD_MS: i64 = AGE_MS / 2;
 
-/// How many charges are old and have a row that will become usage: the last one always stays.
+/// How many charges are old and have a row. The last charge always has one.
 pub(crate) const OLD: &str = "SELECT count(*) FROM keytoll_charges WHERE settled_at < 1000 * (CAST(strftime('%s', 'now') AS INTEGER) - 100 * 24 * 3600)
      AND position < (SELECT max(position) FROM keytoll_charges)";
 
@@ -41,10 +41,12 @@ pub(crate) struct Past {
     charges: HashMap<i64, Charge>,
     /// Those that have no row any more.
     gone: Vec<i64>,
-    /// Those whose request was at the upstream, and which were not settled, when their gateway died. They never have a row.
-    pub(crate) in_flight_at_death: HashSet<i64>,
-    /// Those that were captured without a request at the upstream, each with its `Idempotency-Key`.
-    pub(crate) restored: HashMap<i64, String>,
+    /// The last position that was seen.
+    last: i64,
+    /// Charges of requests that were in flight when their gateway died. They have no row, and never get one.
+    lost: HashSet<i64>,
+    /// The digests of the `Idempotency-Key`s that charges were recorded with.
+    digests: HashMap<i64, Vec<u8>>,
 }
 
 /// Every row, by id.
@@ -52,12 +54,13 @@ pub(crate) fn rows(connection: &Connection) -> HashMap<i64, Charge> {
     let mut select = connection
         .prepare(
             "SELECT c.id, c.account_id, a.user_id, c.key_id, c.route_id, c.cents, c.state, c.status, c.held_at,
-                 c.settled_at, c.position
+                 c.position, c.settled_at
              FROM keytoll_charges c JOIN keytoll_accounts a ON a.id = c.account_id",
         )
         .unwrap();
     let rows = select.query_map([], |row| {
         let charge = Charge {
+            position: row.get(9)?,
             account: row.get(1)?,
             user: row.get(2)?,
             key: row.get(3)?,
@@ -66,8 +69,7 @@ pub(crate) fn rows(connection: &Connection) -> HashMap<i64, Charge> {
             state: row.get(6)?,
             status: row.get(7)?,
             held_at: row.get(8)?,
-            settled_at: row.get(9)?,
-            position: row.get(10)?,
+            settled_at: row.get(10)?,
         };
         Ok((row.get(0)?, charge))
     });
@@ -81,53 +83,67 @@ impl Past {
     }
 
     /// Notes what a gateway that is gone has left unsettled. Nothing may have started since. `forwarded`: the charges of all
-    /// requests that ever came to the upstream, each with its user and price.
+    /// requests that ever went upstream, each with its user and price.
     pub(crate) fn note_death(
         &mut self,
         connection: &Connection,
         forwarded: impl Iterator<Item = (i64, i64, i64)>,
         violated: &dyn Fn(String),
     ) {
-        connection.execute_batch("BEGIN").unwrap();
         self.remember(rows(connection), violated);
         let mut unsettled: HashMap<i64, i64> = HashMap::new();
         for (id, user, cents) in forwarded {
-            if !self.charges.contains_key(&id) && self.in_flight_at_death.insert(id) {
+            if !self.charges.contains_key(&id) && self.lost.insert(id) {
                 *unsettled.entry(user).or_default() += cents;
             }
         }
         for (user, cents) in unsettled {
             let leased = leased(connection, user);
             if leased < cents {
-                violated(format!(
-                    "I7: {cents} cents of user {user} were in flight when the gateway died, and {leased} were leased"
-                ));
+                violated(format!("I7: user {user} had {cents} in flight when the gateway died, and {leased} leased"));
             }
         }
-        connection.execute_batch("COMMIT").unwrap();
+    }
+
+    /// Notes under which keys requests are recorded.
+    pub(crate) fn remember_digests(&mut self, connection: &Connection) -> HashMap<i64, Vec<u8>> {
+        let mut select = connection.prepare("SELECT charge_id, key_digest FROM keytoll_requests").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        self.digests.extend(rows.map(Result::unwrap));
+        self.digests.clone()
     }
 
     pub(crate) fn all(&self) -> HashMap<i64, Charge> {
         self.charges.clone()
     }
 
-    /// Takes in what is in the file now: what is there is final, and what is gone was old.
+    /// Takes in what is in the file now: charges are appended, stay as they are, and those that are gone were old.
     pub(crate) fn remember(&mut self, rows: HashMap<i64, Charge>, violated: &dyn Fn(String)) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let now = i64::try_from(now).unwrap();
         self.gone = self.charges.keys().filter(|id| !rows.contains_key(id)).copied().collect();
         for id in &self.gone {
-            let charge = &self.charges[id];
+            let charge = self.charges[id];
             if charge.settled_at > now - OLD_MS {
                 violated(format!("I9: charge {id} is gone, and was {charge:?}"));
             }
         }
+        let last = rows.values().map(|charge| charge.position).max();
         for (id, charge) in rows {
-            let before = self.charges.insert(id, charge);
-            if let Some(before) = before.filter(|before| *before != charge) {
-                violated(format!("I5: charge {id} was {before:?} and is {charge:?}"));
+            match self.charges.insert(id, charge) {
+                Some(before) if before != charge => {
+                    violated(format!("I5: charge {id} was {before:?} and is {charge:?}"));
+                }
+                None if charge.position <= self.last => {
+                    violated(format!("I5: charge {id} was not appended after position {}: {charge:?}", self.last));
+                }
+                Some(_) | None => {}
+            }
+            if self.lost.contains(&id) {
+                violated(format!("I10: charge {id} was in flight when its gateway died, and is {charge:?}"));
             }
         }
+        self.last = self.last.max(last.unwrap_or(0));
     }
 
     /// Takes in rows that were made old here.
@@ -166,8 +182,8 @@ impl Past {
     }
 }
 
-/// What gateways have taken out of a user's wallets and not settled.
-fn leased(connection: &Connection, user: i64) -> i64 {
+/// What gateways lease of a user's accounts.
+pub(crate) fn leased(connection: &Connection, user: i64) -> i64 {
     let select = "SELECT coalesce(sum(l.cents), 0) FROM keytoll_leases l JOIN keytoll_accounts a ON a.id = l.account_id
          WHERE a.user_id = ?1";
     connection.query_row(select, [user], |row| row.get(0)).unwrap()
@@ -178,7 +194,7 @@ fn leased(connection: &Connection, user: i64) -> i64 {
 pub(crate) fn grow_old(file: &File, rng: &mut Rng, all: bool) -> usize {
     let draw = rng.i64(..1 << 40);
     let connection = file.database.open();
-    let is_ready = "SELECT count(*) FROM sqlite_master WHERE name = 'keytoll_requests'";
+    let is_ready = "SELECT count(*) FROM sqlite_master WHERE name = 'keytoll_leases'";
     if connection.query_row(is_ready, [], |row| row.get::<_, i64>(0)).unwrap() == 0 {
         return 0;
     }

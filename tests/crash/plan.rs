@@ -289,7 +289,7 @@ impl Manner {
             0 => Manner::BreaksOffSmall { part, end: [End::Reset, End::Close, End::Fin][rng.usize(..3)] },
             1..4 => {
                 let end = [End::Reset, End::Close, End::Fin, End::NoChunk][rng.usize(..4)];
-                Manner::BreaksOffStream { part, end, waits: rng.u8(..4) > 0 }
+                Manner::BreaksOffStream { part, end, waits: rng.bool() }
             }
             4 => Manner::Resets,
             5 => Manner::HalfCloses,

@@ -106,6 +106,8 @@ pub(crate) struct Arrived {
 pub(crate) struct Served {
     pub(crate) request: String,
     pub(crate) script: Script,
+    /// The charge that was refunded with the hold of this request.
+    pub(crate) retry_of: Option<i64>,
 }
 
 /// All of one file.
@@ -118,7 +120,7 @@ pub(crate) struct Records {
     pub(crate) sent: Mutex<HashMap<String, Sent>>,
     /// By request id.
     pub(crate) arrived: Mutex<HashMap<String, Arrived>>,
-    /// By charge: each pays for one request.
+    /// By charge.
     pub(crate) served: Mutex<HashMap<i64, Served>>,
     /// Which starts of the gateway were killed.
     pub(crate) killed: Mutex<Vec<u64>>,
