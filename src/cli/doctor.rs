@@ -21,8 +21,8 @@ Reads only, whether or not a gateway runs. For every user, entries minus capture
 balance. Status 0 when everything holds, 1 when something is wrong; notes do not count.
 
 With --repair, what can be put right is: what is in a wallet and not on the books is accepted with an external entry,
-holds of gateways that have ended are released, missing triggers are put back. No entry and no settled charge is ever
-changed. The file is then examined once more.";
+leases of gateways that have ended are returned, missing triggers are put back. No entry and no settled charge is ever
+changed. The file is then examined again.";
 
 /// Flags of `doctor`.
 #[derive(Debug, clap::Args)]
