@@ -28,7 +28,7 @@ changed. The file is then examined again.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Put right what can be, if something is wrong
+    /// Put right what can be, and return leases of gateways that are gone
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
@@ -50,7 +50,8 @@ pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Res
     let mut report = doctor::examine(&settings.database)?;
     let mut repaired = Vec::new();
     // What cannot be counted, for damage or missing tables, is not for a repair.
-    if args.repair && !report.holds() && report.summary.is_some() {
+    let may_need_repair = report.summary.as_ref().is_some_and(|summary| !report.holds() || summary.leased > 0);
+    if args.repair && may_need_repair {
         repaired = doctor::repair(&settings.database, &report)?;
         report = doctor::examine(&settings.database)?;
     }

@@ -244,6 +244,8 @@ pub enum OpenError {
     },
     /// A gateway runs on the file.
     InUse(PathBuf),
+    /// Leases of so many cents are of accounts that are not known.
+    LeasesLeft(PathBuf, Cents),
     /// Another program held the file locked all the time.
     Locked(PathBuf),
     /// Anything else that SQLite says.
@@ -276,7 +278,7 @@ impl fmt::Display for OpenError {
             ),
             OpenError::Empty(path) => write!(
                 f,
-                "{}: the file is empty; use --create to make a new database of it, or correct the path",
+                "{}: the file is empty; use --create with `keytoll init` to make a new database of it, or correct the path",
                 path.display()
             ),
             OpenError::NotSetUp(path) => {
@@ -320,6 +322,12 @@ impl fmt::Display for OpenError {
                 "the database is in journal mode {mode} and another program keeps it there; close that program, or let it say PRAGMA journal_mode=WAL"
             ),
             OpenError::InUse(path) => write!(f, "{}: a gateway runs on this database; stop it first", path.display()),
+            OpenError::LeasesLeft(path, cents) => write!(
+                f,
+                "{}: leases of {} cents belong to accounts that are not known; see `keytoll doctor`",
+                path.display(),
+                cents.0
+            ),
             OpenError::Locked(path) => {
                 write!(f, "{}: another program holds the database locked; try again when it is done", path.display())
             }

@@ -31,10 +31,17 @@ pub(super) fn start(
     let path = &file.path;
     let error = |error| open::open_error(path, error);
     let now_unix_ms = now_unix_ms();
+    let is_older = || -> Result<bool, OpenError> {
+        let found = schema::version(connection).map_err(|wrong| wrong.at(path))?;
+        Ok(found.is_some_and(|found| found < LEDGER_VERSION))
+    };
+    if is_older()? {
+        // A gateway whose lock file was removed has the time to put it back.
+        drop(instance::find_expired_patiently(connection, path).map_err(error)?);
+    }
     connection.execute_batch("BEGIN IMMEDIATE").map_err(error)?;
     let mut opening = Opening::default();
-    let found = schema::version(connection).map_err(|wrong| wrong.at(path))?;
-    if found.is_some_and(|found| found < LEDGER_VERSION) && instance::any_lives(connection, path).map_err(error)? {
+    if is_older()? && instance::any_lives(connection, path).map_err(error)? {
         return Err(OpenError::InUse(path.to_owned()));
     }
     opening.set_up = set_up::run(connection, file, now_unix_ms).map_err(|wrong| wrong.at(path))?;

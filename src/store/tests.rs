@@ -7,3 +7,4 @@ mod migration;
 mod model;
 mod recovery;
 mod requests;
+mod uninstall;

@@ -37,7 +37,7 @@ impl<'a> LedgerTables<'a> {
 
     /// Writes the wallets and leases that were changed.
     pub(in crate::store) fn flush(&mut self) -> rusqlite::Result<()> {
-        self.wallets.flush(self.connection)?;
+        self.wallets.flush(self.connection, self.now_unix_ms)?;
         self.leases.flush(self.connection)
     }
 }

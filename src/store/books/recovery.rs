@@ -62,7 +62,7 @@ pub(in crate::store) fn recover(
         recovered = recovered.plus(return_leases(connection, wallets, instance.id(), now_unix_ms)?);
         requests::forget_in_flight(connection, instance.id())?;
     }
-    wallets.flush(connection)?;
+    wallets.flush(connection, now_unix_ms)?;
     Ok(recovered)
 }
 
@@ -84,7 +84,7 @@ pub(in crate::store) fn return_leases_of_ended(
     for instance in instances {
         recovered = recovered.plus(return_leases(connection, wallets, instance, now_unix_ms)?);
     }
-    wallets.flush(connection)?;
+    wallets.flush(connection, now_unix_ms)?;
     Ok(recovered)
 }
 

@@ -7,11 +7,14 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::ledger::{Balance, Wallet};
-use crate::model::{AccountId, Cents, UserId};
+use crate::model::{AccountId, Cents, EntryKind, UserId};
 use crate::store::books::accounts;
+
+/// The note of an entry of money that a wallet did not take.
+const REFUSED: &str = "refused by the application's table";
 
 /// A wallet with money, as many are cached.
 #[derive(Clone, Copy)]
@@ -72,8 +75,9 @@ impl Wallets {
         }
     }
 
-    /// Writes what was changed.
-    pub(in crate::store) fn flush(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Writes what was changed. Money that a wallet does not take, as the application's table forbids the balance, is entered
+    /// as lost to it: a wallet of one must not stop those of all.
+    pub(in crate::store) fn flush(&mut self, connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<()> {
         if self.touched.is_empty() {
             return Ok(());
         }
@@ -81,12 +85,29 @@ impl Wallets {
             "UPDATE wallets SET balance = ?1 WHERE id = ?2 AND user_id = ?3 AND balance = ?4 AND typeof(balance) = 'integer'",
         )?;
         for (user_id, written) in self.touched.drain() {
-            let Some(CachedWallet { row_id, cents, .. }) = self.known.get(&user_id).copied() else { continue };
+            let Some(wallet) = self.known.get_mut(&user_id) else { continue };
+            let CachedWallet { row_id, account, cents } = *wallet;
             // It came back to what it was.
             if cents == written {
                 continue;
             }
-            let changed = update.execute(params![cents.0, row_id, user_id.0, written.0])?;
+            let changed = match update.execute(params![cents.0, row_id, user_id.0, written.0]) {
+                Err(error)
+                    if cents > written
+                        && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+                        && !connection.is_autocommit() =>
+                {
+                    tracing::warn!(
+                        user_id = user_id.0, cents = cents.0 - written.0, %error,
+                        "the application's table refuses to put money back into this wallet; it is entered as lost to it"
+                    );
+                    let lost = Cents(written.0 - cents.0);
+                    accounts::enter(connection, account, EntryKind::External, lost, Some(REFUSED), now_unix_ms)?;
+                    wallet.cents = written;
+                    continue;
+                }
+                changed => changed?,
+            };
             if changed != 1 {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
             }
@@ -190,7 +211,7 @@ mod tests {
                 assert!(wallets.get(&connection, UserId(1), 0).unwrap().is_some());
                 wallets.set(UserId(1), Cents(cents));
             }
-            wallets.flush(&connection).unwrap();
+            wallets.flush(&connection, 0).unwrap();
             assert_eq!(balance(), Ok(expected));
         }
         let odd = wallets.get(&connection, UserId(2), 0).unwrap().unwrap();
@@ -200,7 +221,7 @@ mod tests {
         // A row that is not what it should be fails the batch.
         wallets.set(UserId(1), Cents(4));
         connection.execute("UPDATE wallets SET balance = 7 WHERE user_id = 1", []).unwrap();
-        assert!(wallets.flush(&connection).is_err());
+        assert!(wallets.flush(&connection, 0).is_err());
         wallets.forget_all();
         assert_eq!(wallets.get(&connection, UserId(1), 0).unwrap().unwrap().balance, Balance::Money(Cents(7)));
     }

@@ -10,7 +10,9 @@ use crate::store::doctor::{self, Summary};
 use crate::store::file::lock_file::{self, LockFile};
 use crate::store::file::{migrations, schema, triggers};
 use crate::store::tests::requests::idempotent_request;
-use crate::store::{Found, Held, HoldRequest, OpenError, Opening, Recovered, Role, Settled, Store, init};
+use crate::store::{
+    Found, Held, HoldRequest, OpenError, Opening, Recovered, Role, Settled, Store, Uninstalled, init, uninstall,
+};
 use crate::telemetry::metrics::{MetricNames, Metrics};
 
 /// The key of user 1, as an operator stored it.
@@ -184,6 +186,16 @@ async fn what_a_gateway_of_an_older_version_left_open_is_returned_by_the_first_s
         let (store, opening) = file.open(Role::Gateway).unwrap();
         assert_eq!((opening.recovered, file.balances()), (Recovered::default(), (user_1, 1000)), "{version}");
         store.close();
+    }
+}
+
+#[test]
+fn what_a_gateway_of_an_older_version_left_open_is_returned_by_uninstall() {
+    for (version, user_1) in [(1, 960), (2, 860), (3, 793), (4, 793)] {
+        let file = OldFile::of(version);
+        assert_eq!(uninstall(&file.database()).unwrap(), Uninstalled::Done, "{version}");
+        assert_eq!(file.balances(), (user_1, 1000), "{version}");
+        assert_eq!(file.number("SELECT count(*) FROM sqlite_master WHERE name LIKE 'keytoll%'"), 0, "{version}");
     }
 }
 

@@ -30,6 +30,33 @@ async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_wallet_that_takes_no_money_stops_neither_others_nor_the_next_start() {
+    // The application's table has a constraint: nobody but the third user may have 500.
+    const CONSTRAINT: &str = "CREATE UNIQUE INDEX one_has_500 ON wallets (balance) WHERE balance = 500";
+    let mut sample = Sample::open(Role::Gateway);
+    let (user, key, ledger) = sample.customer().await;
+    let other = sample.user("b@example.com").await;
+    let other_key = sample.issue(other, "weather").await.key;
+    let held = sample.hold(&ledger, &key, 10).await;
+    let left = sample.hold(&ledger, &key, 10).await;
+    let others = sample.hold(&ledger, &other_key, 40).await;
+    sample.user("c@example.com").await;
+    sample.application().execute_batch(CONSTRAINT).unwrap();
+    sample.application().execute_batch("UPDATE wallets SET balance = balance + 10 WHERE user_id = 1").unwrap();
+    assert!(matches!(held.charge.release(None).await, Settled::Released { .. }));
+    assert_eq!(others.charge.capture(200).await, Settled::Captured);
+    assert_eq!((sample.books(user), sample.books(other)), (490, 460));
+    // The store ends as if its process did.
+    sample.store.close();
+    drop(left);
+    assert_eq!(sample.reopen(Role::Gateway).recovered, Recovered { instances: 1, accounts: 1, cents: 10 });
+    assert_eq!((sample.books(user), sample.books(other)), (490, 460));
+    assert_eq!(sample.number("SELECT balance FROM wallets WHERE user_id = 1"), 490);
+    let lost = "SELECT sum(amount_cents) FROM keytoll_entries WHERE note = 'refused by the application''s table'";
+    assert_eq!(sample.number(lost), -20);
+}
+
+#[tokio::test]
 async fn a_live_gateways_holds_are_left_alone() {
     let sample = Sample::open(Role::Gateway);
     let (_, key, ledger) = sample.customer().await;
