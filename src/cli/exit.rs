@@ -141,7 +141,7 @@ impl fmt::Display for Failure {
 /// Why a gateway is not ready, or cannot be asked.
 #[derive(Debug)]
 pub(super) enum NotReady {
-    /// Nobody answers there.
+    /// No server answers at the address.
     Connect(SocketAddr, io::Error),
     /// Something broke off while asking.
     Answer(SocketAddr, io::Error),

@@ -29,7 +29,7 @@ pub struct ChargeRecord {
     pub api_name: String,
     /// The price.
     pub cents: Cents,
-    /// Held, captured or released.
+    /// Captured or released.
     pub state: ChargeState,
     /// When it was held.
     pub held_at: Timestamp,

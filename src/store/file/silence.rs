@@ -1,4 +1,4 @@
-//! Detects instances that have stopped sending heartturn. They count as dead even if another process holds their lock file.
+//! Detects instances that have stopped sending heartbeats. They count as dead even if another process holds their lock file.
 //!
 //! Every gateway that shares a file with another one increments `turn` in its row, and states in `timeout_ms` how long the
 //! value may stay unchanged. Clocks are not compared: each process measures for itself how long it has read the same value.
@@ -54,7 +54,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn an_instance_is_silent_for_as_long_as_its_turn_were_seen_to_stay_the_same() {
+    fn an_instance_is_silent_for_as_long_as_its_turn_was_seen_to_stay_the_same() {
         let (mut silence, start) = (Silence::new(SECOND), Instant::now());
         let mut looks = |turn: i64, seconds: u32| silence.note(7, turn, start + seconds * SECOND);
         assert_eq!([looks(3, 0), looks(3, 1), looks(3, 2)], [Duration::ZERO, SECOND, 2 * SECOND]);

@@ -31,7 +31,7 @@ async fn holds_of_a_process_that_is_gone_are_released_at_the_next_start() {
 
 #[tokio::test]
 async fn a_wallet_that_takes_no_money_stops_neither_others_nor_the_next_start() {
-    // The application's table has a constraint: nobody but the third user may have 500.
+    // A constraint of the application's table: only one wallet, that of the third user, may hold 500.
     const CONSTRAINT: &str = "CREATE UNIQUE INDEX one_has_500 ON wallets (balance) WHERE balance = 500";
     let mut sample = Sample::open(Role::Gateway);
     let (user, key, ledger) = sample.customer().await;

@@ -37,14 +37,14 @@ async fn what_a_gateway_that_is_gone_leased_is_returned() {
 
 #[tokio::test]
 async fn a_later_user_with_the_same_id_gets_nothing_of_it() {
-    let anew = "DELETE FROM wallets; DELETE FROM users WHERE id = 1;
+    let replace_user = "DELETE FROM wallets; DELETE FROM users WHERE id = 1;
                 INSERT INTO users (id, email, name) VALUES (1, 'new@example.com', 'New');
                 INSERT INTO wallets (user_id, balance) VALUES (1, 100)";
     for unseen in ["", "DROP TRIGGER keytoll_wallets_after_delete;"] {
         let sample = leased().await;
         let application = sample.application();
         application.pragma_update(None, "foreign_keys", false).unwrap();
-        application.execute_batch(&format!("{unseen}{anew}")).unwrap();
+        application.execute_batch(&format!("{unseen}{replace_user}")).unwrap();
         drop(application);
         assert_eq!(run(&sample).unwrap(), Uninstalled::Done);
         assert_eq!(sample.number("SELECT balance FROM wallets"), 100, "{unseen}");

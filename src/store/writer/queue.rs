@@ -332,7 +332,7 @@ impl Queue {
         inner.closed
     }
 
-    /// Takes no more messages and wakes the writer.
+    /// Closes the queue and wakes the writer.
     pub(in crate::store) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
@@ -341,7 +341,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Takes no more messages, and returns those that are queued. Their waiters learn of it when the messages are dropped.
+    /// Closes the queue and returns the messages in it. Dropping a message wakes its waiter with an error.
     pub(in crate::store) fn abandon(&self) -> Vec<Command> {
         self.close();
         let mut inner = self.lock();

@@ -1,9 +1,9 @@
 //! Whether the head of a reply reached its client, for charges whose request may be sent again.
 //!
-//! A head that went out before the capture is noted with the capture. One that goes out later is noted by a write that
-//! nobody waits for: should the process die before, a retry of the client is treated as if it had seen nothing.
-//! Until that is written, or the reply is dropped unsent, the request counts as in flight in this process, so that a client
-//! that has its reply and sends the request again is never faster than the note of it.
+//! If the head is sent before the capture, the capture records it. If it is sent later, a separate write records it, and no
+//! task waits for that write: if the process dies first, a retry is treated as if the client had received nothing.
+//! Until the write is committed, or the reply is dropped unsent, the request counts as in flight in this process, so that a
+//! client that has its reply and sends the request again is never faster than the record of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
