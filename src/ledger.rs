@@ -9,11 +9,9 @@
 //! [`idempotency`] says what a request meets whose `Idempotency-Key` was used before.
 
 pub mod idempotency;
-mod recovery;
 mod tables;
 mod turn;
 
-pub use recovery::{Pool, Recovered};
 pub use tables::{Balance, Charge, Hold, Refund, Tables, Wallet};
 pub use turn::{GrantError, Granted, Turn};
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::args::{Common, Format};
 use super::exit::{Exit, Failure};
-use super::output;
-use crate::config::{self, Environment};
+use super::{output, session};
+use crate::config::Environment;
 use crate::model::{Cents, UserId};
 use crate::store::doctor::{self, Finding, Repaired, Report, Severity, Summary};
 
@@ -28,7 +28,7 @@ changed. The file is then examined again.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Put right what can be, and return leases of gateways that are gone
+    /// Repair what can be repaired, and return leases of gateways that have ended
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
@@ -45,8 +45,7 @@ struct Answer<'a> {
 }
 
 pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Result<(), Failure> {
-    let settings = config::load_database(&common.overrides(), environment)?;
-    settings.warnings.iter().for_each(output::warn);
+    let settings = session::database_settings(&common.overrides(), environment)?;
     let mut report = doctor::examine(&settings.database)?;
     let mut repaired = Vec::new();
     // What cannot be counted, for damage or missing tables, is not for a repair.

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::args::Common;
 use super::exit::Failure;
-use super::output;
-use crate::config::{self, Environment, Overrides};
+use super::{output, session};
+use crate::config::{Environment, Overrides};
 use crate::store::{self, Opening};
 
 const EXAMPLES: &str = "\
@@ -28,8 +28,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Result<(), Failure> {
     let overrides = Overrides { create: args.create.then_some(true), ..common.overrides() };
-    let settings = config::load_database(&overrides, environment)?;
-    settings.warnings.iter().for_each(output::warn);
+    let settings = session::database_settings(&overrides, environment)?;
     let opening = store::init(&settings.database)?;
     output::print(&told(&settings.database.path.display().to_string(), &opening))
 }

@@ -17,6 +17,13 @@ enum Access {
     Write,
 }
 
+/// Loads the settings of the database, and prints their warnings.
+pub(super) fn database_settings(overrides: &Overrides, environment: &Environment) -> Result<DatabaseSettings, Failure> {
+    let settings = config::load_database(overrides, environment)?;
+    settings.warnings.iter().for_each(output::warn);
+    Ok(settings)
+}
+
 /// Opens the database for a command that writes, runs `body`, and closes it whatever came of that.
 pub(super) fn with_store<T>(
     overrides: &Overrides,
@@ -42,8 +49,7 @@ fn with<T>(
     environment: &Environment,
     body: impl AsyncFnOnce(&Store, &DatabaseSettings) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let settings = config::load_database(overrides, environment)?;
-    settings.warnings.iter().for_each(output::warn);
+    let settings = database_settings(overrides, environment)?;
     // What the store says about a database in trouble, in more words than the command's own line.
     let log = LogConfig { format: LogFormat::Text, filter: "error".to_owned() };
     let _log = logs::init(&log).map_err(Failure::Logs)?;

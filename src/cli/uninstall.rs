@@ -4,8 +4,8 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::args::Common;
 use super::exit::Failure;
-use super::output;
-use crate::config::{self, Environment};
+use super::{output, session};
+use crate::config::Environment;
 use crate::store::{self, Uninstalled};
 
 const GONE: &str = "Keytoll's tables and triggers are gone; users, api_keys and wallets stay";
@@ -29,8 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, common: Common, environment: &Environment) -> Result<(), Failure> {
-    let settings = config::load_database(&common.overrides(), environment)?;
-    settings.warnings.iter().for_each(output::warn);
+    let settings = session::database_settings(&common.overrides(), environment)?;
     let path = settings.database.path.display().to_string();
     if !args.yes {
         let stdin = io::stdin();

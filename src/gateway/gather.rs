@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
+use super::headers::clean_reply_trailers;
 use super::request_body::RequestBody;
 use crate::upstream::{BodyError, UpstreamBody};
 
@@ -62,11 +63,18 @@ pub(super) struct PeekedBody {
 }
 
 impl PeekedBody {
+    /// The next frame. Trailers lack what a reply's head may not have either.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.frames.pop_front() {
+        let polled = match self.frames.pop_front() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => Pin::new(&mut self.body).poll_frame(cx),
-        }
+        };
+        polled.map_ok(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                clean_reply_trailers(trailers);
+            }
+            frame
+        })
     }
 
     pub(super) fn is_end_stream(&self) -> bool {

@@ -9,11 +9,10 @@ use std::task::{Context, Poll, ready};
 use std::{error, fmt, mem};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use http_body::Frame;
 
 use super::gather::PeekedBody;
-use super::headers::clean_reply_trailers;
 use super::payment::{Capture, Payment};
 use super::stall_watch::StallWatch;
 use crate::billing::SettlementReason;
@@ -106,7 +105,7 @@ impl HeldReply {
                             self.has_delivered = true;
                             return Poll::Ready(Some(Ok(frame)));
                         }
-                        Some(Ok(frame)) => Some(without_own_fields(frame)),
+                        Some(Ok(frame)) => Some(frame),
                         None => None,
                         Some(Err(error)) => {
                             if let State::Flowing(payment) = mem::replace(&mut self.state, State::Done) {
@@ -150,15 +149,6 @@ impl Drop for HeldReply {
             State::Done => {}
         }
     }
-}
-
-/// Removes from trailers what a reply's head may not have either.
-pub(super) fn without_own_fields(mut frame: Frame<Bytes>) -> Frame<Bytes> {
-    if let Some(trailers) = frame.trailers_mut() {
-        let trailers: &mut HeaderMap = trailers;
-        clean_reply_trailers(trailers);
-    }
-    frame
 }
 
 impl fmt::Display for ReplyError {

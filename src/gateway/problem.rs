@@ -84,8 +84,20 @@ pub(super) fn wrong_api(api: &str) -> Problem {
 /// Why `price` could not be held.
 pub(super) fn no_hold(refused: &HoldRefused, price: Cents) -> Problem {
     match refused {
-        HoldRefused::Insufficient { balance } => insufficient_funds(price, *balance),
-        HoldRefused::NotAnInteger => not_an_integer(price),
+        HoldRefused::Insufficient { balance } => {
+            let (price_cents, cents) = (price.0, balance.0);
+            let detail =
+                format!("This request costs {price_cents} cents and the wallet holds {cents} cents; top it up.");
+            insufficient_funds(detail, price, *balance)
+        }
+        HoldRefused::NotAnInteger => {
+            let detail = format!(
+                "This request costs {} cents, and the balance of the wallet is not an integer, so that it counts as no \
+                 money; the operator has to correct it.",
+                price.0
+            );
+            insufficient_funds(detail, price, Cents::ZERO)
+        }
         HoldRefused::InFlight => ProblemKind::RequestInFlight.into(),
         HoldRefused::AlreadyCharged { charge } => ProblemKind::AlreadyCharged
             .with_detail(format!(
@@ -99,18 +111,8 @@ pub(super) fn no_hold(refused: &HoldRefused, price: Cents) -> Problem {
     }
 }
 
-fn insufficient_funds(price: Cents, balance: Cents) -> Problem {
-    let detail = format!("This request costs {} cents and the wallet holds {} cents; top it up.", price.0, balance.0);
+fn insufficient_funds(detail: String, price: Cents, balance: Cents) -> Problem {
     ProblemKind::InsufficientFunds.with_detail(detail).with("price_cents", price).with("balance_cents", balance)
-}
-
-fn not_an_integer(price: Cents) -> Problem {
-    let detail = format!(
-        "This request costs {} cents, and the balance of the wallet is not an integer, so that it counts as no money; the \
-         operator has to correct it.",
-        price.0
-    );
-    ProblemKind::InsufficientFunds.with_detail(detail).with("price_cents", price).with("balance_cents", Cents::ZERO)
 }
 
 #[cfg(test)]

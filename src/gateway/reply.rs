@@ -12,7 +12,7 @@ use http_body_util::Full;
 
 use super::gather::PeekedBody;
 use super::headers::Receipt;
-use super::held_reply::{HeldReply, ReplyError, without_own_fields};
+use super::held_reply::{HeldReply, ReplyError};
 use crate::http::{Problem, Record};
 
 /// The body of a reply.
@@ -80,7 +80,7 @@ impl Body for ReplyBody {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::NotModified { .. } => Poll::Ready(None),
-            Kind::Streamed(body) => body.poll_frame(cx).map_ok(without_own_fields).map_err(ReplyError::Upstream),
+            Kind::Streamed(body) => body.poll_frame(cx).map_err(ReplyError::Upstream),
             Kind::Held(reply) => reply.poll_frame(cx),
         }
     }

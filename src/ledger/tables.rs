@@ -60,8 +60,6 @@ pub struct Charge {
     pub state: ChargeState,
     /// The status of the reply that decided it, if there was one.
     pub status: Option<u16>,
-    /// When it was settled, in milliseconds since 1970.
-    pub settled_at_ms: i64,
 }
 
 /// What is given back of a captured charge. A charge is refunded at most once.
@@ -91,7 +89,7 @@ pub trait Tables {
     /// Changes what this process leases of an account. The sum must not become negative: that is an error.
     fn change_lease(&mut self, account: AccountId, change: Cents) -> Result<(), Self::Error>;
 
-    /// Appends a settled hold. A charge id that is there already is an error.
+    /// Appends a settled hold, with the time of the transaction. A charge id that is there already is an error.
     fn append_charge(&mut self, charge: &Charge) -> Result<(), Self::Error>;
 
     /// Whether the charge was refunded.
@@ -103,7 +101,4 @@ pub trait Tables {
     /// Enters that `cents` which belong to an account could not be paid into a wallet: its user has none, or a later user
     /// has the id, or the balance is not an integer. They leave the books as an `external` entry of minus `cents`.
     fn enter_unpayable(&mut self, account: AccountId, cents: Cents) -> Result<(), Self::Error>;
-
-    /// Enters that captures of an account were not covered by `cents`: a `shortfall` entry of plus `cents`.
-    fn enter_shortfall(&mut self, account: AccountId, cents: Cents) -> Result<(), Self::Error>;
 }

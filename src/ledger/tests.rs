@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::ledger::{Balance, Charge, GrantError, Granted, Hold, Pool, Recovered, Refund, Tables, Turn, Wallet};
+use crate::ledger::{Balance, Charge, GrantError, Granted, Hold, Refund, Tables, Turn, Wallet};
 use crate::model::{AccountId, Cents, ChargeId, ChargeState, KeyId, RouteId, UserId};
 
 const USER: UserId = UserId(1);
@@ -16,7 +16,6 @@ struct Model {
     charges: Vec<Charge>,
     refunds: Vec<Refund>,
     unpayable: i64,
-    shortfall: i64,
 }
 
 impl Tables for Model {
@@ -58,11 +57,6 @@ impl Tables for Model {
         self.unpayable += cents.0;
         Ok(())
     }
-
-    fn enter_shortfall(&mut self, _: AccountId, cents: Cents) -> Result<(), &'static str> {
-        self.shortfall += cents.0;
-        Ok(())
-    }
 }
 
 impl Model {
@@ -77,7 +71,7 @@ impl Model {
     }
 
     fn capture(&mut self, hold: &Hold) {
-        Turn { tables: self }.capture(hold, Some(200), 1).unwrap();
+        Turn { tables: self }.capture(hold, 200).unwrap();
     }
 
     fn wallet(&self) -> i64 {
@@ -125,7 +119,7 @@ fn a_release_gives_the_price_back_and_leaves_a_charge_if_it_is_to() {
     let mut model = Model::with(500);
     for (charge, leaves_charge, status, charges) in [(1, false, None, 0), (2, true, Some(502), 1), (3, true, None, 2)] {
         model.grant(40, None).unwrap();
-        let balance = Turn { tables: &mut model }.release(&hold(charge, 40), leaves_charge, status, 1).unwrap();
+        let balance = Turn { tables: &mut model }.release(&hold(charge, 40), leaves_charge, status).unwrap();
         assert_eq!((balance, model.wallet(), model.charges.len()), (Some(Cents(500)), 500, charges));
     }
     assert!(model.charges.iter().all(|charge| charge.state == ChargeState::Released));
@@ -164,7 +158,7 @@ fn a_retry_that_is_given_up_takes_its_refund_back() {
         model.grant(40, None).unwrap();
         model.capture(&hold(1, 40));
         model.grant(price, Some(&refund(1, 40))).unwrap();
-        assert_eq!(Turn { tables: &mut model }.restore(&hold(2, price), Cents(40), 1), Ok(Cents(kept)));
+        assert_eq!(Turn { tables: &mut model }.restore(&hold(2, price), Cents(40)), Ok(Cents(kept)));
         assert_eq!((model.wallet(), model.leases[&ACCOUNT], model.opening()), (left, 0, 100));
     }
 }
@@ -184,7 +178,7 @@ fn money_of_an_account_is_not_paid_into_the_wallet_of_another() {
     let mut model = Model::with(100);
     model.grant(40, None).unwrap();
     model.wallets.get_mut(&USER).unwrap().account = AccountId(11);
-    assert_eq!(Turn { tables: &mut model }.release(&hold(1, 40), false, None, 1), Ok(None));
+    assert_eq!(Turn { tables: &mut model }.release(&hold(1, 40), false, None), Ok(None));
     assert_eq!((model.wallet(), model.unpayable, model.opening()), (60, 40, 100));
     model.wallets.get_mut(&USER).unwrap().balance = Balance::NotAnInteger;
     assert_eq!(Turn { tables: &mut model }.pay_in(USER, AccountId(11), Cents(1)), Ok(None));
@@ -196,42 +190,9 @@ fn money_of_an_account_is_not_paid_into_the_wallet_of_another() {
 fn more_than_is_leased_cannot_be_captured_and_no_charge_is_made_twice() {
     let mut model = Model::with(100);
     model.grant(40, None).unwrap();
-    assert!(Turn { tables: &mut model }.capture(&hold(1, 41), None, 1).is_err());
+    assert!(Turn { tables: &mut model }.capture(&hold(1, 41), 200).is_err());
     let mut model = Model::with(100);
     model.grant(80, None).unwrap();
     model.capture(&hold(1, 40));
-    assert!(Turn { tables: &mut model }.capture(&hold(1, 40), None, 1).is_err());
-}
-
-#[test]
-fn captures_of_dead_processes_are_paid_from_their_leases_and_then_from_the_wallet() {
-    for (wallet, leased, captured, left, returned, shortfall) in [
-        (500, 100, 40, 560, 60, 0),
-        (500, 100, 100, 500, 0, 0),
-        // The grants of these captures were lost: their money is still in the wallet.
-        (500, 0, 100, 400, 0, 0),
-        (30, 20, 100, 0, 0, 50),
-    ] {
-        let mut model = Model::with(wallet);
-        let pool = Pool { account: ACCOUNT, user: USER, leased: Cents(leased), captured: Cents(captured) };
-        let recovered = Turn { tables: &mut model }.recover(&pool).unwrap();
-        assert_eq!(recovered, Recovered { returned: Cents(returned), shortfall: Cents(shortfall) });
-        assert_eq!((model.wallet(), model.shortfall), (left, shortfall));
-        assert_eq!(wallet + leased, left + captured - shortfall);
-    }
-}
-
-#[test]
-fn a_recovery_does_not_touch_the_wallet_of_another_account() {
-    let mut model = Model::with(500);
-    let pool = |leased, captured| Pool {
-        account: AccountId(11),
-        user: USER,
-        leased: Cents(leased),
-        captured: Cents(captured),
-    };
-    let recovered = Turn { tables: &mut model }.recover(&pool(0, 40)).unwrap();
-    assert_eq!((recovered.shortfall, model.wallet(), model.shortfall), (Cents(40), 500, 40));
-    Turn { tables: &mut model }.recover(&pool(40, 0)).unwrap();
-    assert_eq!((model.wallet(), model.unpayable), (500, 40));
+    assert!(Turn { tables: &mut model }.capture(&hold(1, 40), 200).is_err());
 }

@@ -65,10 +65,9 @@ impl<T: Tables> Turn<'_, T> {
     ///
     /// # Errors
     /// The database failed.
-    pub fn capture(&mut self, hold: &Hold, status: Option<u16>, now_ms: i64) -> Result<(), T::Error> {
-        let charge = Charge { hold: *hold, state: ChargeState::Captured, status, settled_at_ms: now_ms };
+    pub fn capture(&mut self, hold: &Hold, status: u16) -> Result<(), T::Error> {
         self.tables.change_lease(hold.account, Cents(-hold.cents.0))?;
-        self.tables.append_charge(&charge)
+        self.tables.append_charge(&Charge { hold: *hold, state: ChargeState::Captured, status: Some(status) })
     }
 
     /// Gives a hold back. `leaves_charge`: the charge is appended as released, with the status of the reply, if there was one.
@@ -81,12 +80,10 @@ impl<T: Tables> Turn<'_, T> {
         hold: &Hold,
         leaves_charge: bool,
         status: Option<u16>,
-        now_ms: i64,
     ) -> Result<Option<Cents>, T::Error> {
         self.tables.change_lease(hold.account, Cents(-hold.cents.0))?;
         if leaves_charge {
-            let charge = Charge { hold: *hold, state: ChargeState::Released, status, settled_at_ms: now_ms };
-            self.tables.append_charge(&charge)?;
+            self.tables.append_charge(&Charge { hold: *hold, state: ChargeState::Released, status })?;
         }
         self.pay_in(hold.user, hold.account, hold.cents)
     }
@@ -99,16 +96,11 @@ impl<T: Tables> Turn<'_, T> {
     ///
     /// # Errors
     /// The database failed.
-    pub fn restore(&mut self, hold: &Hold, refunded: Cents, now_ms: i64) -> Result<Cents, T::Error> {
+    pub fn restore(&mut self, hold: &Hold, refunded: Cents) -> Result<Cents, T::Error> {
         let kept = hold.cents.min(refunded);
-        let charge = Charge {
-            hold: Hold { cents: kept, ..*hold },
-            state: ChargeState::Captured,
-            status: None,
-            settled_at_ms: now_ms,
-        };
+        let hold_kept = Hold { cents: kept, ..*hold };
         self.tables.change_lease(hold.account, Cents(-hold.cents.0))?;
-        self.tables.append_charge(&charge)?;
+        self.tables.append_charge(&Charge { hold: hold_kept, state: ChargeState::Captured, status: None })?;
         let rest = Cents(hold.cents.0 - kept.0);
         if !rest.is_zero() {
             self.pay_in(hold.user, hold.account, rest)?;

@@ -43,19 +43,11 @@ pub enum EntryKind {
     External,
     /// The price of a captured charge, given back.
     Refund,
-    /// What captures could not take from lease and wallet after a power cut.
-    Shortfall,
 }
 
 impl EntryKind {
-    const ALL: [EntryKind; 6] = [
-        EntryKind::Opening,
-        EntryKind::Credit,
-        EntryKind::Debit,
-        EntryKind::External,
-        EntryKind::Refund,
-        EntryKind::Shortfall,
-    ];
+    const ALL: [EntryKind; 5] =
+        [EntryKind::Opening, EntryKind::Credit, EntryKind::Debit, EntryKind::External, EntryKind::Refund];
 
     /// The text in `keytoll_entries.kind`, in the API and in the logs.
     pub fn as_str(self) -> &'static str {
@@ -65,7 +57,6 @@ impl EntryKind {
             EntryKind::Debit => "debit",
             EntryKind::External => "external",
             EntryKind::Refund => "refund",
-            EntryKind::Shortfall => "shortfall",
         }
     }
 

@@ -67,7 +67,7 @@ pub(super) struct Bookkeeper {
 }
 
 impl Bookkeeper {
-    /// `keep_charges`: how long a settled charge keeps its row; for ever when `None`.
+    /// `keep_charges`: how long the row of a settled charge is kept; `None` keeps all rows.
     ///
     /// # Errors
     /// No connection to the file, no lock file beside it, or no thread.
@@ -233,12 +233,8 @@ impl BooksWorker {
     {
         let body = move |tx: &mut WriteTx<'_>| -> Result<T, WriteFault<std::convert::Infallible>> { Ok(body(tx)?) };
         let answer = write::submit(&self.queue, Synced::Later, body).map_err(Unfinished::Unavailable)?;
-        match answer.blocking_recv().unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping))) {
-            Ok(done) => Ok(done),
-            Err(WriteError::Unavailable(reason)) => Err(Unfinished::Unavailable(reason)),
-            Err(WriteError::Constraint(_)) => Err(Unfinished::Unavailable(Unavailable::Refused)),
-            Err(WriteError::Refused(never)) => match never {},
-        }
+        let answer = answer.blocking_recv().unwrap_or(Err(WriteError::Unavailable(Unavailable::Stopping)));
+        answer.map_err(|error| Unfinished::Unavailable(error.into()))
     }
 
     /// Waits. `false` when the thread has to end.

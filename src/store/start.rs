@@ -51,9 +51,7 @@ pub(super) fn start(
         triggers::install(connection).map_err(error)?;
     } else {
         opening.external_entries = external::absorb(connection, now_unix_ms).map_err(error)?;
-        if !triggers::in_place(connection).map_err(error)? {
-            triggers::install(connection).map_err(error)?;
-            external::end_accounts_of_others(connection, now_unix_ms).map_err(error)?;
+        if external::restore_triggers(connection, now_unix_ms).map_err(error)? {
             let compared = external::reconcile(connection, external::COMPARED, now_unix_ms);
             opening.external_entries += compared.map_err(error)?;
         }

@@ -38,10 +38,7 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<Uninstalled, OpenError> {
     }
     let expired = instance::find_expired_patiently(&connection, &path).map_err(error)?;
     connection.execute_batch("BEGIN EXCLUSIVE").map_err(error)?;
-    let open: i64 = connection
-        .query_row("SELECT count(*) FROM keytoll_instances WHERE ended_at IS NULL", [], |row| row.get(0))
-        .map_err(error)?;
-    if i64::try_from(expired.len()).unwrap_or(i64::MAX) < open {
+    if expired.len() < instance::open_ids(&connection).map_err(error)?.len() {
         return Err(OpenError::InUse(path.clone()));
     }
     let found_rollback_journal = set_up::found_rollback_journal(&connection).map_err(error)?;
@@ -60,8 +57,8 @@ pub fn uninstall(database: &DatabaseConfig) -> Result<Uninstalled, OpenError> {
     Ok(Uninstalled::Done)
 }
 
-/// Returns every lease, after what the application did has been entered: a wallet that came anew is another's. What could
-/// not be returned, since its account is not known.
+/// Returns every lease to its account's wallet. Changes that the application made are entered first, because a wallet may have
+/// been created for another user with the same id since. Gives the cents that could not be returned: their account is unknown.
 fn return_leases(connection: &Connection, expired: &[ExpiredInstance]) -> rusqlite::Result<Cents> {
     let now_unix_ms = now_unix_ms();
     external::absorb(connection, now_unix_ms)?;

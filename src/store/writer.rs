@@ -30,6 +30,7 @@ use crate::config::Durability;
 use crate::failpoint;
 use crate::model::ChargeId;
 use crate::store::books::leases::Leases;
+use crate::store::books::ledger_tables::LedgerTables;
 use crate::store::books::recovery::Recovered;
 use crate::store::books::requests::{self, RequestLimits};
 use crate::store::books::wallets::Wallets;
@@ -42,7 +43,7 @@ use crate::store::file::lock_file::Missing;
 use crate::store::file::open::open_error;
 use crate::store::file::silence::Silence;
 use crate::store::file::view::{Generation, View};
-use crate::store::writer::batch::{Batch, BatchContext, Item};
+use crate::store::writer::batch::{Batch, Item};
 use crate::store::writer::charge_ids::ChargeIds;
 use crate::store::writer::disk::Disk;
 use crate::store::writer::hold::Settled;
@@ -345,18 +346,15 @@ impl Writer {
             requests::answered(&self.parts.connection, *charge)?;
             failpoint::reach("head-noted");
         }
-        let context = BatchContext {
-            connection: &self.parts.connection,
+        let batch = Batch {
+            tables: LedgerTables::new(&self.parts.connection, &mut self.wallets, &mut self.leases, now_unix_ms),
             queue: &self.parts.queue,
-            wallets: &mut self.wallets,
-            leases: &mut self.leases,
             ids: &mut self.ids,
             generation: &mut self.generation,
             requests: self.parts.requests,
             instance: self.parts.instance.as_ref().map_or(0, |instance| instance.id),
-            now_unix_ms,
         };
-        Batch::new(context).run(work)?;
+        batch.run(work)?;
         failpoint::reach("batch-done");
         let Some(instance) = &self.parts.instance else { return Ok(None) };
         if !is_counted && self.parts.connection.total_changes() == changes {

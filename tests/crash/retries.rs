@@ -117,6 +117,16 @@ impl Audit<'_> {
         keys
     }
 
+    /// The account that pays a charge; `None` if the charge is not in the file.
+    fn account(&self, charge: i64) -> Option<i64> {
+        self.charges.get(&charge).map(|found| found.account)
+    }
+
+    /// The charges that a retry named at the upstream as refunded.
+    fn named(&self) -> HashSet<i64> {
+        self.served.values().filter_map(|reply| reply.retry_of).collect()
+    }
+
     /// I6.
     fn paid_once(&self, keys: &HashMap<i64, &str>) {
         let mut paid: HashMap<(&str, i64), Vec<i64>> = HashMap::new();
@@ -132,7 +142,7 @@ impl Audit<'_> {
     /// one that went upstream with this charge named, one that was given up before, so that its charge is restored, or one
     /// whose gateway was killed before.
     fn refunded_to_retries(&self, keys: &HashMap<i64, &str>, by_key: &HashMap<&str, Attempts<'_>>) {
-        let named: HashSet<i64> = self.served.values().filter_map(|reply| reply.retry_of).collect();
+        let named = self.named();
         let restored: Vec<i64> = self.charges.keys().filter(|id| self.is_restored(**id)).copied().collect();
         for (charge, entries) in &self.refunds {
             let Some(found) = self.charges.get(charge) else {
@@ -169,9 +179,9 @@ impl Audit<'_> {
         let mut retries: HashMap<i64, i64> = HashMap::new();
         for (charge, reply) in self.served.iter() {
             let Some(earlier) = reply.retry_of else { continue };
-            let account = |charge: &i64| self.charges.get(charge).map(|found| found.account);
             // What was in flight when its gateway died has no account.
-            let is_of_one_account = account(charge).is_none_or(|of_retry| account(&earlier) == Some(of_retry));
+            let is_of_one_account =
+                self.account(*charge).is_none_or(|of_retry| self.account(earlier) == Some(of_retry));
             let is_of_one_key = self.sent[&reply.request].key.as_deref() == keys.get(&earlier).copied();
             if !self.refunds.contains_key(&earlier) || !is_of_one_account || !is_of_one_key {
                 let (found, facts) = (self.charges.get(&earlier), self.facts(reply));
@@ -185,7 +195,7 @@ impl Audit<'_> {
 
     /// I7: a restored charge takes a refund back that no retry went upstream with.
     fn restored(&self) {
-        let named: HashSet<i64> = self.served.values().filter_map(|reply| reply.retry_of).collect();
+        let named = self.named();
         let mut left: HashMap<(i64, i64), i64> = HashMap::new();
         for entries in self.refunds.iter().filter(|(charge, _)| !named.contains(charge)).map(|(_, entries)| entries) {
             for refund in entries {
@@ -223,8 +233,7 @@ impl Audit<'_> {
             }
             for (later, after) in attempts.iter().filter(|(_, other)| other.began > got.ended) {
                 let Some((other, _)) = after.got.and_then(|got| got.receipt) else { continue };
-                let account = |charge: &i64| self.charges.get(charge).map(|found| found.account);
-                if account(&other) == account(&charge) && self.is_kept(charge) {
+                if self.account(other) == self.account(charge) && self.is_kept(charge) {
                     self.violated(format!("I8: {later} was held for again, and charge {charge} had paid for {id}"));
                 }
             }

@@ -76,19 +76,25 @@ fn named(text: &str, prefix: &str) -> Vec<String> {
             found.extend(first_word(rest));
             continue;
         };
-        let mut depth = 0;
-        let mut item = String::new();
-        for letter in group.chars() {
-            match letter {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => found.extend(first_word(&std::mem::take(&mut item))),
-                _ if depth == 0 => item.push(letter),
-                _ => {}
-            }
+        found.extend(items(group).iter().filter_map(|item| first_word(item)));
+    }
+    found
+}
+
+/// The items of a group in braces, which may contain groups: `a, b::{c, d}}; …` has `a` and `b::{c, d}`.
+fn items(group: &str) -> Vec<String> {
+    let (mut depth, mut found) = (0, vec![String::new()]);
+    for letter in group.chars() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            _ => {}
         }
-        found.extend(first_word(&item));
+        match found.last_mut() {
+            Some(item) if letter != ',' || depth > 0 => item.push(letter),
+            _ => found.push(String::new()),
+        }
     }
     found
 }
@@ -266,22 +272,7 @@ fn imported_files(source: &Source, modules: &HashSet<String>) -> HashSet<String>
 /// The files that a path names below a module; `rest` may begin a group in braces.
 fn name_files(base: &str, rest: &str, modules: &HashSet<String>, found: &mut HashSet<String>) {
     if let Some(group) = rest.strip_prefix('{') {
-        let mut depth = 0;
-        let mut item = String::new();
-        for letter in group.chars() {
-            match letter {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if letter == ',' && depth == 0 {
-                name_files(base, std::mem::take(&mut item).trim(), modules, found);
-            } else {
-                item.push(letter);
-            }
-        }
-        return name_files(base, item.trim(), modules, found);
+        return items(group).iter().for_each(|item| name_files(base, item.trim(), modules, found));
     }
     let Some(word) = first_word(rest) else { return };
     let module = if base.is_empty() { word.clone() } else { format!("{base}/{word}") };

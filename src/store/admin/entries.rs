@@ -113,7 +113,7 @@ impl Store {
                 "SELECT w.balance FROM users u LEFT JOIN wallets w ON w.user_id = u.id WHERE u.id = ?1",
             )?;
             let balance = select.query_row([user_id.0], |row| Ok(money(row.get_ref(0)?))).optional()?;
-            Ok(balance.map(|balance| WalletRecord { user_id, balance_cents: shown(balance) }))
+            Ok(balance.map(|balance| WalletRecord { user_id, balance_cents: balance.cents() }))
         })
         .await
     }
@@ -245,7 +245,9 @@ fn booked_before(
     };
     let differs = (entry.kind != kind, entry.amount_cents != booking.amount, entry.note != booking.note);
     Ok(Some(match differs {
-        (false, false, false) => Ok(Booked { entry, balance: wallet.map_or(Cents::ZERO, shown), is_new: false }),
+        (false, false, false) => {
+            Ok(Booked { entry, balance: wallet.map_or(Cents::ZERO, Balance::cents), is_new: false })
+        }
         (kind, amount, note) => Err(WalletRefused::KeyReused { kind, amount, note }),
     }))
 }
@@ -265,13 +267,6 @@ fn account(
     }
 }
 
-fn shown(balance: Balance) -> Cents {
-    match balance {
-        Balance::Money(cents) => cents,
-        Balance::NotAnInteger => Cents::ZERO,
-    }
-}
-
 fn record(row: &Row<'_>, user_id: UserId) -> rusqlite::Result<EntryRecord> {
     let kind = EntryKind::from_name(&row.get::<_, String>(1)?).ok_or(rusqlite::Error::InvalidQuery)?;
     let change: i64 = row.get(2)?;
@@ -281,9 +276,7 @@ fn record(row: &Row<'_>, user_id: UserId) -> rusqlite::Result<EntryRecord> {
         kind,
         amount_cents: Cents(match kind {
             EntryKind::Debit => change.saturating_neg(),
-            EntryKind::Credit | EntryKind::Opening | EntryKind::External | EntryKind::Refund | EntryKind::Shortfall => {
-                change
-            }
+            EntryKind::Credit | EntryKind::Opening | EntryKind::External | EntryKind::Refund => change,
         }),
         note: row.get(3)?,
         actor: row.get(5)?,

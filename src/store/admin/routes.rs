@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use crate::model::RouteId;
 use crate::store::writer::write::{WriteFault, WriteTx};
-use crate::store::{Store, Unavailable, WriteError};
+use crate::store::{Store, Unavailable};
 
 impl Store {
     /// The number under which charges of an API's route stand in the books; made when it is new.
@@ -26,11 +26,6 @@ impl Store {
             )?;
             Ok(RouteId(id))
         };
-        match self.write(body).await {
-            Ok(id) => Ok(id),
-            Err(WriteError::Unavailable(reason)) => Err(reason),
-            Err(WriteError::Constraint(_)) => Err(Unavailable::Refused),
-            Err(WriteError::Refused(never)) => match never {},
-        }
+        self.write(body).await.map_err(Unavailable::from)
     }
 }

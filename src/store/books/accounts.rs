@@ -82,13 +82,14 @@ pub(in crate::store) fn enter(
     amount: Cents,
     note: Option<&str>,
     now_unix_ms: i64,
-) -> rusqlite::Result<EntryId> {
+) -> rusqlite::Result<()> {
     write_entry(
         connection,
         account,
         &NewEntry { kind, amount, note, actor: None, key: None, charge: None },
         now_unix_ms,
     )
+    .map(drop)
 }
 
 /// Writes an entry.

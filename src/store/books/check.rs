@@ -4,7 +4,6 @@
 
 use rusqlite::Connection;
 
-use crate::ledger::Balance;
 use crate::model::{AccountId, UserId};
 use crate::store::books::pending::Pending;
 use crate::store::books::sums::{self, Sum, Sums};
@@ -83,10 +82,7 @@ pub(in crate::store) fn standings(
         let account = row.get(0)?;
         let summed = Sum { entered_cents: row.get(3)?, charged_cents: row.get(4)? };
         let later = recent.get(&account).copied().unwrap_or_default();
-        let wallet_cents = match money(row.get_ref(2)?) {
-            Balance::Money(cents) => cents.0,
-            Balance::NotAnInteger => 0,
-        };
+        let wallet_cents = money(row.get_ref(2)?).cents().0;
         let books_cents = summed.books().wrapping_add(later.books());
         let (user, is_closed) = (UserId(row.get(1)?), row.get(5)?);
         Ok(Standing { account: AccountId(account), user, is_closed, wallet_cents, books_cents })

@@ -9,6 +9,7 @@ use crate::model::{AccountId, Cents, EntryKind, UserId};
 use crate::store::books::check::{self, Standing};
 use crate::store::books::wallet_log::{self, Change, Row, WalletLog};
 use crate::store::books::{accounts, sums};
+use crate::store::file::triggers;
 
 /// The note of an entry that no trigger could tell more of.
 pub(in crate::store) const COMPARED: &str = "found by comparing the wallet with the books";
@@ -131,8 +132,7 @@ impl Books<'_> {
             return Ok(());
         }
         self.entries += 1;
-        accounts::enter(self.connection, account, EntryKind::External, amount, Some(what), self.now_unix_ms)?;
-        Ok(())
+        accounts::enter(self.connection, account, EntryKind::External, amount, Some(what), self.now_unix_ms)
     }
 
     /// Ends the accounts of users that are no more.
@@ -146,6 +146,17 @@ impl Books<'_> {
         }
         Ok(self.entries)
     }
+}
+
+/// Restores the triggers if one is missing. Whether one was: changes of wallets may have gone unrecorded then, so accounts of
+/// other users are ended, and the caller compares all wallets with the books ([`reconcile`]).
+pub(in crate::store) fn restore_triggers(connection: &Connection, now_unix_ms: i64) -> rusqlite::Result<bool> {
+    let is_missing = !triggers::in_place(connection)?;
+    if is_missing {
+        triggers::install(connection)?;
+        end_accounts_of_others(connection, now_unix_ms)?;
+    }
+    Ok(is_missing)
 }
 
 /// After a time in which no trigger saw anything, any wallet may have come anew: the rule of new wallets goes for all. An

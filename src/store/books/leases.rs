@@ -105,21 +105,21 @@ impl Leases {
         for (account, written) in self.changed.drain() {
             let Some(lease) = self.leases.get_mut(&account) else { continue };
             let values = params![lease.row_id, self.instance, account.0, written, lease.cents];
-            let mut is_gone = false;
             let changed = match (lease.row_id, lease.cents) {
                 (None, 0) => {
-                    is_gone = true;
-                    1
+                    self.leases.remove(&account);
+                    continue;
                 }
-                (_, cents) if cents == written => 1,
+                (_, cents) if cents == written => continue,
                 (None, cents) => {
                     let mut insert = connection.prepare_cached(INSERT)?;
                     lease.row_id = Some(insert.insert(params![self.instance, account.0, cents])?);
-                    1
+                    continue;
                 }
                 (Some(_), 0) if self.kept_rows >= KEPT_ROWS => {
-                    is_gone = true;
-                    connection.prepare_cached(DELETE)?.execute(&values[..4])?
+                    let changed = connection.prepare_cached(DELETE)?.execute(&values[..4])?;
+                    self.leases.remove(&account);
+                    changed
                 }
                 (Some(_), cents) => {
                     if cents == 0 {
@@ -132,9 +132,6 @@ impl Leases {
             };
             if changed != 1 {
                 return Err(rusqlite::Error::StatementChangedRows(changed));
-            }
-            if is_gone {
-                self.leases.remove(&account);
             }
         }
         Ok(())

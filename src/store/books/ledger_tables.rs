@@ -59,7 +59,7 @@ impl Tables for LedgerTables<'_> {
     }
 
     fn append_charge(&mut self, charge: &Charge) -> rusqlite::Result<()> {
-        let Charge { hold, state, status, settled_at_ms } = charge;
+        let Charge { hold, state, status } = charge;
         let insert = match &mut self.insert_charge {
             Some(insert) => insert,
             none => none.insert(self.connection.prepare_cached(INSERT_CHARGE)?),
@@ -72,7 +72,7 @@ impl Tables for LedgerTables<'_> {
             hold.cents.0,
             state.code(),
             hold.held_at_ms,
-            settled_at_ms,
+            self.now_unix_ms,
             status
         ])?;
         Ok(())
@@ -99,13 +99,6 @@ impl Tables for LedgerTables<'_> {
     fn enter_unpayable(&mut self, account: AccountId, cents: Cents) -> rusqlite::Result<()> {
         let note = Some("released into a wallet that is gone");
         let amount = Cents(-cents.0);
-        accounts::enter(self.connection, account, EntryKind::External, amount, note, self.now_unix_ms)?;
-        Ok(())
-    }
-
-    fn enter_shortfall(&mut self, account: AccountId, cents: Cents) -> rusqlite::Result<()> {
-        let note = Some("charges that survived a power cut, but not the money that they were held from");
-        accounts::enter(self.connection, account, EntryKind::Shortfall, cents, note, self.now_unix_ms)?;
-        Ok(())
+        accounts::enter(self.connection, account, EntryKind::External, amount, note, self.now_unix_ms)
     }
 }

@@ -38,7 +38,7 @@ impl From<&Limits> for RequestLimits {
 pub(in crate::store) struct Request<'a> {
     pub(in crate::store) user: UserId,
     pub(in crate::store) account: AccountId,
-    /// Keys are told apart by API, so the route says as much as the API.
+    /// The scope of an `Idempotency-Key` is one API; the API is read from the route.
     pub(in crate::store) route: RouteId,
     pub(in crate::store) idempotent: &'a IdempotentRequest,
 }
@@ -163,15 +163,17 @@ pub(in crate::store) fn answered(connection: &Connection, charge: ChargeId) -> r
 
 /// Removes the record of a request that cost nothing.
 pub(in crate::store) fn forget(connection: &Connection, charge: ChargeId) -> rusqlite::Result<()> {
-    room::delete(connection, "charge_id = ?1", charge.0)
+    let delete = "DELETE FROM keytoll_requests WHERE charge_id = ?1 RETURNING account_id";
+    room::delete_counted(connection, delete, [charge.0]).map(drop)
 }
 
 /// Removes the records of requests that were in flight when their process died: they cost nothing.
 pub(in crate::store) fn forget_in_flight(connection: &Connection, instance: i64) -> rusqlite::Result<()> {
-    room::delete(connection, "instance_id = ?1 AND state = 0", instance)
+    let delete = "DELETE FROM keytoll_requests WHERE instance_id = ?1 AND state = 0 RETURNING account_id";
+    room::delete_counted(connection, delete, [instance]).map(drop)
 }
 
-/// Deletes rows whose time is over, no more than some; for the writer's maintenance.
+/// Deletes up to `SWEPT` expired rows. Part of the writer's maintenance.
 pub(in crate::store) fn sweep(
     connection: &Connection,
     limits: &RequestLimits,

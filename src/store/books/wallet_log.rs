@@ -6,7 +6,6 @@
 
 use rusqlite::Connection;
 
-use crate::ledger::Balance;
 use crate::model::{Cents, UserId};
 use crate::store::books::wallets::money;
 
@@ -71,10 +70,7 @@ impl WalletLog {
 
 impl Row {
     fn of(note: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-        let cents = match money(note.get_ref(3)?) {
-            Balance::Money(cents) => cents,
-            Balance::NotAnInteger => Cents::ZERO,
-        };
+        let cents = money(note.get_ref(3)?).cents();
         let user = note.get_ref(2)?.as_i64().ok().map(UserId);
         Ok(Row { wallet: note.get_ref(1)?.as_i64().ok(), user, cents })
     }

@@ -3,7 +3,6 @@
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use crate::ledger::Balance;
 use crate::model::{Cents, UserId};
 use crate::store::books::pending::Pending;
 use crate::store::books::wallets::money;
@@ -167,10 +166,7 @@ fn accounts_after(connection: &Connection, after: i64) -> rusqlite::Result<Vec<A
 
 /// What a balance counts as: only an integer is money.
 fn cents(balance: ValueRef<'_>) -> i128 {
-    match money(balance) {
-        Balance::Money(cents) => i128::from(cents.0),
-        Balance::NotAnInteger => 0,
-    }
+    i128::from(money(balance).cents().0)
 }
 
 /// A sum for people.

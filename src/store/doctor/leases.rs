@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{Check, Finding, REPAIR, Report};
 use crate::model::{Cents, UserId};
+use crate::store::doctor::{Check, Finding, REPAIR, Report};
 use crate::store::file::instance;
 
 /// The gateways that have not said that they are done.
@@ -16,8 +16,7 @@ pub(super) struct Gateways {
 
 impl Gateways {
     pub(super) fn find(connection: &Connection, database: &Path) -> rusqlite::Result<Gateways> {
-        let mut select = connection.prepare("SELECT id FROM keytoll_instances WHERE ended_at IS NULL")?;
-        let open = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        let open = instance::open_ids(connection)?;
         let (living, gone): (Vec<_>, Vec<_>) = open.into_iter().partition(|id| instance::lives(database, *id));
         Ok(Gateways { running: u64::try_from(living.len()).unwrap_or(u64::MAX), gone })
     }

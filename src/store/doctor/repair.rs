@@ -11,7 +11,7 @@ use crate::store::books::{recovery, sums};
 use crate::store::doctor::{Amends, Report};
 use crate::store::error::OpenError;
 use crate::store::file::instance::{self, ExpiredInstance};
-use crate::store::file::{open, triggers};
+use crate::store::file::open;
 use crate::store::writer::now_unix_ms;
 
 /// The note of entries that accept what is in a wallet.
@@ -57,9 +57,7 @@ fn inside(connection: &Connection, expired: &[ExpiredInstance], amends: &Amends)
     if noted > 0 {
         done.push(said(format!("{noted} changes of balances by other programs were entered")));
     }
-    if !triggers::in_place(connection)? {
-        triggers::install(connection)?;
-        external::end_accounts_of_others(connection, now_unix_ms)?;
+    if external::restore_triggers(connection, now_unix_ms)? {
         done.push(said("the triggers on wallets are in place again"));
     }
     let mut wallets = Wallets::new(usize::MAX);

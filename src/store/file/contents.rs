@@ -11,6 +11,7 @@
 //! A restore through SQLite (`.restore`, the backup API) is an ordinary commit, in which the stamp as SQLite reads it goes
 //! back; the writer finds that ([`Stamp::confirm`]).
 
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -207,7 +208,7 @@ impl Contents {
         if state.undecided >= PATIENCE { Ok(()) } else { Err(Doubt::NotNow) }
     }
 
-    fn look(&self, seen: &mut Option<Seen>, connection: &Connection) -> Result<Look, LookError> {
+    fn look(&self, seen: &mut Option<Seen>, connection: &Connection) -> Result<Look, Box<dyn Error>> {
         let Some(header) = self.header()? else { return Ok(Look::Overwritten) };
         let Some(before) = *seen else { return self.look_at_schema(seen, header, connection) };
         if is_behind(header.cookie, before.header.cookie)
@@ -234,7 +235,7 @@ impl Contents {
         seen: &mut Option<Seen>,
         header: Header,
         connection: &Connection,
-    ) -> Result<Look, LookError> {
+    ) -> Result<Look, Box<dyn Error>> {
         // Read after the file, so that it cannot be the older one.
         let current: u32 = connection.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
         if is_behind(current, header.cookie) {
@@ -297,34 +298,6 @@ impl Contents {
 /// Whether a count that may wrap around is lower than another.
 fn is_behind(count: u32, other: u32) -> bool {
     count != other && other.wrapping_sub(count) < u32::MAX / 2
-}
-
-/// Why a look came to nothing.
-#[derive(Debug)]
-enum LookError {
-    Io(io::Error),
-    Sqlite(rusqlite::Error),
-}
-
-impl std::fmt::Display for LookError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            LookError::Io(error) => error.fmt(f),
-            LookError::Sqlite(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for LookError {
-    fn from(error: io::Error) -> LookError {
-        LookError::Io(error)
-    }
-}
-
-impl From<rusqlite::Error> for LookError {
-    fn from(error: rusqlite::Error) -> LookError {
-        LookError::Sqlite(error)
-    }
 }
 
 #[cfg(test)]

@@ -245,11 +245,16 @@ pub(in crate::store) fn lives(database: &Path, instance: i64) -> bool {
     }
 }
 
+/// The instances that have not ended, in a file of any version.
+pub(in crate::store) fn open_ids(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    let mut select = connection.prepare("SELECT id FROM keytoll_instances WHERE ended_at IS NULL")?;
+    let rows = select.query_map([], |row| row.get(0))?;
+    rows.collect()
+}
+
 /// Whether the process of any instance that has not ended lives. Of a file of any version.
 pub(in crate::store) fn any_lives(connection: &Connection, database: &Path) -> rusqlite::Result<bool> {
-    let mut select = connection.prepare("SELECT id FROM keytoll_instances WHERE ended_at IS NULL")?;
-    let open = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    Ok(open.into_iter().any(|id| lives(database, id)))
+    Ok(open_ids(connection)?.into_iter().any(|id| lives(database, id)))
 }
 
 /// Deletes the rows of processes that ended long ago: nothing that they held is open.

@@ -169,14 +169,25 @@ fn io_error(path: &Path, error: io::Error) -> OpenError {
     }
 }
 
+/// Opens a connection, and runs `settings` on it. `busy_timeout`: how long SQLite waits for a lock.
+fn connect(
+    name: impl AsRef<Path>,
+    flags: OpenFlags,
+    busy_timeout: Duration,
+    settings: &str,
+) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(name, flags | OPEN_FLAGS)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.execute_batch(settings)?;
+    Ok(connection)
+}
+
 /// A connection that may write, and has changed nothing yet. The application's triggers do not fire for it.
 pub(in crate::store) fn read_write(path: &Path) -> Result<Connection, OpenError> {
     let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OPEN_FLAGS;
-    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
-    connection.busy_timeout(PATIENCE).map_err(error)?;
+    let settings = "PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL";
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, PATIENCE, settings).map_err(error)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(error)?;
-    connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL").map_err(error)?;
     Ok(connection)
 }
 
@@ -210,12 +221,9 @@ pub(in crate::store) fn make_writer(connection: &Connection, path: &Path) -> Res
 
 /// A connection that only reads.
 pub(in crate::store) fn reader(path: &Path) -> Result<Connection, OpenError> {
-    let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OPEN_FLAGS;
-    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
-    connection.busy_timeout(PATIENCE).map_err(error)?;
     let settings = format!("PRAGMA query_only = ON; PRAGMA cache_size = -{READER_CACHE_KIB};");
-    connection.execute_batch(&settings).map_err(error)?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, PATIENCE, &settings)
+        .map_err(|error| open_error(path, error))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -233,13 +241,10 @@ pub(in crate::store) fn observer(file: &DatabaseFile) -> Result<Connection, Open
         // would have an index. So the locks, which this connection could not take, are not needed.
         (Some(Journal::Wal), Some(_), None) => ("vfs=unix-none", "PRAGMA locking_mode = EXCLUSIVE; "),
     };
-    let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OPEN_FLAGS;
-    let connection = Connection::open_with_flags(uri(path, parameter), flags).map_err(error)?;
-    connection.busy_timeout(PATIENCE).map_err(error)?;
-    connection
-        .execute_batch(&format!("{settings}PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{READER_CACHE_KIB}"))
-        .map_err(error)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let settings = format!("{settings}PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{READER_CACHE_KIB}");
+    let connection =
+        connect(uri(path, parameter), flags, PATIENCE, &settings).map_err(|error| open_error(path, error))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -258,12 +263,8 @@ fn uri(path: &Path, parameter: &str) -> String {
 
 /// A connection that only checkpoints; it never waits.
 pub(in crate::store) fn checkpointer(path: &Path) -> Result<Connection, OpenError> {
-    let error = |error| open_error(path, error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OPEN_FLAGS;
-    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
-    connection.busy_timeout(Duration::ZERO).map_err(error)?;
-    connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(error)?;
-    Ok(connection)
+    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, Duration::ZERO, "PRAGMA synchronous = NORMAL")
+        .map_err(|error| open_error(path, error))
 }
 
 /// SQLite's error at a start, in words that say what to do.

@@ -7,10 +7,8 @@ use rusqlite::{Connection, params};
 use crate::ledger::idempotency::Decision;
 use crate::ledger::{GrantError, Hold, Refund, Tables, Turn};
 use crate::model::{Cents, ChargeId};
-use crate::store::books::leases::Leases;
 use crate::store::books::ledger_tables::LedgerTables;
 use crate::store::books::requests::{self, Met, Request, RequestLimits};
-use crate::store::books::wallets::Wallets;
 use crate::store::error::{HoldRefused, Unavailable};
 use crate::store::file::view::Generation;
 use crate::store::writer::charge_ids::ChargeIds;
@@ -42,37 +40,17 @@ struct Replaced {
     refund: Option<Refund>,
 }
 
-/// What a batch works on.
-pub(super) struct BatchContext<'a> {
-    pub(super) connection: &'a Connection,
+/// The items of one transaction, as they are worked through.
+pub(super) struct Batch<'a> {
+    pub(super) tables: LedgerTables<'a>,
     pub(super) queue: &'a Queue,
-    pub(super) wallets: &'a mut Wallets,
-    pub(super) leases: &'a mut Leases,
     pub(super) ids: &'a mut ChargeIds,
     pub(super) generation: &'a mut Generation,
     pub(super) requests: RequestLimits,
     pub(super) instance: i64,
-    pub(super) now_unix_ms: i64,
 }
 
-/// The items of one transaction, as they are worked through.
-pub(super) struct Batch<'a> {
-    tables: LedgerTables<'a>,
-    queue: &'a Queue,
-    ids: &'a mut ChargeIds,
-    generation: &'a mut Generation,
-    requests: RequestLimits,
-    instance: i64,
-}
-
-impl<'a> Batch<'a> {
-    pub(super) fn new(context: BatchContext<'a>) -> Batch<'a> {
-        let BatchContext { connection, queue, wallets, leases, ids, generation, requests, instance, now_unix_ms } =
-            context;
-        let tables = LedgerTables::new(connection, wallets, leases, now_unix_ms);
-        Batch { tables, queue, ids, generation, requests, instance }
-    }
-
+impl Batch<'_> {
     /// Works through the items. An error of SQLite undoes them all.
     pub(super) fn run(mut self, items: &mut [Item]) -> rusqlite::Result<()> {
         for item in items {
@@ -163,7 +141,7 @@ impl<'a> Batch<'a> {
     }
 
     fn settle(&mut self, command: &SettleCommand) -> rusqlite::Result<Settled> {
-        let (hold, now_unix_ms) = (&command.hold, self.tables.now_unix_ms);
+        let hold = &command.hold;
         // Otherwise every batch with it would fail, and with it those of all others.
         if command.action != SettleAction::Refund
             && !self.tables.leases.covers(self.tables.connection, hold.account, hold.cents)?
@@ -178,21 +156,21 @@ impl<'a> Batch<'a> {
         let mut turn = Turn { tables: &mut self.tables };
         match command.action {
             SettleAction::Capture { status, is_answered } => {
-                turn.capture(hold, Some(status), now_unix_ms)?;
+                turn.capture(hold, status)?;
                 if hold.is_recorded {
                     requests::captured(self.tables.connection, hold.charge, is_answered)?;
                 }
                 Ok(Settled::Captured)
             }
             SettleAction::Release { status, leaves_charge } => {
-                let balance = turn.release(hold, leaves_charge, status, now_unix_ms)?;
+                let balance = turn.release(hold, leaves_charge, status)?;
                 if hold.is_recorded {
                     requests::forget(self.tables.connection, hold.charge)?;
                 }
                 Ok(Settled::Released { balance })
             }
             SettleAction::Restore { refunded } => {
-                let kept = turn.restore(hold, refunded, now_unix_ms)?;
+                let kept = turn.restore(hold, refunded)?;
                 requests::restored(self.tables.connection, hold.charge, kept)?;
                 Ok(Settled::Captured)
             }

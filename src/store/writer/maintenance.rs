@@ -11,7 +11,6 @@ use crate::store::books::external;
 use crate::store::books::{recovery, requests};
 use crate::store::error::Fatal;
 use crate::store::file::instance::{self, ExpiredInstance};
-use crate::store::file::triggers;
 use crate::store::writer::batch::Item;
 use crate::store::writer::replies::log_abandoned;
 use crate::store::writer::{
@@ -29,13 +28,11 @@ impl Writer {
         let mut entries = external::absorb(connection, now_unix_ms)?;
         failpoint::reach("external-absorbed");
         let schema = schema_version(connection)?;
-        let is_rebuilt = schema != self.schema && !triggers::in_place(connection)?;
+        let is_rebuilt = schema != self.schema && external::restore_triggers(connection, now_unix_ms)?;
         if is_rebuilt {
             tracing::warn!(
                 "another program rebuilt the wallets table: its triggers are put back, and all wallets compared with the books"
             );
-            triggers::install(connection)?;
-            external::end_accounts_of_others(connection, now_unix_ms)?;
             entries += external::reconcile(connection, external::COMPARED, now_unix_ms)?;
         }
         if entries > 0 {

@@ -1,5 +1,6 @@
 //! Writes of the admin plane, the command line and the upkeep of the books: closures that run inside of the writer's transaction.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -62,6 +63,16 @@ pub(in crate::store) enum WriteFault<E> {
 impl<E> From<rusqlite::Error> for WriteFault<E> {
     fn from(error: rusqlite::Error) -> WriteFault<E> {
         WriteFault::Sqlite(error)
+    }
+}
+
+impl From<WriteError<Infallible>> for Unavailable {
+    fn from(error: WriteError<Infallible>) -> Unavailable {
+        match error {
+            WriteError::Unavailable(reason) => reason,
+            WriteError::Constraint(_) => Unavailable::Refused,
+            WriteError::Refused(never) => match never {},
+        }
     }
 }
 

@@ -247,9 +247,7 @@ fn a_column_that_keytoll_cannot_fill_is_named_and_what_the_application_adds_is_s
     process.log_line("the warning", |line| line.to_string().contains("users.tenant_id"));
     process.get("/").key("key-of-ada-0123456789").send().assert_receipt(10, 690);
     let user = serde_json::json!({"email": "eve@example.com", "name": "Eve"});
-    let reply = process.post("/v1/users", &user).send();
-    let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-    assert_eq!((reply.status(), &problem["code"]), (409, &"constraint-failed".into()), "{problem}");
+    let problem = process.post("/v1/users", &user).send().assert_problem(409, "constraint-failed");
     assert!(
         problem["detail"].as_str().unwrap().contains("users.tenant_id must not be NULL and has no default"),
         "{problem}"
@@ -274,9 +272,7 @@ fn a_balance_that_is_not_an_integer_is_said_to_the_client_and_in_the_log() {
         let process = ground.gateway(upstream.address()).spawn();
         // The column has INTEGER affinity, which makes an integer of what looks like one.
         ground.database().execute(&format!("UPDATE wallets SET balance = {balance}"), []);
-        let reply = process.get("/").key(&ground.key).send();
-        let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-        assert_eq!((reply.status(), &problem["code"]), (402, &"insufficient-funds".into()));
+        let problem = process.get("/").key(&ground.key).send().assert_problem(402, "insufficient-funds");
         assert!(
             problem["detail"].as_str().unwrap().contains("the balance of the wallet is not an integer"),
             "{problem}"

@@ -34,6 +34,16 @@ impl Scene {
         (request.open(), self.upstream.call())
     }
 
+    /// A request whose reply has begun, and has reached its client so far.
+    #[track_caller]
+    fn replying(&self) -> (Client, Call) {
+        let (mut client, mut call) = self.forwarded(&self.request("GET"));
+        call.send(BEGUN);
+        assert_eq!(client.head().status(), 200);
+        client.expect(b"5\r\nfirst\r\n");
+        (client, call)
+    }
+
     /// The line of the request, which was settled so, and that this is counted.
     #[track_caller]
     fn assert_settlement(&self, reason: &str) -> Value {
@@ -94,10 +104,7 @@ fn a_failure_of_the_upstream_is_released() {
 #[test]
 fn an_upstream_that_breaks_off_is_released() {
     let scene = scene();
-    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
-    call.send(BEGUN);
-    assert_eq!(client.head().status(), 200);
-    client.expect(b"5\r\nfirst\r\n");
+    let (mut client, call) = scene.replying();
     call.break_off();
     client.expect_end();
     let line = scene.assert_settlement("released");
@@ -123,10 +130,7 @@ fn a_failure_that_its_client_did_not_wait_for_is_in_the_line() {
 #[test]
 fn a_client_that_leaves_in_mid_reply_is_said_to_have_left() {
     let scene = scene();
-    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
-    call.send(BEGUN);
-    assert_eq!(client.head().status(), 200);
-    client.expect(b"5\r\nfirst\r\n");
+    let (client, mut call) = scene.replying();
     client.leave();
     call.expect_end();
     let line = scene.assert_settlement("client_left");
@@ -151,10 +155,7 @@ fn a_client_that_breaks_its_upload_off_is_said_to_have_aborted_it() {
 #[test]
 fn what_is_cut_at_the_deadline_is_said_to_be_drained() {
     let mut scene = scene_with(|builder| builder.drain_timeout_ms(100));
-    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
-    call.send(BEGUN);
-    assert_eq!(client.head().status(), 200);
-    client.expect(b"5\r\nfirst\r\n");
+    let (_client, _call) = scene.replying();
     scene.process.signal("TERM");
     assert!(scene.process.wait().success());
     let line = scene.process.access_line(ID);
@@ -165,10 +166,7 @@ fn what_is_cut_at_the_deadline_is_said_to_be_drained() {
 #[test]
 fn a_reply_that_cannot_be_paid_is_said_to_be_unpaid() {
     let scene = scene_with(|builder| builder.limit("settle_timeout_ms", 200));
-    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
-    call.send(BEGUN);
-    assert_eq!(client.head().status(), 200);
-    client.expect(b"5\r\nfirst\r\n");
+    let (mut client, call) = scene.replying();
     let lock = scene.process.database().lock();
     call.reply("0\r\n\r\n");
     client.expect_end();
@@ -180,10 +178,7 @@ fn a_reply_that_cannot_be_paid_is_said_to_be_unpaid() {
 #[test]
 fn a_client_that_leaves_in_mid_reply_and_cannot_be_charged_is_said_to_be_unpaid() {
     let scene = scene_with(|builder| builder.limit("settle_timeout_ms", 200));
-    let (mut client, mut call) = scene.forwarded(&scene.request("GET"));
-    call.send(BEGUN);
-    assert_eq!(client.head().status(), 200);
-    client.expect(b"5\r\nfirst\r\n");
+    let (client, mut call) = scene.replying();
     let lock = scene.process.database().lock();
     client.leave();
     call.expect_end();

@@ -15,16 +15,17 @@ use crate::store::books::requests::RequestLimits;
 /// Rows deleted for one that needs the room: more than it takes, so that a full table is not full for long.
 const MADE_ROOM: i64 = 16;
 
-/// Whether one more request of this account may be remembered; deletes a few whose time is over where that is needed.
+/// Whether another request of this account may be recorded. Deletes a few expired rows if the table is full.
 pub(super) fn is_left(
     connection: &Connection,
     limits: &RequestLimits,
     account: AccountId,
     now_unix_ms: i64,
 ) -> rusqlite::Result<bool> {
-    if !is_below(connection, limits, account)? {
-        delete_old(connection, limits, now_unix_ms, MADE_ROOM)?;
+    if is_below(connection, limits, account)? {
+        return Ok(true);
     }
+    delete_old(connection, limits, now_unix_ms, MADE_ROOM)?;
     is_below(connection, limits, account)
 }
 
@@ -42,13 +43,7 @@ pub(super) fn take(connection: &Connection, account: AccountId) -> rusqlite::Res
     count(connection, account.0, 1)
 }
 
-/// Removes the rows that fulfil a condition on `?1`.
-pub(super) fn delete(connection: &Connection, condition: &str, value: i64) -> rusqlite::Result<()> {
-    let delete = format!("DELETE FROM keytoll_requests WHERE {condition} RETURNING account_id");
-    delete_counted(connection, &delete, [value]).map(drop)
-}
-
-/// Deletes rows whose time is over, the oldest first, no more than `most`. What is in flight stays.
+/// Deletes up to `most` expired rows, the oldest first. Rows of requests in flight are kept.
 pub(super) fn delete_old(
     connection: &Connection,
     limits: &RequestLimits,
@@ -65,7 +60,7 @@ pub(super) fn delete_old(
 }
 
 /// Runs a DELETE that returns the account of each row, and takes the rows off the counts. Whether there were any.
-fn delete_counted(connection: &Connection, delete: &str, values: impl Params) -> rusqlite::Result<bool> {
+pub(super) fn delete_counted(connection: &Connection, delete: &str, values: impl Params) -> rusqlite::Result<bool> {
     let mut removed: HashMap<i64, i64> = HashMap::new();
     let mut delete = connection.prepare_cached(delete)?;
     let mut rows = delete.query(values)?;
