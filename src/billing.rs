@@ -191,14 +191,12 @@ impl Passage {
         self.0.as_ref().is_none_or(|hold| Instant::now() < hold.forward_until)
     }
 
-    /// Notes that the request is being forwarded, if that is still valid ([`Passage::is_valid`]): from now on a hold that is
-    /// dropped leaves a released charge.
-    pub fn begin_forwarding(&self) -> bool {
-        let is_valid = self.is_valid();
-        if let (true, Some(hold)) = (is_valid, &self.0) {
+    /// Records that the request is being forwarded: a hold that is dropped after that leaves a released charge. The passage must
+    /// be valid ([`Passage::is_valid`]).
+    pub fn begin_forwarding(&self) {
+        if let Some(hold) = &self.0 {
             hold.held.charge.begin_forwarding();
         }
-        is_valid
     }
 
     /// The hold that paid, if it was paid.

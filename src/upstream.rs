@@ -195,6 +195,7 @@ impl<B: RequestBody> Upstream<B> {
             // Reading the clock a second time costs a request something; a later upstream comes after a failed connection.
             let now = if turn == 0 { start } else { Instant::now() };
             if let Some(mut kept) = target.pool.take(now) {
+                passage.begin_forwarding();
                 match kept.exchange(request, progress.as_deref(), &deadlines, now, may_repeat).await {
                     Ok(reply) => return Self::reply(reply, kept, progress, target, &deadlines),
                     Err(Failure::Unsent { request: unsent, cause: _ }) => request = *unsent,
@@ -206,8 +207,11 @@ impl<B: RequestBody> Upstream<B> {
             }
             // Boxed, because it is seldom needed: the future of a request is as long as the longest way through it.
             match Box::pin(connect::connect(&target.address, self.limits.connect_timeout)).await {
-                Ok(_) if !passage.begin_forwarding() => return Err(SendError::PassageExpired),
-                Ok(stream) => return Box::pin(self.send_on(stream, request, progress, target, &deadlines)).await,
+                Ok(_) if !passage.is_valid() => return Err(SendError::PassageExpired),
+                Ok(stream) => {
+                    passage.begin_forwarding();
+                    return Box::pin(self.send_on(stream, request, progress, target, &deadlines)).await;
+                }
                 Err(cause) => {
                     tracing::debug!(upstream = %target.address, %cause, "cannot connect");
                     refused = Some(cause);
@@ -231,7 +235,7 @@ impl<B: RequestBody> Upstream<B> {
         let connect_timeout = self.limits.connect_timeout.min(end.saturating_duration_since(Instant::now()));
         let Some(request) = repeat::read_back(written) else { return Err(error) };
         match connect::connect(&target.address, connect_timeout).await {
-            Ok(stream) if passage.begin_forwarding() => {
+            Ok(stream) if passage.is_valid() => {
                 tracing::debug!(upstream = %target.address, "a kept connection ended without a reply; sending again");
                 self.send_on(stream, request, None, target, &ExchangeDeadlines { end, ..deadlines }).await
             }

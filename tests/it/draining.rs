@@ -54,3 +54,24 @@ fn what_is_cut_at_the_deadline_is_given_back() {
     assert_eq!((stopped.database.charges(2), stopped.database.leased()), (4, 0), "released, leased");
     assert_eq!(stopped.database.balance(customer.id), 500);
 }
+
+#[test]
+fn what_is_cut_on_a_kept_connection_leaves_a_released_charge_as_well() {
+    let upstream = Upstream::scripted();
+    let api = Api::new("weather", upstream.address());
+    let gateway = Gateway::builder().api(api).drain_timeout_ms(50).start();
+    let customer = gateway.customer("weather", 500);
+    let request = gateway.get("/").key(&customer.key);
+    let mut first = request.open();
+    let call = upstream.call();
+    let connection = call.peer();
+    call.reply("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    first.reply().assert_receipt(10, 490);
+    let (_waits, waiting) = (request.open(), upstream.call());
+    assert_eq!(waiting.peer(), connection, "the connection was kept");
+    let stopped = gateway.stop();
+    stopped.database.assert_books();
+    let charges = (stopped.database.charges(1), stopped.database.charges(2), stopped.database.leased());
+    assert_eq!(charges, (1, 1, 0), "captured, released, leased");
+    assert_eq!(stopped.database.balance(customer.id), 490);
+}

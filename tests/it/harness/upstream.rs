@@ -147,6 +147,11 @@ impl Call {
         self.reader.as_mut().expect("taken only at the end")
     }
 
+    /// The gateway's end of the connection.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.reader.as_ref().expect("taken only at the end").stream().peer_addr().unwrap()
+    }
+
     /// Sends a part of a reply.
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
